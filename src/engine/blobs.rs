@@ -1,0 +1,351 @@
+//! The blob cache: keys and values are bytes, inline in the entry; a value is lent, copied or counted.
+
+use std::error::Error;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::time::{Duration, Instant};
+
+use ahash::RandomState;
+
+use super::core::{BuildError, Builder, Core, Loaded};
+use super::entry::{BLOB_PART_MAX_BYTES, BlobBuilder, Bytes, Handle, Header};
+use super::flight::{EntryTooLarge, Failure, Joined, Outcome};
+use super::stats::Stats;
+
+/// A counted reference to a stored value. It keeps the value in memory, and within the budget, also after it was
+/// evicted.
+#[derive(Clone)]
+pub struct Blob(Handle<Bytes>);
+
+impl Blob {
+    pub(crate) fn new(entry: Handle<Bytes>) -> Self {
+        Self(entry)
+    }
+
+    /// Gives the reference away as a pointer, to be taken back by [`Blob::from_raw`].
+    #[cfg(feature = "server")]
+    pub(crate) fn into_raw(self) -> NonNull<Header> {
+        self.0.into_raw()
+    }
+
+    /// # Safety
+    /// `raw` comes from [`Blob::into_raw`], and is taken back once.
+    #[cfg(feature = "server")]
+    pub(crate) unsafe fn from_raw(raw: NonNull<Header>) -> Self {
+        // SAFETY: by the caller's word.
+        Self(unsafe { Handle::from_raw(raw) })
+    }
+}
+
+impl Deref for Blob {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.value()
+    }
+}
+
+impl AsRef<[u8]> for Blob {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Blob({} bytes)", self.len())
+    }
+}
+
+impl PartialEq<[u8]> for Blob {
+    fn eq(&self, other: &[u8]) -> bool {
+        **self == *other
+    }
+}
+
+/// A value that is lent while a read runs.
+pub(crate) struct Lent(NonNull<Header>);
+
+impl Lent {
+    pub fn value(&self) -> &[u8] {
+        // SAFETY: `Lent` is given out by reference, to closures that run under the entry's protection.
+        unsafe { Bytes::value_at(self.0) }
+    }
+
+    #[cfg(feature = "server")]
+    pub fn to_blob(&self) -> Blob {
+        // SAFETY: as above.
+        Blob(unsafe { Handle::acquire(self.0) })
+    }
+}
+
+/// A concurrent cache of byte strings with a budget in bytes.
+///
+/// As [`Cache`](super::Cache), but one allocation holds header, key and value, and a hit can take a counted
+/// reference ([`Blob`]) in place of a copy.
+///
+/// ```
+/// use corecache::engine::BlobCache;
+///
+/// let pages = BlobCache::new(16 << 20)?;
+/// let page = pages.get_or_load(b"/index", |_key, page| {
+///     page.extend_from_slice(b"<h1>hello</h1>");
+///     Ok(())
+/// })?;
+/// assert_eq!(&*page, b"<h1>hello</h1>");
+/// assert_eq!(pages.get_with(b"/index", <[u8]>::len), Some(14));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct BlobCache {
+    core: Core<Bytes>,
+    hasher: RandomState,
+}
+
+/// Takes the bytes of a value that is being loaded.
+pub struct BlobSink<'a>(&'a mut BlobBuilder);
+
+impl BlobSink<'_> {
+    /// Appends to the value.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+    }
+
+    /// Makes room for so many bytes more.
+    pub fn reserve(&mut self, more_bytes: usize) {
+        self.0.reserve(more_bytes);
+    }
+}
+
+impl BlobCache {
+    /// A cache that takes `budget_bytes` of memory, with everything else as it comes.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn new(budget_bytes: usize) -> Result<Self, BuildError> {
+        Self::from_builder(&Builder::new(budget_bytes))
+    }
+
+    /// A cache made to measure.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn from_builder(builder: &Builder) -> Result<Self, BuildError> {
+        Ok(Self {
+            core: builder.build()?,
+            hasher: RandomState::new(),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self, partition: u16, key: &[u8]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u16(partition);
+        hasher.write(key);
+        hasher.finish()
+    }
+
+    /// Reads a value in place; counts the read.
+    #[inline]
+    pub(crate) fn read_in<R>(
+        &self,
+        partition: u16,
+        key: &[u8],
+        f: impl FnOnce(&Lent) -> R,
+    ) -> Option<R> {
+        let hash = self.hash(partition, key);
+        let is_it = is_key(partition, key);
+        self.core
+            .read(partition, hash, is_it, |entry| f(&Lent(entry)))
+    }
+
+    /// After a miss; see `Core::join`.
+    pub(crate) fn join_in(&self, partition: u16, key: &[u8]) -> Joined<Bytes> {
+        self.core.join(
+            self.hash(partition, key),
+            is_key(partition, key),
+            |other| other.0 == partition && *other.1 == *key,
+            || (partition, key.into()),
+        )
+    }
+
+    pub(crate) fn core(&self) -> &Core<Bytes> {
+        &self.core
+    }
+
+    /// Ends a value: `prefix` goes in front of it, and it is weighed.
+    pub(crate) fn seal(
+        &self,
+        value: BlobBuilder,
+        partition: u16,
+        key: &[u8],
+        prefix: &[u8],
+    ) -> Handle<Bytes> {
+        let mut entry = value.finish(self.hash(partition, key), partition, prefix);
+        let weight = Core::<Bytes>::weigh(entry.allocated_bytes());
+        entry.header_mut().weight_bytes = u32::try_from(weight).unwrap_or(u32::MAX);
+        entry
+    }
+
+    /// The value of `key`, counted; none if it is not held or has expired.
+    pub fn get(&self, key: &[u8]) -> Option<Blob> {
+        self.core
+            .read(0, self.hash(0, key), is_key(0, key), |entry| {
+                // SAFETY: an entry of this cache, protected while this closure runs.
+                Blob(unsafe { Handle::acquire(entry) })
+            })
+    }
+
+    /// Lends the value of `key` to `f`. It stays in memory as long as `f` runs, and no other value does for its sake.
+    #[inline]
+    pub fn get_with<R>(&self, key: &[u8], f: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        self.read_in(0, key, |lent| f(lent.value()))
+    }
+
+    /// The values of many keys, in their order.
+    pub fn get_many<'a>(&self, keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<Option<Blob>> {
+        keys.into_iter().map(|key| self.get(key)).collect()
+    }
+
+    /// The value of `key`; if it is not held, `load` writes it, on this thread, once for all who ask meanwhile. The
+    /// rules are those of [`Cache::get_or_load`](super::Cache::get_or_load).
+    ///
+    /// # Errors
+    /// [`Failure::Failed`] with the loader's error; [`Failure::Reentrant`] if the loader waits for its own key.
+    pub fn get_or_load(
+        &self,
+        key: &[u8],
+        load: impl FnOnce(&[u8], &mut BlobSink<'_>) -> Result<(), Box<dyn Error + Send + Sync>>,
+    ) -> Result<Blob, Failure> {
+        self.load_until(key, None, load)
+    }
+
+    /// As [`BlobCache::get_or_load`], but waits for another caller's load until `deadline` only.
+    ///
+    /// # Errors
+    /// As above, and [`Failure::TimedOut`].
+    pub fn get_or_load_by(
+        &self,
+        key: &[u8],
+        deadline: Instant,
+        load: impl FnOnce(&[u8], &mut BlobSink<'_>) -> Result<(), Box<dyn Error + Send + Sync>>,
+    ) -> Result<Blob, Failure> {
+        self.load_until(key, Some(deadline), load)
+    }
+
+    fn load_until(
+        &self,
+        key: &[u8],
+        deadline: Option<Instant>,
+        load: impl FnOnce(&[u8], &mut BlobSink<'_>) -> Result<(), Box<dyn Error + Send + Sync>>,
+    ) -> Result<Blob, Failure> {
+        if let Some(blob) = self.get(key) {
+            return Ok(blob);
+        }
+        check_key(key)?;
+        let joined = self.join_in(0, key);
+        let generation = self.core.generation(0);
+        let outcome: Outcome<Bytes> = self.core.load(0, joined, deadline, |_owned| {
+            let mut value = BlobBuilder::new(key, 0);
+            load(key, &mut BlobSink(&mut value)).map_err(|error| Failure::Failed(error.into()))?;
+            let mut entry = self.seal(value, 0, key, b"");
+            entry.header_mut().generation = generation;
+            Ok(Loaded {
+                entry,
+                stored: true,
+            })
+        });
+        outcome.map(Blob)
+    }
+
+    /// Stores a copy of a value, in place of what the key held, and returns when readers see it.
+    ///
+    /// # Errors
+    /// [`EntryTooLarge`] if the value could never fit; what the key held stays.
+    pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), EntryTooLarge> {
+        self.store(key, value, None, true)
+    }
+
+    /// As [`BlobCache::insert`]; from `ttl` from now on the value is not served any more.
+    ///
+    /// # Errors
+    /// As for [`BlobCache::insert`].
+    pub fn insert_for(&self, key: &[u8], value: &[u8], ttl: Duration) -> Result<(), EntryTooLarge> {
+        self.store(key, value, Some(ttl), true)
+    }
+
+    /// As [`BlobCache::insert`], but returns as soon as the owner has been told. Writes of one thread to one key take
+    /// effect in their order.
+    ///
+    /// # Errors
+    /// As for [`BlobCache::insert`].
+    pub fn insert_soon(&self, key: &[u8], value: &[u8]) -> Result<(), EntryTooLarge> {
+        self.store(key, value, None, false)
+    }
+
+    fn store(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        ttl: Option<Duration>,
+        wait: bool,
+    ) -> Result<(), EntryTooLarge> {
+        let least = key.len().saturating_add(value.len());
+        self.core.check_weight(0, least)?;
+        check_key(key)?;
+        let mut blob = BlobBuilder::new(key, 0);
+        blob.reserve(value.len());
+        blob.extend(value);
+        let mut entry = self.seal(blob, 0, key, b"");
+        self.core.admit(&entry)?;
+        let header = entry.header_mut();
+        header.generation = self.core.generation(0);
+        if let Some(ttl) = ttl {
+            header.hard_expiry_ns = self.core.clock.expiry_after(ttl);
+        }
+        self.core.insert(entry, wait);
+        Ok(())
+    }
+
+    /// Removes a key; tells whether it was held. A load of the key that is under way reaches those who wait for it,
+    /// and is not stored.
+    pub fn remove(&self, key: &[u8]) -> bool {
+        self.core.remove(self.hash(0, key), (0, key.into()), true)
+    }
+
+    /// Removes everything. Loads that are under way reach those who wait for them, and are not stored.
+    pub fn clear(&self) {
+        self.core.clear(0);
+    }
+
+    /// Waits until all that was sent to the owners before is to be seen.
+    pub fn flush(&self) {
+        self.core.flush();
+    }
+
+    /// What the cache has done and holds.
+    pub fn stats(&self) -> Stats {
+        self.core.partition_stats(0)
+    }
+
+    /// The number of shards, and of owner threads.
+    pub fn shards(&self) -> usize {
+        self.core.shard_len()
+    }
+}
+
+fn check_key(key: &[u8]) -> Result<(), EntryTooLarge> {
+    if key.len() <= BLOB_PART_MAX_BYTES {
+        return Ok(());
+    }
+    Err(EntryTooLarge {
+        entry_bytes: key.len(),
+        largest_bytes: BLOB_PART_MAX_BYTES,
+    })
+}
+
+fn is_key(partition: u16, key: &[u8]) -> impl Fn(NonNull<Header>) -> bool {
+    // SAFETY: tables show entries of their own cache only, protected while they are looked at.
+    move |entry| unsafe { entry.as_ref().partition == partition && Bytes::key_at(entry) == key }
+}

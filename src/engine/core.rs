@@ -1,0 +1,570 @@
+//! What both caches share: shards, their owners, and the ways in.
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::Once;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{self, SendError, Sender};
+
+use parking_lot::Mutex;
+
+use super::budget::{Pool, Share, footprint_bytes};
+use super::clock::Clock;
+use super::entry::{Body, Handle, Header};
+use super::flight::{EntryTooLarge, Failure, Flights, Joined, Lead, Outcome, Waited};
+use super::owner::{Message, Owner, QUEUE_BYTES_AN_ENTRY, Shared};
+use super::pin::pin_to_core;
+use super::reclaim::{self, Guard};
+use super::stats::{PartitionCounters, ReadCounters, ShardGauges, Stats, bump};
+use super::table::Table;
+
+/// Messages that wait for one owner at the most; a sender waits for a place.
+const QUEUE_LEN: usize = 1024;
+/// Less than this a shard has no use for.
+const SHARD_MIN_BYTES: usize = 16 << 10;
+
+/// How to make a cache: [`Builder::new`] with a budget, and what is not to be as it comes.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    pub(super) budget_bytes: usize,
+    shards: Option<usize>,
+    cores: Vec<usize>,
+    shares: Vec<Share>,
+}
+
+/// Why a cache was not made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The number of shards was set to 0.
+    #[error("a cache has at least one shard, 0 were asked for")]
+    NoShards,
+    /// More shards than can be told apart.
+    #[error("a cache has at most 65536 shards, {0} were asked for")]
+    TooManyShards(usize),
+    /// The budget is smaller than the shards need for themselves.
+    #[error(
+        "a budget of {budget_bytes} bytes is too small, {shards} shards take {least_bytes} bytes at least"
+    )]
+    BudgetTooSmall {
+        /// The budget that was asked for.
+        budget_bytes: usize,
+        /// The shards that were to share it.
+        shards: usize,
+        /// The least that they need.
+        least_bytes: usize,
+    },
+    /// The guaranteed shares add up to more than the budget.
+    #[error(
+        "the guaranteed shares add up to {guaranteed_bytes} bytes, the budget is {budget_bytes} bytes"
+    )]
+    TooMuchGuaranteed {
+        /// The sum of the guarantees.
+        guaranteed_bytes: usize,
+        /// The budget.
+        budget_bytes: usize,
+    },
+    /// The system gave no thread.
+    #[error("no thread for a shard: {0}")]
+    Thread(#[from] io::Error),
+}
+
+impl Builder {
+    /// A cache that takes `budget_bytes` of memory: entries, their overhead, and what was evicted but is still held.
+    pub fn new(budget_bytes: usize) -> Self {
+        Self {
+            budget_bytes,
+            shards: None,
+            cores: Vec::new(),
+            shares: Vec::new(),
+        }
+    }
+
+    /// The number of shards, each owned by a thread that sleeps while nothing changes. Without this there is one
+    /// for each core, eight at the most, and fewer where the budget is small.
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// Binds the owner of shard i to the i-th of these cores, going round. A core that the system refuses is used
+    /// without, after one warning in the log.
+    pub fn pin_to(mut self, cores: impl IntoIterator<Item = usize>) -> Self {
+        self.cores = cores.into_iter().collect();
+        self
+    }
+
+    /// Divides the budget. Partitions are numbered from 0 in the order of these shares.
+    pub(crate) fn partitions(mut self, shares: Vec<Share>) -> Self {
+        self.shares = shares;
+        self
+    }
+
+    fn shard_count(&self) -> Result<usize, BuildError> {
+        let shards = self.shards.unwrap_or_else(|| {
+            let cores = thread::available_parallelism().map_or(1, usize::from);
+            cores.min(8).min(self.budget_bytes >> 20).max(1)
+        });
+        match shards {
+            0 => Err(BuildError::NoShards),
+            65537.. => Err(BuildError::TooManyShards(shards)),
+            _ => Ok(shards),
+        }
+    }
+
+    fn check(&self, shards: usize) -> Result<(), BuildError> {
+        let budget_bytes = self.budget_bytes;
+        let least_bytes = shards * SHARD_MIN_BYTES;
+        if budget_bytes < least_bytes || budget_bytes > isize::MAX as usize / 2 {
+            return Err(BuildError::BudgetTooSmall {
+                budget_bytes,
+                shards,
+                least_bytes,
+            });
+        }
+        let guaranteed = self.shares.iter().map(|share| share.guaranteed_bytes);
+        let guaranteed_bytes = guaranteed.fold(0, usize::saturating_add);
+        if guaranteed_bytes > budget_bytes {
+            return Err(BuildError::TooMuchGuaranteed {
+                guaranteed_bytes,
+                budget_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn build<B: Body>(&self) -> Result<Core<B>, BuildError> {
+        let shards = self.shard_count()?;
+        self.check(shards)?;
+        reclaim::prepare();
+        let whole = Share {
+            guaranteed_bytes: 0,
+            largest_bytes: self.budget_bytes,
+        };
+        let shares = if self.shares.is_empty() {
+            &[whole][..]
+        } else {
+            &self.shares
+        };
+        Core::start(
+            Arc::new(Pool::new(self.budget_bytes, shards, shares)),
+            shards,
+            &self.cores,
+        )
+    }
+}
+
+struct Shard<B: Body> {
+    table: Arc<Table>,
+    flights: Arc<Flights<B>>,
+}
+
+pub(crate) struct Core<B: Body> {
+    shards: Box<[Shard<B>]>,
+    queues: Arc<[Sender<Message<B>>]>,
+    pool: Arc<Pool>,
+    reads: ReadCounters,
+    counters: Arc<[PartitionCounters]>,
+    gauges: Arc<[ShardGauges]>,
+    pub clock: Clock,
+    owners: Vec<JoinHandle<()>>,
+    clearing: Mutex<()>,
+}
+
+impl<B: Body> Core<B> {
+    fn start(pool: Arc<Pool>, shards: usize, cores: &[usize]) -> Result<Self, BuildError> {
+        let partitions = pool.partitions.len();
+        let (queues, messages): (Vec<_>, Vec<_>) =
+            (0..shards).map(|_| channel::bounded(QUEUE_LEN)).unzip();
+        let mut core = Self {
+            shards: Box::default(),
+            queues: queues.into(),
+            reads: ReadCounters::new(partitions),
+            counters: (0..partitions)
+                .map(|_| PartitionCounters::default())
+                .collect(),
+            gauges: (0..shards).map(|_| ShardGauges::default()).collect(),
+            clock: Clock::new(),
+            owners: Vec::with_capacity(shards),
+            clearing: Mutex::new(()),
+            pool,
+        };
+        let mut made = Vec::with_capacity(shards);
+        for (index, messages) in messages.into_iter().enumerate() {
+            let flights = Flights::new();
+            let owner = Owner::new(index, core.shared(&flights));
+            made.push(Shard {
+                table: owner.writer.table().clone(),
+                flights,
+            });
+            let pinned = (!cores.is_empty()).then(|| cores[index % cores.len()]);
+            let thread = thread::Builder::new().name(format!("shard-{index}"));
+            // On failure the threads started so far are stopped by the drop of `core`.
+            core.owners.push(thread.spawn(move || {
+                pinned.inspect(|&core| pin_or_warn(core));
+                owner.run(&messages);
+            })?);
+        }
+        core.shards = made.into();
+        Ok(core)
+    }
+
+    fn shared(&self, flights: &Arc<Flights<B>>) -> Shared<B> {
+        Shared {
+            pool: self.pool.clone(),
+            flights: flights.clone(),
+            counters: self.counters.clone(),
+            gauges: self.gauges.clone(),
+            queues: self.queues.clone(),
+            clock: self.clock,
+        }
+    }
+
+    fn shard_index(&self, hash: u64) -> usize {
+        // Bits that neither the tag nor, up to 2^32 buckets, the bucket is made of.
+        ((hash >> 32 & 0xffff) as usize * self.shards.len()) >> 16
+    }
+
+    #[inline]
+    fn shard(&self, hash: u64) -> &Shard<B> {
+        &self.shards[self.shard_index(hash)]
+    }
+
+    /// Reads an entry in place, without a lock, and counts the read.
+    ///
+    /// `f` runs while the entry is protected: the pointer is good until it returns.
+    #[inline]
+    pub fn read<R>(
+        &self,
+        partition: u16,
+        hash: u64,
+        is_it: impl Fn(NonNull<Header>) -> bool,
+        f: impl FnOnce(NonNull<Header>) -> R,
+    ) -> Option<R> {
+        let guard = Guard::enter();
+        let found = self.find_live(&guard, hash, is_it);
+        self.reads.count(guard.reader(), partition, found.is_some());
+        found.map(f)
+    }
+
+    #[inline]
+    fn find_live(
+        &self,
+        guard: &Guard,
+        hash: u64,
+        is_it: impl Fn(NonNull<Header>) -> bool,
+    ) -> Option<NonNull<Header>> {
+        let entry = self.shard(hash).table.find(guard, hash, is_it)?;
+        // SAFETY: protected by the guard.
+        let header = unsafe { entry.as_ref() };
+        let is_cleared = header.generation != self.generation(header.partition);
+        if is_cleared || self.clock.is_past(header.hard_expiry_ns) {
+            return None;
+        }
+        header.touch();
+        Some(entry)
+    }
+
+    /// A counted reference to an entry; not counted as a read.
+    fn look(&self, hash: u64, is_it: impl Fn(NonNull<Header>) -> bool) -> Option<Handle<B>> {
+        let guard = Guard::enter();
+        let entry = self.find_live(&guard, hash, is_it)?;
+        // SAFETY: protected by the guard, and built by `B`, as all entries here.
+        Some(unsafe { Handle::acquire(entry) })
+    }
+
+    /// After a miss: joins the key's flight, or opens one.
+    pub fn join(
+        &self,
+        hash: u64,
+        is_it: impl Fn(NonNull<Header>) -> bool,
+        is_key: impl Fn(&B::OwnedKey) -> bool,
+        to_owned: impl FnOnce() -> B::OwnedKey,
+    ) -> Joined<B> {
+        let look = || self.look(hash, is_it);
+        self.shard(hash).flights.join(hash, is_key, to_owned, look)
+    }
+
+    /// After a miss: waits for the load that is under way, or loads on this thread.
+    pub fn load(
+        &self,
+        partition: u16,
+        joined: Joined<B>,
+        deadline: Option<Instant>,
+        load: impl FnOnce(&B::OwnedKey) -> Result<Loaded<B>, Failure>,
+    ) -> Outcome<B> {
+        let counters = &self.counters[usize::from(partition)];
+        let lead = match joined {
+            Joined::Hit(entry) => return Ok(entry),
+            Joined::Lead(lead) => lead,
+            Joined::Follow(flight) => {
+                bump(&counters.joined);
+                let flights = &self.shard(flight.hash()).flights;
+                match flight.wait(deadline) {
+                    Waited::Outcome(outcome) => return outcome,
+                    Waited::Lead => Lead::take_over(flights, flight),
+                    Waited::LateLead => {
+                        drop(Lead::take_over(flights, flight));
+                        return Err(Failure::TimedOut);
+                    }
+                }
+            }
+        };
+        self.lead(partition, lead, load)
+    }
+
+    /// Loads on this thread and hands the outcome to all who wait. If `load` panics, the next waiter leads.
+    pub fn lead(
+        &self,
+        partition: u16,
+        lead: Lead<B>,
+        load: impl FnOnce(&B::OwnedKey) -> Result<Loaded<B>, Failure>,
+    ) -> Outcome<B> {
+        let counters = &self.counters[usize::from(partition)];
+        let timed = LoadTimer::start(counters);
+        let outcome = lead.run(|| load(lead.flight().key()));
+        timed.stop(outcome.is_ok());
+        match outcome {
+            Err(failure) => {
+                lead.finish(Err(failure.clone()));
+                Err(failure)
+            }
+            Ok(Loaded { entry, stored }) => {
+                if stored && self.admit(&entry).is_ok() {
+                    let flight = Some(lead.deliver(entry.clone()));
+                    self.send(Message::Publish {
+                        entry: entry.clone(),
+                        flight,
+                        done: None,
+                    });
+                } else {
+                    lead.finish(Ok(entry.clone()));
+                }
+                Ok(entry)
+            }
+        }
+    }
+
+    /// What an entry of so many allocated bytes takes from the budget, the table's lines not included.
+    pub fn weigh(allocated_bytes: usize) -> usize {
+        footprint_bytes(allocated_bytes) + QUEUE_BYTES_AN_ENTRY
+    }
+
+    /// The most that an entry of this partition may weigh.
+    pub fn largest_bytes(&self, partition: u16) -> usize {
+        let share = self.pool.partitions[usize::from(partition)].share;
+        let overhead = self.shards.len() * SHARD_MIN_BYTES / 2;
+        share.largest_bytes.min(self.pool.budget_bytes - overhead)
+    }
+
+    /// Refuses what can never fit, and counts that.
+    pub fn admit(&self, entry: &Handle<B>) -> Result<(), EntryTooLarge> {
+        let header = entry.header();
+        self.check_weight(header.partition, header.weight_bytes as usize)
+    }
+
+    /// As [`Core::admit`], before there is an entry.
+    pub fn check_weight(&self, partition: u16, entry_bytes: usize) -> Result<(), EntryTooLarge> {
+        let largest_bytes = self.largest_bytes(partition).min(u32::MAX as usize);
+        if entry_bytes <= largest_bytes {
+            return Ok(());
+        }
+        bump(&self.counters[usize::from(partition)].refused);
+        Err(EntryTooLarge {
+            entry_bytes,
+            largest_bytes,
+        })
+    }
+
+    /// Stores an admitted entry in place of what its key holds; waits until that is to be seen, if `wait`.
+    pub fn insert(&self, entry: Handle<B>, wait: bool) -> bool {
+        self.shard(entry.header().hash)
+            .flights
+            .fence(entry.header().hash);
+        self.ask(wait, |done| Message::Publish {
+            entry,
+            flight: None,
+            done,
+        })
+    }
+
+    /// Removes a key; tells whether there was an entry, if `wait`.
+    pub fn remove(&self, hash: u64, key: B::OwnedKey, wait: bool) -> bool {
+        self.shard(hash).flights.fence(hash);
+        self.ask(wait, |done| Message::Remove { hash, key, done })
+    }
+
+    /// The generation that entries of this partition have now; loads take it before they begin.
+    #[inline]
+    pub fn generation(&self, partition: u16) -> u16 {
+        self.pool.partitions[usize::from(partition)].generation()
+    }
+
+    /// Removes all entries of a partition: at once for readers, and for the budget by the time that it returns.
+    /// What is being loaded now reaches those who wait, and is not stored.
+    pub fn clear(&self, partition: u16) {
+        let _one_at_a_time = self.clearing.lock();
+        self.pool.partitions[usize::from(partition)].start_generation();
+        for shard in &self.shards {
+            shard
+                .flights
+                .fence_all(|key| B::partition(key) == partition);
+        }
+        self.tell_all(|done| Message::Clear { partition, done });
+    }
+
+    /// Waits until all that was sent before is done.
+    pub fn flush(&self) {
+        self.tell_all(Message::Flush);
+    }
+
+    fn tell_all(&self, message: impl Fn(Sender<bool>) -> Message<B>) {
+        let (done, all_done) = channel::bounded(self.queues.len());
+        for queue in self.queues.iter() {
+            let _ = queue.send(message(done.clone()));
+        }
+        drop(done);
+        while all_done.recv().is_ok() {}
+    }
+
+    fn ask(&self, wait: bool, message: impl FnOnce(Option<Sender<bool>>) -> Message<B>) -> bool {
+        if !wait {
+            self.send(message(None));
+            return true;
+        }
+        let (done, answer) = channel::bounded(1);
+        self.send(message(Some(done)));
+        answer.recv().unwrap_or(false)
+    }
+
+    fn send(&self, message: Message<B>) {
+        let hash = match &message {
+            Message::Publish { entry, .. } => entry.header().hash,
+            Message::Remove { hash, .. } => *hash,
+            _ => 0,
+        };
+        let index = self.shard_index(hash);
+        // An owner ends before its cache only if a key's own code panicked in it; then nothing is stored any more.
+        if let Err(SendError(message)) = self.queues[index].send(message) {
+            log::error!("the owner of shard {index} is gone, an entry was not stored");
+            if let Message::Publish {
+                flight: Some(flight),
+                ..
+            } = message
+            {
+                self.shards[index].flights.close(&flight);
+            }
+        }
+    }
+
+    /// Counts a caller that joined a load without waiting on this thread.
+    pub fn count_joined(&self, partition: u16) {
+        bump(&self.counters[usize::from(partition)].joined);
+    }
+
+    /// The figures of one partition; `used_bytes` and what follows it are the whole cache's.
+    pub fn partition_stats(&self, partition: u16) -> Stats {
+        let (hits, misses) = self.reads.sum(partition);
+        let counters = &self.counters[usize::from(partition)];
+        let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let sum = |gauge: fn(&ShardGauges) -> &std::sync::atomic::AtomicU64| {
+            self.gauges.iter().map(|shard| get(gauge(shard))).sum()
+        };
+        Stats {
+            hits,
+            misses,
+            joined: get(&counters.joined),
+            loads: get(&counters.loads),
+            load_failures: get(&counters.load_failures),
+            load_time: Duration::from_nanos(get(&counters.load_ns)),
+            entries: get(&counters.entries),
+            stored: get(&counters.stored),
+            evicted: get(&counters.evicted),
+            expired: get(&counters.expired),
+            removed: get(&counters.removed),
+            replaced: get(&counters.replaced),
+            refused: get(&counters.refused),
+            entry_bytes: self.pool.partitions[usize::from(partition)].used_bytes() as u64,
+            used_bytes: sum(|shard| &shard.used_bytes),
+            garbage_bytes: sum(|shard| &shard.garbage_bytes),
+            budget_bytes: self.pool.budget_bytes as u64,
+            overshoot_bytes: self.pool.debt_bytes() as u64,
+            queued: self.queues.iter().map(|queue| queue.len() as u64).sum(),
+            flights: self
+                .shards
+                .iter()
+                .map(|shard| shard.flights.len() as u64)
+                .sum(),
+        }
+    }
+
+    pub fn shard_len(&self) -> usize {
+        self.shards.len()
+    }
+}
+
+impl<B: Body> Drop for Core<B> {
+    fn drop(&mut self) {
+        for queue in self.queues.iter() {
+            let _ = queue.send(Message::Stop);
+        }
+        for owner in self.owners.drain(..) {
+            let _ = owner.join();
+        }
+        for shard in &self.shards {
+            shard.flights.close_all();
+        }
+    }
+}
+
+/// What a loader brought.
+pub(crate) struct Loaded<B: Body> {
+    pub entry: Handle<B>,
+    pub stored: bool,
+}
+
+/// Counts a load when it ends, however it ends.
+struct LoadTimer<'a> {
+    counters: &'a PartitionCounters,
+    start: Instant,
+    is_ok: bool,
+}
+
+impl<'a> LoadTimer<'a> {
+    fn start(counters: &'a PartitionCounters) -> Self {
+        Self {
+            counters,
+            start: Instant::now(),
+            is_ok: false,
+        }
+    }
+
+    fn stop(mut self, is_ok: bool) {
+        self.is_ok = is_ok;
+    }
+}
+
+impl Drop for LoadTimer<'_> {
+    fn drop(&mut self) {
+        bump(&self.counters.loads);
+        let took_ns = self.start.elapsed().as_nanos() as u64;
+        self.counters.load_ns.fetch_add(took_ns, Ordering::Relaxed);
+        if !self.is_ok {
+            bump(&self.counters.load_failures);
+        }
+    }
+}
+
+/// Binds the thread to a core; the first refusal in the process is logged.
+pub(crate) fn pin_or_warn(core: usize) {
+    static WARNED: Once = Once::new();
+    if let Err(refusal) = pin_to_core(core) {
+        WARNED.call_once(|| {
+            log::warn!("a thread can not be bound to core {core}: {refusal}; going on without");
+        });
+    }
+}

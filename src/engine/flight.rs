@@ -1,0 +1,450 @@
+//! Singleflight: one load for a key, however many ask.
+//!
+//! A flight is opened by the first who misses and joined by those who come after. One of them leads: it loads, and
+//! hands the outcome to the flight, where all take it. A flight stays in the map until the owner has published the
+//! entry, so that nobody loads again in between. Those who wait may leave at a deadline of their own. If the leader
+//! goes away without an outcome (it panicked), the next waiter leads.
+//!
+//! A thread that leads one key and waits for another could wait for itself, over any number of threads. Such a wait
+//! is entered in a list of waits first, and refused where it would close a circle.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::entry::{Body, Handle};
+
+/// Why there is no value. Everybody who waited gets a copy.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The loader failed; this is its error.
+    #[error("{0}")]
+    Failed(Arc<dyn Error + Send + Sync>),
+    /// The loader panicked with this message.
+    #[error("the loader panicked: {0}")]
+    Panicked(Arc<str>),
+    /// The load was given up before it began.
+    #[error("the load was given up before it began")]
+    Abandoned,
+    /// The deadline passed while another caller was loading the key; that load goes on.
+    #[error("the deadline passed while the key was being loaded")]
+    TimedOut,
+    /// The loader asked for the key that it is loading, by itself or over other loaders that wait for each other.
+    #[error("the loader waits for the key that it is loading itself")]
+    Reentrant,
+    /// The entry can not fit the cache; see `EntryTooLarge` for what was asked.
+    #[error(transparent)]
+    TooLarge(#[from] EntryTooLarge),
+    /// The cache was dropped.
+    #[error("the cache is gone")]
+    Closed,
+}
+
+/// An entry was refused because it could never fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the entry takes {entry_bytes} bytes, the cache admits {largest_bytes} bytes at the most")]
+pub struct EntryTooLarge {
+    /// What the entry would take, overhead included.
+    pub entry_bytes: usize,
+    /// The largest that is admitted.
+    pub largest_bytes: usize,
+}
+
+/// The text of a panic's payload.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> Arc<str> {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).into()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.as_str().into()
+    } else {
+        "no message".into()
+    }
+}
+
+pub(crate) type Outcome<B> = Result<Handle<B>, Failure>;
+pub(crate) type Callback<B> = Box<dyn FnOnce(Outcome<B>) + Send>;
+
+pub(crate) struct Flight<B: Body> {
+    hash: u64,
+    key: B::OwnedKey,
+    /// Set by a write to the key: what this flight loads is for those who wait for it, not for the table.
+    fenced: AtomicBool,
+    /// The number of the thread that leads; 0 while none does.
+    leader: Arc<AtomicU64>,
+    state: Mutex<State<B>>,
+    changed: Condvar,
+}
+
+struct State<B: Body> {
+    outcome: Option<Outcome<B>>,
+    led: bool,
+    sleepers: usize,
+    callbacks: Vec<Callback<B>>,
+}
+
+/// How a wait ended.
+pub(crate) enum Waited<B: Body> {
+    Outcome(Outcome<B>),
+    /// The leader is gone: it is for the caller to load.
+    Lead,
+    /// The deadline has passed, and the leader is gone: it is for the caller to pass the lead on.
+    LateLead,
+}
+
+impl<B: Body> Flight<B> {
+    fn new(hash: u64, key: B::OwnedKey) -> Self {
+        Self {
+            hash,
+            key,
+            fenced: AtomicBool::new(false),
+            leader: Arc::new(AtomicU64::new(0)),
+            state: Mutex::new(State {
+                outcome: None,
+                led: true,
+                sleepers: 0,
+                callbacks: Vec::new(),
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub fn key(&self) -> &B::OwnedKey {
+        &self.key
+    }
+
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::SeqCst)
+    }
+
+    /// Sleeps until there is an outcome or a leader is wanted, `deadline` at the latest.
+    pub fn wait(&self, deadline: Option<Instant>) -> Waited<B> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(outcome) = &state.outcome {
+                return Waited::Outcome(outcome.clone());
+            }
+            if !state.led {
+                state.led = true;
+                return Waited::Lead;
+            }
+            let Some(_entered) = Wait::enter(&self.leader) else {
+                return Waited::Outcome(Err(Failure::Reentrant));
+            };
+            state.sleepers += 1;
+            let is_late = match deadline {
+                Some(deadline) => self.changed.wait_until(&mut state, deadline).timed_out(),
+                None => {
+                    self.changed.wait(&mut state);
+                    false
+                }
+            };
+            state.sleepers -= 1;
+            if is_late && state.outcome.is_none() {
+                if state.led {
+                    return Waited::Outcome(Err(Failure::TimedOut));
+                }
+                state.led = true;
+                return Waited::LateLead;
+            }
+        }
+    }
+
+    /// Calls `callback` with the outcome, at once if it is there, otherwise on the thread that brings it. Gives it
+    /// back if the flight already has `at_most` callbacks.
+    pub fn subscribe(&self, callback: Callback<B>, at_most: usize) -> Result<(), Callback<B>> {
+        let mut state = self.state.lock();
+        if let Some(outcome) = &state.outcome {
+            let outcome = outcome.clone();
+            drop(state);
+            callback(outcome);
+            return Ok(());
+        }
+        if state.callbacks.len() >= at_most {
+            return Err(callback);
+        }
+        state.callbacks.push(callback);
+        Ok(())
+    }
+
+    fn complete(&self, outcome: Outcome<B>) {
+        let mut state = self.state.lock();
+        state.outcome = Some(outcome.clone());
+        let callbacks = std::mem::take(&mut state.callbacks);
+        self.changed.notify_all();
+        drop(state);
+        for callback in callbacks {
+            callback(outcome.clone());
+        }
+    }
+}
+
+/// The flights of a shard, by hash. A key whose hash is taken by another key's flight is loaded without one.
+pub(crate) struct Flights<B: Body> {
+    open: Mutex<HashMap<u64, Arc<Flight<B>>, ahash::RandomState>>,
+}
+
+pub(crate) enum Joined<B: Body> {
+    /// The entry had come by the time that the map was locked.
+    Hit(Handle<B>),
+    Follow(Arc<Flight<B>>),
+    Lead(Lead<B>),
+}
+
+impl<B: Body> Flights<B> {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            open: Mutex::new(HashMap::default()),
+        })
+    }
+
+    /// Joins the flight of a key or opens one. `look` searches the table once more, under the lock: the owner
+    /// publishes first and closes the flight after, so one of the two is seen.
+    pub fn join(
+        self: &Arc<Self>,
+        hash: u64,
+        is_it: impl Fn(&B::OwnedKey) -> bool,
+        to_owned: impl FnOnce() -> B::OwnedKey,
+        look: impl FnOnce() -> Option<Handle<B>>,
+    ) -> Joined<B> {
+        let mut open = self.open.lock();
+        if let Some(flight) = open.get(&hash) {
+            if is_it(&flight.key) {
+                return Joined::Follow(flight.clone());
+            }
+            return Joined::Lead(Lead::new(self, Arc::new(Flight::new(hash, to_owned()))));
+        }
+        if let Some(entry) = look() {
+            return Joined::Hit(entry);
+        }
+        let flight = Arc::new(Flight::new(hash, to_owned()));
+        open.insert(hash, flight.clone());
+        Joined::Lead(Lead::new(self, flight))
+    }
+
+    /// Takes the flight out of the map.
+    pub fn close(&self, flight: &Arc<Flight<B>>) {
+        let mut open = self.open.lock();
+        if open
+            .get(&flight.hash)
+            .is_some_and(|now| Arc::ptr_eq(now, flight))
+        {
+            open.remove(&flight.hash);
+        }
+    }
+
+    /// A write to the key has come: a flight that is open delivers to those who wait, but does not store, and who
+    /// asks from now on does not join it.
+    pub fn fence(&self, hash: u64) {
+        if let Some(flight) = self.open.lock().remove(&hash) {
+            flight.fenced.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// As [`Flights::fence`], for all keys that `is_it` accepts.
+    pub fn fence_all(&self, is_it: impl Fn(&B::OwnedKey) -> bool) {
+        self.open.lock().retain(|_, flight| {
+            let is_fenced = is_it(&flight.key);
+            flight.fenced.fetch_or(is_fenced, Ordering::SeqCst);
+            !is_fenced
+        });
+    }
+
+    /// Fails all who still wait.
+    pub fn close_all(&self) {
+        let open = std::mem::take(&mut *self.open.lock());
+        for flight in open.into_values() {
+            let mut state = flight.state.lock();
+            if state.outcome.is_none() {
+                drop(state);
+                flight.complete(Err(Failure::Closed));
+            } else {
+                state.callbacks.clear();
+            }
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.open.lock().len()
+    }
+}
+
+/// The duty to bring a flight's outcome. Dropped without one, it passes to the next waiter.
+pub(crate) struct Lead<B: Body> {
+    flights: Arc<Flights<B>>,
+    flight: Arc<Flight<B>>,
+    done: bool,
+}
+
+impl<B: Body> Lead<B> {
+    fn new(flights: &Arc<Flights<B>>, flight: Arc<Flight<B>>) -> Self {
+        Self {
+            flights: flights.clone(),
+            flight,
+            done: false,
+        }
+    }
+
+    /// Leads a flight whose leader is gone; see [`Waited::Lead`].
+    pub fn take_over(flights: &Arc<Flights<B>>, flight: Arc<Flight<B>>) -> Self {
+        Self::new(flights, flight)
+    }
+
+    pub fn flight(&self) -> &Arc<Flight<B>> {
+        &self.flight
+    }
+
+    /// Runs the load on this thread, which from here on is the one that waiters wait for.
+    pub fn run<R>(&self, load: impl FnOnce() -> R) -> R {
+        let _leading = Leading::enter(&self.flight.leader);
+        load()
+    }
+
+    /// Leaves the flight without a leader until [`Parked::claim`]; a waiter that may block leads it meanwhile.
+    pub fn park(mut self) -> Parked<B> {
+        self.done = true;
+        self.flight.state.lock().led = false;
+        Parked {
+            flights: self.flights.clone(),
+            flight: self.flight.clone(),
+        }
+    }
+
+    /// Hands over an outcome that is not to be stored: the flight ends here.
+    pub fn finish(mut self, outcome: Outcome<B>) {
+        self.done = true;
+        self.flights.close(&self.flight);
+        self.flight.complete(outcome);
+    }
+
+    /// Hands over an entry that the owner is to publish; it then closes the flight. Returns the flight for that.
+    pub fn deliver(mut self, entry: Handle<B>) -> Arc<Flight<B>> {
+        self.done = true;
+        self.flight.complete(Ok(entry));
+        self.flight.clone()
+    }
+}
+
+impl<B: Body> Drop for Lead<B> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let mut state = self.flight.state.lock();
+        if state.sleepers > 0 {
+            state.led = false;
+            self.flight.changed.notify_one();
+            return;
+        }
+        drop(state);
+        // Closed before it is completed: who comes now opens a flight of its own.
+        self.flights.close(&self.flight);
+        self.flight.complete(Err(Failure::Abandoned));
+    }
+}
+
+/// A load that waits for a thread to run it.
+pub(crate) struct Parked<B: Body> {
+    flights: Arc<Flights<B>>,
+    flight: Arc<Flight<B>>,
+}
+
+impl<B: Body> Parked<B> {
+    pub fn flight(&self) -> &Arc<Flight<B>> {
+        &self.flight
+    }
+
+    /// Takes the lead, unless somebody else has, or all is done.
+    pub fn claim(self) -> Option<Lead<B>> {
+        let mut state = self.flight.state.lock();
+        if state.led || state.outcome.is_some() {
+            return None;
+        }
+        state.led = true;
+        drop(state);
+        Some(Lead::new(&self.flights, self.flight))
+    }
+}
+
+/// Numbers of threads, from 1.
+static NEXT_THREAD: AtomicU64 = AtomicU64::new(1);
+/// Whose leader each thread waits for: followed from one to the next before a wait is added, so that no circle closes.
+static WAITS: Mutex<Option<HashMap<u64, Arc<AtomicU64>>>> = Mutex::new(None);
+
+thread_local! {
+    static THREAD: Cell<u64> = const { Cell::new(0) };
+    /// How many flights this thread leads.
+    static LEADING: Cell<usize> = const { Cell::new(0) };
+}
+
+fn this_thread() -> u64 {
+    THREAD.with(|number| {
+        if number.get() == 0 {
+            number.set(NEXT_THREAD.fetch_add(1, Ordering::Relaxed));
+        }
+        number.get()
+    })
+}
+
+struct Leading<'a>(&'a AtomicU64);
+
+impl<'a> Leading<'a> {
+    fn enter(leader: &'a AtomicU64) -> Self {
+        leader.store(this_thread(), Ordering::SeqCst);
+        LEADING.with(|count| count.set(count.get() + 1));
+        Self(leader)
+    }
+}
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::SeqCst);
+        LEADING.with(|count| count.set(count.get() - 1));
+    }
+}
+
+/// A wait that is allowed. One of a thread that leads nothing can close no circle and costs nothing.
+struct Wait {
+    entered: bool,
+}
+
+impl Wait {
+    /// None if the leader waits for us, over whatever chain.
+    fn enter(leader: &Arc<AtomicU64>) -> Option<Self> {
+        if LEADING.with(Cell::get) == 0 {
+            return Some(Self { entered: false });
+        }
+        let me = this_thread();
+        let mut waits = WAITS.lock();
+        let waits = waits.get_or_insert_default();
+        let mut at = leader.load(Ordering::SeqCst);
+        while at != 0 {
+            if at == me {
+                return None;
+            }
+            at = waits.get(&at).map_or(0, |next| next.load(Ordering::SeqCst));
+        }
+        waits.insert(me, leader.clone());
+        Some(Self { entered: true })
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if self.entered
+            && let Some(waits) = WAITS.lock().as_mut()
+        {
+            waits.remove(&this_thread());
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The shard engine: a concurrent in-memory cache with one writer a shard and readers without locks.
+//!
+//! ```text
+//!   reader threads                         owner thread of a shard
+//!   get ── table (lock-free) ── entry      ◄── bounded channel ── fills, inserts, removals
+//!    │ miss                                 makes room (policy), publishes, retires, sweeps
+//!    └─ flight: join it, or lead it ──────►
+//! ```
+//!
+//! * [`Cache`] holds any `K` and `V`, [`BlobCache`] bytes; both are made by [`Builder`].
+//! * A key is loaded once however many ask: [`Cache::get_or_load`].
+//! * The budget is in bytes and covers entries, overhead, tables, and what was evicted but is still held.
+//! * What is evicted is chosen by S3-FIFO (SOSP 2023); see [`policy`].
+//!
+//! # Costs
+//! A change is a message to another thread: [`Cache::insert`] waits for its answer, some microseconds. A cache starts
+//! a thread for each shard; it sleeps while nothing changes. Entries that have expired are not served, but give their
+//! memory back only when they are replaced, removed or evicted.
+
+mod blobs;
+mod budget;
+mod cache;
+mod clock;
+mod core;
+mod entry;
+mod flight;
+mod owner;
+mod pin;
+pub mod policy;
+mod reclaim;
+mod stats;
+mod table;
+
+pub use blobs::{Blob, BlobCache, BlobSink};
+pub use cache::{Cache, Rejected};
+pub use core::{BuildError, Builder};
+pub use flight::{EntryTooLarge, Failure};
+pub use pin::pin_to_core;
+pub use stats::Stats;
+
+pub use budget::Share;
+pub(crate) use core::{Loaded, pin_or_warn};
+pub(crate) use entry::{BlobBuilder, Bytes};
+pub(crate) use flight::{Callback, Joined, Lead, Outcome, Parked, panic_text};

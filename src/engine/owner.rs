@@ -1,0 +1,492 @@
+//! The owner of a shard: the one thread that changes its table.
+//!
+//! It takes messages, makes room, publishes, evicts, and frees what no reader holds any more. While nothing comes it
+//! sleeps; only as long as there is garbage that readers hold does it look again now and then.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::budget::Pool;
+use super::clock::Clock;
+use super::entry::{Body, Handle, Header};
+use super::flight::{Flight, Flights};
+use super::policy::{Counters, S3Fifo};
+use super::reclaim;
+use super::stats::{PartitionCounters, ShardGauges, bump};
+use super::table::Writer;
+
+/// How long garbage that a reader holds is left alone.
+const SWEEP_EVERY: Duration = Duration::from_millis(50);
+/// Room is made in batches: one part in this many of what the shard uses, so that a sweep serves many evictions.
+const BATCH_PART: usize = 128;
+
+pub(crate) enum Message<B: Body> {
+    /// Store an entry; close the flight that brought it.
+    Publish {
+        entry: Handle<B>,
+        flight: Option<Arc<Flight<B>>>,
+        done: Option<Sender<bool>>,
+    },
+    Remove {
+        hash: u64,
+        key: B::OwnedKey,
+        done: Option<Sender<bool>>,
+    },
+    /// Remove the entries of a partition's former generations.
+    Clear {
+        partition: u16,
+        done: Sender<bool>,
+    },
+    /// The pool is in debt: give back what can be given.
+    Yield,
+    /// Answered when all that was sent before is done.
+    Flush(Sender<bool>),
+    Stop,
+}
+
+/// What a queue's place costs beside the policy's own: the owner's way back from token to entry.
+pub(crate) const QUEUE_BYTES_AN_ENTRY: usize = S3Fifo::BYTES_AN_ENTRY + size_of::<usize>();
+
+/// The entries of one partition in this shard.
+#[derive(Default)]
+struct Partition {
+    policy: S3Fifo,
+    /// By token.
+    entries: Vec<Option<NonNull<Header>>>,
+}
+
+struct EntryCounters<'a>(&'a [Option<NonNull<Header>>]);
+
+impl EntryCounters<'_> {
+    fn header(&self, token: u32) -> &Header {
+        let entry = self.0[token as usize].expect("a token in use has an entry");
+        // SAFETY: the table holds a reference to each entry that the queues hold a token of.
+        unsafe { entry.as_ref() }
+    }
+}
+
+impl Counters for EntryCounters<'_> {
+    fn get(&self, token: u32) -> u8 {
+        self.header(token).frequency()
+    }
+
+    fn set(&mut self, token: u32, counter: u8) {
+        self.header(token).set_frequency(counter);
+    }
+}
+
+pub(crate) struct Owner<B: Body> {
+    pub writer: Writer,
+    partitions: Vec<Partition>,
+    retired: Vec<NonNull<Header>>,
+    retired_bytes: usize,
+    leased_bytes: usize,
+    used_bytes: usize,
+    /// The part of `used_bytes` that is the table's.
+    table_bytes: usize,
+    random: u64,
+    pub shard: usize,
+    pub pool: Arc<Pool>,
+    pub flights: Arc<Flights<B>>,
+    pub counters: Arc<[PartitionCounters]>,
+    pub gauges: Arc<[ShardGauges]>,
+    pub queues: Arc<[Sender<Message<B>>]>,
+    pub clock: Clock,
+}
+
+// SAFETY: the raw pointers are references to entries, which are Send; the owner alone uses them.
+unsafe impl<B: Body> Send for Owner<B> {}
+
+/// What an owner shares with the rest of its cache.
+pub(crate) struct Shared<B: Body> {
+    pub pool: Arc<Pool>,
+    pub flights: Arc<Flights<B>>,
+    pub counters: Arc<[PartitionCounters]>,
+    pub gauges: Arc<[ShardGauges]>,
+    pub queues: Arc<[Sender<Message<B>>]>,
+    pub clock: Clock,
+}
+
+impl<B: Body> Owner<B> {
+    pub fn new(shard: usize, shared: Shared<B>) -> Self {
+        let partitions = shared.pool.partitions.len();
+        Self {
+            writer: Writer::new(),
+            partitions: (0..partitions).map(|_| Partition::default()).collect(),
+            retired: Vec::new(),
+            retired_bytes: 0,
+            leased_bytes: 0,
+            used_bytes: 0,
+            table_bytes: 0,
+            random: 0x9e37_79b9_7f4a_7c15 ^ (shard as u64 + 1),
+            shard,
+            pool: shared.pool,
+            flights: shared.flights,
+            counters: shared.counters,
+            gauges: shared.gauges,
+            queues: shared.queues,
+            clock: shared.clock,
+        }
+    }
+
+    /// Works until [`Message::Stop`].
+    pub fn run(mut self, messages: &Receiver<Message<B>>) {
+        loop {
+            let message = if self.retired.is_empty() {
+                messages.recv().unwrap_or(Message::Stop)
+            } else {
+                match messages.recv_timeout(SWEEP_EVERY) {
+                    Ok(message) => message,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.sweep();
+                        self.show();
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => Message::Stop,
+                }
+            };
+            match message {
+                Message::Publish {
+                    entry,
+                    flight,
+                    done,
+                } => {
+                    let stored = self.publish(entry, flight.as_deref());
+                    // Only now: until here whoever missed found the flight.
+                    if let Some(flight) = flight {
+                        self.flights.close(&flight);
+                    }
+                    answer(done, stored);
+                }
+                Message::Remove { hash, key, done } => {
+                    let removed = self.remove(hash, &key);
+                    answer(done, removed);
+                }
+                Message::Clear { partition, done } => {
+                    self.clear(usize::from(partition));
+                    answer(Some(done), true);
+                }
+                Message::Yield => self.give_way(),
+                Message::Flush(done) => answer(Some(done), true),
+                Message::Stop => return,
+            }
+            self.show();
+        }
+    }
+
+    fn publish(&mut self, entry: Handle<B>, flight: Option<&Flight<B>>) -> bool {
+        let header = entry.header();
+        let generation = self.pool.partitions[usize::from(header.partition)].generation();
+        if flight.is_some_and(Flight::is_fenced) || header.generation != generation {
+            return false;
+        }
+        let (hash, weight, partition) = (header.hash, header.weight_bytes, header.partition);
+        let is_same = |other: NonNull<Header>| same_key::<B>(&entry, other);
+        if !self.make_room(usize::from(partition), weight as usize) {
+            bump(&self.counters[usize::from(partition)].refused);
+            // A value that could not be replaced is out of date.
+            if let Some(old) = self.writer.remove(hash, is_same) {
+                self.drop_out(old, |counters| &counters.replaced);
+            }
+            return false;
+        }
+        let raw = entry.as_ptr();
+        let old = self
+            .writer
+            .insert(raw, hash, |other| same_key::<B>(&entry, other));
+        self.enqueue(entry.into_raw(), usize::from(partition));
+        self.used_bytes += weight as usize;
+        self.pool.partitions[usize::from(partition)].add(weight as usize);
+        bump(&self.counters[usize::from(partition)].stored);
+        bump(&self.counters[usize::from(partition)].entries);
+        if let Some(old) = old {
+            self.drop_out(old, |counters| &counters.replaced);
+        }
+        self.charge_table();
+        true
+    }
+
+    fn enqueue(&mut self, entry: NonNull<Header>, partition: usize) {
+        // SAFETY: the table holds a reference.
+        let header = unsafe { entry.as_ref() };
+        let partition = &mut self.partitions[partition];
+        // The upper half: the lower bits choose the bucket, so that neighbours share them.
+        let token = partition
+            .policy
+            .admit((header.hash >> 32) as u32, header.weight_bytes);
+        header.set_token(token);
+        header.set_frequency(0);
+        let index = token as usize;
+        if index == partition.entries.len() {
+            partition.entries.push(None);
+        }
+        partition.entries[index] = Some(entry);
+    }
+
+    fn remove(&mut self, hash: u64, key: &B::OwnedKey) -> bool {
+        // SAFETY: the table holds a reference to each entry that it shows us.
+        let is_it = |entry| unsafe { with_handle::<B, _>(entry, |entry| B::has_key(entry, key)) };
+        let removed = self.writer.remove(hash, is_it);
+        if let Some(entry) = removed {
+            // SAFETY: unlinked, but not yet retired.
+            let is_expired = self.clock.is_past(unsafe { entry.as_ref() }.hard_expiry_ns);
+            self.drop_out(entry, |counters| &counters.removed);
+            return !is_expired;
+        }
+        false
+    }
+
+    fn clear(&mut self, partition: usize) {
+        let generation = self.pool.partitions[partition].generation();
+        for index in 0..self.partitions[partition].entries.len() {
+            let Some(entry) = self.partitions[partition].entries[index] else {
+                continue;
+            };
+            // SAFETY: the table holds a reference to each entry in the queues.
+            let header = unsafe { entry.as_ref() };
+            if header.generation != generation {
+                self.writer.remove(header.hash, |other| other == entry);
+                self.drop_out(entry, |counters| &counters.removed);
+            }
+        }
+        self.sweep();
+    }
+
+    /// Takes an unlinked entry out of its queue and retires it.
+    fn drop_out(
+        &mut self,
+        entry: NonNull<Header>,
+        cause: impl FnOnce(&PartitionCounters) -> &AtomicU64,
+    ) {
+        // SAFETY: retired only below; its reference is still ours.
+        let header = unsafe { entry.as_ref() };
+        let partition = &mut self.partitions[usize::from(header.partition)];
+        partition.policy.remove(header.token());
+        partition.entries[header.token() as usize] = None;
+        self.retire(entry, cause);
+    }
+
+    fn retire(
+        &mut self,
+        entry: NonNull<Header>,
+        cause: impl FnOnce(&PartitionCounters) -> &AtomicU64,
+    ) {
+        // SAFETY: as above.
+        let header = unsafe { entry.as_ref() };
+        let weight = header.weight_bytes as usize;
+        let counters = &self.counters[usize::from(header.partition)];
+        bump(cause(counters));
+        counters.entries.fetch_sub(1, Ordering::Relaxed);
+        self.pool.partitions[usize::from(header.partition)].subtract(weight);
+        self.retired_bytes += weight;
+        self.retired.push(entry);
+    }
+
+    /// Frees the garbage that nobody holds; returns its bytes.
+    fn sweep(&mut self) -> usize {
+        let mut freed = 0;
+        // SAFETY: retired entries are unlinked, and the references are the table's, which are ours to drop.
+        unsafe {
+            reclaim::sweep(&mut self.retired, |entry| {
+                freed += entry.as_ref().weight_bytes as usize;
+                drop(Handle::<B>::from_raw(entry));
+            });
+        }
+        self.retired_bytes -= freed;
+        self.used_bytes -= freed;
+        freed
+    }
+
+    /// Sees to it that `need` bytes more for `partition` are within the budget.
+    fn make_room(&mut self, partition: usize, need: usize) -> bool {
+        self.make_room_in(partition, need) && self.make_room_here(partition, need)
+    }
+
+    /// The partition's own bound. What others of its shards hold is left to them: a shard that has nothing left to
+    /// evict may go over it by its entry.
+    fn make_room_in(&mut self, partition: usize, need: usize) -> bool {
+        while self.pool.partitions[partition].excess_with(need) > 0 {
+            if self.evict_from(partition) == 0 {
+                let account = &self.pool.partitions[partition];
+                let is_over_already = account.excess_with(0) > account.share.largest_bytes / 16;
+                return !is_over_already;
+            }
+        }
+        true
+    }
+
+    fn make_room_here(&mut self, partition: usize, need: usize) -> bool {
+        loop {
+            let unused = self.leased_bytes.saturating_sub(self.used_bytes);
+            if unused >= need {
+                return true;
+            }
+            let short = need - unused;
+            let leased = self.pool.lease(short);
+            self.leased_bytes += leased;
+            if leased > 0 || (self.retired_bytes >= short && self.sweep() > 0) {
+                continue;
+            }
+            let batch = short.max((self.used_bytes / BATCH_PART).min(self.pool.quantum_bytes));
+            if self.evict(batch, partition) > 0 {
+                self.sweep();
+                continue;
+            }
+            if !self.pool.borrow(short) {
+                return false;
+            }
+            self.leased_bytes += short;
+            self.ask_to_yield();
+            return true;
+        }
+    }
+
+    /// Evicts `bytes` or all that there is; returns how many it evicted.
+    fn evict(&mut self, bytes: usize, partition: usize) -> usize {
+        let mut evicted = 0;
+        while evicted < bytes {
+            let Some(victim) = self.choose_partition(partition) else {
+                break;
+            };
+            evicted += self.evict_from(victim);
+        }
+        evicted
+    }
+
+    /// Whose entry is to go: one of those over their guarantee, at random by weight, as if they shared one queue.
+    /// Where none is over, the partition that needs the room pays itself.
+    fn choose_partition(&mut self, needy: usize) -> Option<usize> {
+        let weight_of = |(index, partition): (usize, &Partition)| {
+            let is_fair = self.pool.partitions[index].is_over_guarantee();
+            if is_fair {
+                partition.policy.weight()
+            } else {
+                0
+            }
+        };
+        let total: u64 = self.partitions.iter().enumerate().map(weight_of).sum();
+        if total == 0 {
+            let own = !self.partitions[needy].policy.is_empty();
+            return own.then_some(needy);
+        }
+        let mut at = next_random(&mut self.random) % total;
+        for (index, partition) in self.partitions.iter().enumerate() {
+            let weight = weight_of((index, partition));
+            if at < weight {
+                return Some(index);
+            }
+            at -= weight;
+        }
+        None
+    }
+
+    fn evict_from(&mut self, partition: usize) -> usize {
+        let of = &mut self.partitions[partition];
+        let Some(token) = of.policy.evict(&mut EntryCounters(&of.entries)) else {
+            return 0;
+        };
+        let entry = of.entries[token as usize]
+            .take()
+            .expect("a token in use has an entry");
+        // SAFETY: the table still holds its reference.
+        let header = unsafe { entry.as_ref() };
+        let unlinked = self.writer.remove(header.hash, |other| other == entry);
+        debug_assert_eq!(unlinked, Some(entry));
+        let weight = header.weight_bytes as usize;
+        if self.clock.is_past(header.hard_expiry_ns) {
+            self.retire(entry, |counters| &counters.expired);
+        } else {
+            self.retire(entry, |counters| &counters.evicted);
+        }
+        weight
+    }
+
+    /// The table's lines are charged after they are there: they are small against a quantum.
+    fn charge_table(&mut self) {
+        let bytes = self.writer.bytes();
+        self.used_bytes += bytes - self.table_bytes;
+        self.table_bytes = bytes;
+    }
+
+    fn ask_to_yield(&self) {
+        let leased = |shard: &usize| self.gauges[*shard].leased_bytes.load(Ordering::Relaxed);
+        let others = (0..self.queues.len()).filter(|&shard| shard != self.shard);
+        if let Some(largest) = others.max_by_key(leased) {
+            // A full queue has work to do, and finds the pool in debt by itself.
+            let _ = self.queues[largest].try_send(Message::Yield);
+        }
+    }
+
+    /// Gives back what the pool is short of, as far as this shard can.
+    fn give_way(&mut self) {
+        let debt = self.pool.debt_bytes();
+        if debt == 0 {
+            return;
+        }
+        let unused = self.leased_bytes.saturating_sub(self.used_bytes);
+        if unused < debt && self.evict(debt - unused, 0) > 0 {
+            self.sweep();
+        }
+        let given = self.leased_bytes.saturating_sub(self.used_bytes).min(debt);
+        self.leased_bytes -= given;
+        self.pool.give_back(given);
+        if given > 0 && self.pool.debt_bytes() > 0 {
+            self.show();
+            self.ask_to_yield();
+        }
+    }
+
+    fn show(&self) {
+        let gauges = &self.gauges[self.shard];
+        let set = |gauge: &AtomicU64, value: usize| gauge.store(value as u64, Ordering::Relaxed);
+        set(&gauges.leased_bytes, self.leased_bytes);
+        set(&gauges.used_bytes, self.used_bytes);
+        set(&gauges.garbage_bytes, self.retired_bytes);
+        set(&gauges.garbage_entries, self.retired.len());
+    }
+}
+
+impl<B: Body> Drop for Owner<B> {
+    /// Nobody reads the table any more. Entries that are still held elsewhere outlive it by their own references.
+    fn drop(&mut self) {
+        let retired = std::mem::take(&mut self.retired);
+        // SAFETY: the references of the garbage list and of the table, each dropped once.
+        let release = |entry| drop(unsafe { Handle::<B>::from_raw(entry) });
+        retired.into_iter().for_each(release);
+        self.writer.for_each(release);
+    }
+}
+
+fn answer(done: Option<Sender<bool>>, value: bool) {
+    if let Some(done) = done {
+        // Who asked may have left.
+        let _ = done.send(value);
+    }
+}
+
+fn same_key<B: Body>(entry: &Handle<B>, other: NonNull<Header>) -> bool {
+    // SAFETY: the table holds a reference to each entry that it shows its owner.
+    unsafe { with_handle::<B, _>(other, |other| B::same_key(entry, other)) }
+}
+
+/// Lends an entry as a handle, without touching its count.
+///
+/// # Safety
+/// `entry` is of body `B` and stays alive for the length of the call.
+unsafe fn with_handle<B: Body, R>(entry: NonNull<Header>, f: impl FnOnce(&Handle<B>) -> R) -> R {
+    // SAFETY: by the caller's word; the reference is not ours, so it is not dropped.
+    let handle = std::mem::ManuallyDrop::new(unsafe { Handle::<B>::from_raw(entry) });
+    f(&handle)
+}
+
+/// xorshift64 (G. Marsaglia, 2003).
+fn next_random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}

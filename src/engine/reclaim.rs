@@ -1,0 +1,281 @@
+//! Safe reclamation for tables with one writer and many readers: hazard slots with an asymmetric fence.
+//!
+//! A reader that is about to look at an entry announces it in a slot of its own and then checks that the table still
+//! holds it (M. Michael, "Hazard Pointers", TPDS 2004). The owner unlinks an entry, and frees it once no slot
+//! announces it. Between the reader's announcement and its check a store-load fence is needed; the owner takes it
+//! over for all readers with one `membarrier` call a batch, so that a read costs a plain store to a line that no other
+//! reader touches. Where the kernel has no `membarrier`, both sides fence.
+//!
+//! A borrow that lasts long keeps the entry that it borrows, and no other.
+//!
+//! ```text
+//! reader                               owner
+//!   slot = entry                         unlink entry from the table
+//!   (light fence)                        (heavy fence)
+//!   table still holds entry? use it      slot == entry? keep it for the next round : free it
+//! ```
+
+use std::cell::Cell;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, compiler_fence, fence,
+};
+
+use crossbeam::utils::CachePadded;
+
+use super::entry::Header;
+
+/// Borrows that one thread may nest before it takes another record.
+const SLOTS: usize = 4;
+
+/// The slots of one thread; padded, so that threads share no line.
+struct Record {
+    slots: [AtomicPtr<Header>; SLOTS],
+    taken: AtomicBool,
+    /// Dense, for what is kept a thread; see [`Guard::reader`].
+    id: usize,
+    next: *const CachePadded<Record>,
+}
+
+// SAFETY: `next` is written before the record is published and never after.
+unsafe impl Sync for Record {}
+
+/// All records of the process. They are never freed, and taken again by threads to come: there are as many as
+/// threads (and nested borrows beyond `SLOTS`) ever were at once.
+static RECORDS: AtomicPtr<CachePadded<Record>> = AtomicPtr::new(ptr::null_mut());
+static RECORD_COUNT: AtomicUsize = AtomicUsize::new(0);
+
+type RecordRef = &'static CachePadded<Record>;
+
+fn records() -> impl Iterator<Item = RecordRef> {
+    let mut at: *const CachePadded<Record> = RECORDS.load(Ordering::Acquire);
+    std::iter::from_fn(move || {
+        // SAFETY: records are leaked, and fully written before they are published.
+        let record = unsafe { at.as_ref() }?;
+        at = record.next;
+        Some(record)
+    })
+}
+
+fn take_record() -> RecordRef {
+    let free = records().find(|record| {
+        !record.taken.load(Ordering::Relaxed) && !record.taken.swap(true, Ordering::Acquire)
+    });
+    if let Some(record) = free {
+        return record;
+    }
+    let record = Box::leak(Box::new(CachePadded::new(Record {
+        slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS],
+        taken: AtomicBool::new(true),
+        id: RECORD_COUNT.fetch_add(1, Ordering::Relaxed),
+        next: ptr::null(),
+    })));
+    let mut head = RECORDS.load(Ordering::Relaxed);
+    loop {
+        record.next = head;
+        match RECORDS.compare_exchange_weak(head, record, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return record,
+            Err(newer) => head = newer,
+        }
+    }
+}
+
+fn give_back(record: RecordRef) {
+    record.taken.store(false, Ordering::Release);
+}
+
+struct Local {
+    record: Cell<Option<RecordRef>>,
+    depth: Cell<usize>,
+}
+
+/// Gives the thread's record back when the thread ends.
+struct AtExit;
+
+impl Drop for AtExit {
+    fn drop(&mut self) {
+        LOCAL.with(|local| {
+            // A borrow that is open now (in another destructor) keeps the record; it gives it back itself.
+            if local.depth.get() == 0
+                && let Some(record) = local.record.take()
+            {
+                give_back(record);
+            }
+        });
+    }
+}
+
+thread_local! {
+    static LOCAL: Local = const { Local { record: Cell::new(None), depth: Cell::new(0) } };
+    static AT_EXIT: AtExit = const { AtExit };
+}
+
+/// One slot of the calling thread, to look at one entry at a time. Guards of a thread are dropped in the reverse
+/// order of their making; nobody but this crate holds one.
+pub(crate) struct Guard {
+    slot: &'static AtomicPtr<Header>,
+    reader: usize,
+    /// A record taken for this guard alone.
+    extra: Option<RecordRef>,
+    /// Slots belong to the thread that took them.
+    _not_send: std::marker::PhantomData<*const ()>,
+}
+
+impl Guard {
+    #[inline]
+    pub fn enter() -> Self {
+        LOCAL.with(|local| {
+            let depth = local.depth.get();
+            match local.record.get() {
+                Some(record) if depth < SLOTS => {
+                    local.depth.set(depth + 1);
+                    Self::new(&record.slots[depth], record.id, None)
+                }
+                _ => Self::enter_slowly(local),
+            }
+        })
+    }
+
+    #[cold]
+    fn enter_slowly(local: &Local) -> Self {
+        let record = take_record();
+        // A thread whose destructors run has no end to give its record back at.
+        if local.record.get().is_none() && AT_EXIT.try_with(|_| ()).is_ok() {
+            local.record.set(Some(record));
+            return Self::enter();
+        }
+        Self::new(&record.slots[0], record.id, Some(record))
+    }
+
+    fn new(slot: &'static AtomicPtr<Header>, reader: usize, extra: Option<RecordRef>) -> Self {
+        Self {
+            slot,
+            reader,
+            extra,
+            _not_send: std::marker::PhantomData,
+        }
+    }
+
+    /// A small number that no other guard of another thread has at the same time.
+    #[inline]
+    pub fn reader(&self) -> usize {
+        self.reader
+    }
+
+    /// Announces `entry` and tells whether `word` still holds `seen`. If so, the entry lives until the next call
+    /// or the guard's end.
+    #[inline]
+    pub fn protect(&self, entry: NonNull<Header>, word: &AtomicU64, seen: u64) -> bool {
+        self.slot.store(entry.as_ptr(), Ordering::Relaxed);
+        light_fence();
+        word.load(Ordering::Acquire) == seen
+    }
+}
+
+impl Drop for Guard {
+    #[inline]
+    fn drop(&mut self) {
+        // Release: what was read through the guard is read before the owner may free it.
+        self.slot.store(ptr::null_mut(), Ordering::Release);
+        match self.extra {
+            None => LOCAL.with(|local| local.depth.set(local.depth.get() - 1)),
+            Some(record) => give_back(record),
+        }
+    }
+}
+
+/// Keeps those of `retired` that a reader still announces or holds a reference to, and frees the others.
+///
+/// # Safety
+/// The entries are unlinked from every table; the caller holds the table's reference to each; `free` drops it.
+pub(crate) unsafe fn sweep(
+    retired: &mut Vec<NonNull<Header>>,
+    mut free: impl FnMut(NonNull<Header>),
+) {
+    heavy_fence();
+    let mut announced: Vec<*mut Header> = records()
+        .flat_map(|record| &record.slots)
+        // Acquire: a reader that took a reference did so before it cleared its slot, so `is_unshared` sees it.
+        .map(|slot| slot.load(Ordering::Acquire))
+        .filter(|entry| !entry.is_null())
+        .collect();
+    announced.sort_unstable();
+    retired.retain(|&entry| {
+        // The slots first, the references after: the other way round a reader could pass between the two.
+        let is_announced = announced.binary_search(&entry.as_ptr()).is_ok();
+        // SAFETY: not freed yet, by the caller's word.
+        if is_announced || !unsafe { entry.as_ref() }.is_unshared() {
+            return true;
+        }
+        free(entry);
+        false
+    });
+}
+
+/// Whether `membarrier` is at hand; see [`prepare`].
+static MEMBARRIER: AtomicU8 = AtomicU8::new(UNKNOWN);
+const UNKNOWN: u8 = 0;
+const READY: u8 = 1;
+const ABSENT: u8 = 2;
+
+/// To be called before the first table is made. Until it has run, and where it finds no `membarrier`, readers fence.
+pub(crate) fn prepare() {
+    if MEMBARRIER.load(Ordering::Relaxed) == UNKNOWN {
+        let found = if membarrier::register() {
+            READY
+        } else {
+            ABSENT
+        };
+        MEMBARRIER.store(found, Ordering::SeqCst);
+    }
+}
+
+#[inline]
+fn light_fence() {
+    if MEMBARRIER.load(Ordering::Relaxed) == READY {
+        compiler_fence(Ordering::SeqCst);
+    } else {
+        fence(Ordering::SeqCst);
+    }
+}
+
+fn heavy_fence() {
+    fence(Ordering::SeqCst);
+    if MEMBARRIER.load(Ordering::SeqCst) == READY {
+        membarrier::run();
+    }
+}
+
+/// `membarrier(2)`: a full fence on every core that runs a thread of this process.
+#[cfg(target_os = "linux")]
+mod membarrier {
+    const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
+    const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
+
+    fn call(command: libc::c_int) -> libc::c_long {
+        // SAFETY: the call takes no pointers and changes nothing but the order of memory accesses.
+        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) }
+    }
+
+    pub fn register() -> bool {
+        call(REGISTER_PRIVATE_EXPEDITED) == 0
+    }
+
+    pub fn run() {
+        // Registered, it can only fail if the kernel breaks its word; then nothing may be freed.
+        assert_eq!(
+            call(PRIVATE_EXPEDITED),
+            0,
+            "membarrier failed after it was registered"
+        );
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod membarrier {
+    pub fn register() -> bool {
+        false
+    }
+
+    pub fn run() {}
+}

@@ -1,0 +1,145 @@
+//! Counters. What a hit counts is striped by reader, so that it costs a plain add on a line of its own; what happens
+//! on the way of a miss is counted in shared atomics.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam::utils::CachePadded;
+
+/// Readers with a stripe of their own; those beyond share one.
+const STRIPES: usize = 1024;
+
+/// Hits and misses of one partition.
+#[derive(Default)]
+struct Reads {
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+type Stripe = Box<[CachePadded<Reads>]>;
+
+pub(crate) struct ReadCounters {
+    stripes: Box<[OnceLock<Stripe>]>,
+    shared: Stripe,
+}
+
+fn stripe(partitions: usize) -> Stripe {
+    (0..partitions).map(|_| CachePadded::default()).collect()
+}
+
+impl ReadCounters {
+    pub fn new(partitions: usize) -> Self {
+        Self {
+            stripes: (0..STRIPES).map(|_| OnceLock::new()).collect(),
+            shared: stripe(partitions),
+        }
+    }
+
+    /// Counts a read of `partition` by the reader of that number.
+    #[inline]
+    pub fn count(&self, reader: usize, partition: u16, is_hit: bool) {
+        let Some(stripe) = self.stripes.get(reader) else {
+            let reads = &self.shared[usize::from(partition)];
+            let counter = if is_hit { &reads.hits } else { &reads.misses };
+            counter.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let stripe = stripe.get_or_init(|| self::stripe(self.shared.len()));
+        let reads = &stripe[usize::from(partition)];
+        let counter = if is_hit { &reads.hits } else { &reads.misses };
+        // A load and a store: nobody else has this reader's number now.
+        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Hits and misses of a partition.
+    pub fn sum(&self, partition: u16) -> (u64, u64) {
+        let stripes = self.stripes.iter().filter_map(OnceLock::get);
+        stripes
+            .chain([&self.shared])
+            .map(|stripe| &stripe[usize::from(partition)])
+            .fold((0, 0), |(hits, misses), reads| {
+                (
+                    hits + reads.hits.load(Ordering::Relaxed),
+                    misses + reads.misses.load(Ordering::Relaxed),
+                )
+            })
+    }
+}
+
+/// The counters of one partition beside its reads.
+#[derive(Default)]
+pub(crate) struct PartitionCounters {
+    pub joined: AtomicU64,
+    pub loads: AtomicU64,
+    pub load_failures: AtomicU64,
+    pub load_ns: AtomicU64,
+    pub entries: AtomicU64,
+    pub stored: AtomicU64,
+    pub evicted: AtomicU64,
+    pub expired: AtomicU64,
+    pub removed: AtomicU64,
+    pub replaced: AtomicU64,
+    pub refused: AtomicU64,
+}
+
+pub(crate) fn bump(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Figures of one shard, written by its owner.
+#[derive(Default)]
+pub(crate) struct ShardGauges {
+    pub leased_bytes: AtomicU64,
+    pub used_bytes: AtomicU64,
+    pub garbage_bytes: AtomicU64,
+    pub garbage_entries: AtomicU64,
+}
+
+/// What a cache (or one partition of it) has done and holds.
+///
+/// Counters are read one after the other while the cache goes on: sums may be off by what happened meanwhile.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Reads that found an entry.
+    pub hits: u64,
+    /// Reads that found none, or one that has expired.
+    pub misses: u64,
+    /// Misses that joined a load which was under way.
+    pub joined: u64,
+    /// Loads that were run.
+    pub loads: u64,
+    /// Loads among them that brought an error or panicked.
+    pub load_failures: u64,
+    /// The time that loads took, added up.
+    pub load_time: Duration,
+    /// Entries that are held now.
+    pub entries: u64,
+    /// Entries that were stored, by loads and by inserts.
+    pub stored: u64,
+    /// Entries that left because room was needed.
+    pub evicted: u64,
+    /// Entries that left because they had expired.
+    pub expired: u64,
+    /// Entries that were removed by a call.
+    pub removed: u64,
+    /// Entries that made room for a newer value of their key.
+    pub replaced: u64,
+    /// Entries that were not stored because they could not fit.
+    pub refused: u64,
+    /// Bytes of the entries that are held now, overhead included.
+    pub entry_bytes: u64,
+    /// Bytes taken from the budget: entries, tables, and garbage.
+    pub used_bytes: u64,
+    /// Bytes among them of entries that left, but that readers still hold.
+    pub garbage_bytes: u64,
+    /// The budget.
+    pub budget_bytes: u64,
+    /// Bytes over the budget that are being given back; see the budget's rules.
+    pub overshoot_bytes: u64,
+    /// Messages that wait for their shard's owner.
+    pub queued: u64,
+    /// Keys that are being loaded.
+    pub flights: u64,
+}

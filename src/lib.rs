@@ -1,0 +1,4 @@
+//! corecache: a synchronous, thread-per-core cache that fills itself.
+#![warn(missing_docs)]
+
+pub mod engine;

@@ -1,0 +1,343 @@
+//! The standard health service, `grpc.health.v1.Health`: what load balancers and probes ask.
+//!
+//! A [`Health`] is what the node says of itself. It is cheap to clone, and each clone sets and
+//! shows the same statuses:
+//!
+//! ```no_run
+//! # use corecache::server::health::{Health, Status};
+//! # fn register(service: grpcio::Service) {}
+//! let health = Health::new();
+//! register(health.service());
+//! health.set("", Status::Serving);
+//! health.set("corecache.v1.Cache", Status::Serving);
+//! // ... and when the node is asked to stop:
+//! health.close();
+//! ```
+//!
+//! A watch is one future, polled on the completion-queue thread of its call. It keeps no queue of
+//! changes: whenever it can send, it looks at the newest status and sends it if it is not the one
+//! that it sent last. So a caller that reads slowly misses what came and went meanwhile, and
+//! costs nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use futures_util::SinkExt;
+use grpcio::{
+    Method, MethodType, RpcContext, RpcStatus, RpcStatusCode, ServerStreamingSink, Service,
+    ServiceBuilder, UnarySink, WriteFlags,
+};
+use parking_lot::Mutex;
+
+use super::pb;
+use super::pb::health::health_check_response::ServingStatus;
+use super::pb::health::{
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+};
+
+/// Tells the status of one service; NOT_FOUND if there is no such service.
+pub const CHECK: Method<HealthCheckRequest, HealthCheckResponse> =
+    pb::method(MethodType::Unary, "/grpc.health.v1.Health/Check");
+
+/// Tells the statuses of all services.
+pub const LIST: Method<HealthListRequest, HealthListResponse> =
+    pb::method(MethodType::Unary, "/grpc.health.v1.Health/List");
+
+/// Tells the status of one service now, and again whenever it changes.
+pub const WATCH: Method<HealthCheckRequest, HealthCheckResponse> =
+    pb::method(MethodType::ServerStreaming, "/grpc.health.v1.Health/Watch");
+
+/// How many watches may be open at once; another one is refused with RESOURCE_EXHAUSTED.
+const MOST_WATCHES: usize = 1024;
+
+/// The longest name that is looked up; a longer one is refused with INVALID_ARGUMENT.
+const NAME_LIMIT_BYTES: usize = 1024;
+
+/// Whether a service can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Serving,
+    NotServing,
+}
+
+/// The health of a node: a status for each of its services, and one, under the empty name, for
+/// the node as a whole.
+#[derive(Clone)]
+pub struct Health {
+    board: Arc<Mutex<Board>>,
+}
+
+#[derive(Default)]
+struct Board {
+    statuses: BTreeMap<String, Status>,
+    /// The open watches by number, each with what wakes it once it has been polled.
+    watches: HashMap<u64, Option<Waker>>,
+    next_watch: u64,
+    closed: bool,
+}
+
+impl Default for Health {
+    fn default() -> Health {
+        Health::new()
+    }
+}
+
+impl Health {
+    /// Returns the health of a node that is not serving yet and has no named service.
+    pub fn new() -> Health {
+        let health = Health {
+            board: Arc::default(),
+        };
+        health.set("", Status::NotServing);
+        health
+    }
+
+    /// Sets the status of a service and tells those who watch it. The empty name stands for the
+    /// node as a whole. Does nothing after [`close`](Health::close).
+    pub fn set(&self, service: &str, status: Status) {
+        self.change(|board| {
+            board.statuses.insert(service.to_owned(), status);
+        });
+    }
+
+    /// Sets the status of all services, and of the node as a whole, to
+    /// [`NotServing`](Status::NotServing).
+    pub fn set_all_not_serving(&self) {
+        self.change(Board::set_all_not_serving);
+    }
+
+    /// Sets all statuses to [`NotServing`](Status::NotServing), for good, and lets each watch, of
+    /// now and of later, end when it has told so. An open watch would keep a server that drains
+    /// from ever being done.
+    pub fn close(&self) {
+        self.change(|board| {
+            board.set_all_not_serving();
+            board.closed = true;
+        });
+    }
+
+    /// Returns the gRPC service that answers from this health.
+    pub fn service(&self) -> Service {
+        let (check, list, watch) = (self.clone(), self.clone(), self.clone());
+        ServiceBuilder::new()
+            .add_unary_handler(&CHECK, move |ctx, request, sink| {
+                check.on_check(&ctx, &request, sink);
+            })
+            .add_unary_handler(&LIST, move |ctx, _, sink| list.on_list(&ctx, sink))
+            .add_server_streaming_handler(&WATCH, move |ctx, request, sink| {
+                watch.on_watch(&ctx, request, sink);
+            })
+            .build()
+    }
+
+    fn change(&self, how: impl FnOnce(&mut Board)) {
+        let mut board = self.board.lock();
+        if board.closed {
+            return;
+        }
+        how(&mut board);
+        let wakers: Vec<Waker> = board.watches.values().flatten().cloned().collect();
+        drop(board);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn on_check(
+        &self,
+        ctx: &RpcContext,
+        request: &HealthCheckRequest,
+        sink: UnarySink<HealthCheckResponse>,
+    ) {
+        let found = check_name(&request.service).and_then(|()| {
+            let status = self.board.lock().statuses.get(&request.service).copied();
+            status.ok_or_else(|| unknown_service(&request.service))
+        });
+        ctx.spawn(finish(match found {
+            Ok(status) => sink.success(response(Some(status))),
+            Err(status) => sink.fail(status),
+        }));
+    }
+
+    fn on_list(&self, ctx: &RpcContext, sink: UnarySink<HealthListResponse>) {
+        let mut list = HealthListResponse::new();
+        for (service, &status) in &self.board.lock().statuses {
+            list.statuses
+                .insert(service.clone(), response(Some(status)));
+        }
+        ctx.spawn(finish(sink.success(list)));
+    }
+
+    fn on_watch(
+        &self,
+        ctx: &RpcContext,
+        request: HealthCheckRequest,
+        sink: ServerStreamingSink<HealthCheckResponse>,
+    ) {
+        let watch = check_name(&request.service).and_then(|()| Watch::open(self, request.service));
+        match watch {
+            Ok(watch) => ctx.spawn(finish(watch.run(sink))),
+            Err(status) => ctx.spawn(finish(sink.fail(status))),
+        }
+    }
+}
+
+impl Board {
+    fn set_all_not_serving(&mut self) {
+        for status in self.statuses.values_mut() {
+            *status = Status::NotServing;
+        }
+    }
+}
+
+/// One open watch: a place on the board, given back when it is dropped.
+struct Watch {
+    board: Arc<Mutex<Board>>,
+    number: u64,
+    service: String,
+    /// The status that was sent last: the inner `None` says that the service is unknown.
+    told: Option<Option<Status>>,
+}
+
+enum News {
+    Status(Option<Status>),
+    Closed,
+}
+
+impl Watch {
+    fn open(health: &Health, service: String) -> Result<Watch, RpcStatus> {
+        let mut board = health.board.lock();
+        if board.watches.len() >= MOST_WATCHES {
+            return Err(RpcStatus::with_message(
+                RpcStatusCode::RESOURCE_EXHAUSTED,
+                format!("{MOST_WATCHES} health watches are open already; use Check instead"),
+            ));
+        }
+        let number = board.next_watch;
+        board.next_watch += 1;
+        board.watches.insert(number, None);
+        Ok(Watch {
+            board: health.board.clone(),
+            number,
+            service,
+            told: None,
+        })
+    }
+
+    /// Sends each status in turn, until the caller goes away or the board is closed.
+    async fn run(
+        mut self,
+        mut sink: ServerStreamingSink<HealthCheckResponse>,
+    ) -> grpcio::Result<()> {
+        loop {
+            let news = poll_fn(|cx| {
+                // Wakes this future as well when the caller goes away, and fails then.
+                ready!(sink.poll_ready_unpin(cx))?;
+                self.poll_news(cx).map(grpcio::Result::Ok)
+            });
+            match news.await? {
+                News::Status(status) => {
+                    let message = (response(status), WriteFlags::default());
+                    sink.send(message).await?;
+                    self.told = Some(status);
+                }
+                News::Closed => return sink.close().await,
+            }
+        }
+    }
+
+    fn poll_news(&self, cx: &Context) -> Poll<News> {
+        let mut board = self.board.lock();
+        let status = board.statuses.get(&self.service).copied();
+        if self.told != Some(status) {
+            Poll::Ready(News::Status(status))
+        } else if board.closed {
+            Poll::Ready(News::Closed)
+        } else {
+            board.watches.insert(self.number, Some(cx.waker().clone()));
+            Poll::Pending
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.board.lock().watches.remove(&self.number);
+    }
+}
+
+/// Waits until an answer is on its way. That it fails means that the caller has gone.
+async fn finish(answer: impl Future<Output = grpcio::Result<()>>) {
+    if let Err(error) = answer.await {
+        log::debug!("health: the caller has gone: {error}");
+    }
+}
+
+fn response(status: Option<Status>) -> HealthCheckResponse {
+    let status = match status {
+        Some(Status::Serving) => ServingStatus::SERVING,
+        Some(Status::NotServing) => ServingStatus::NOT_SERVING,
+        None => ServingStatus::SERVICE_UNKNOWN,
+    };
+    HealthCheckResponse {
+        status: status.into(),
+        ..HealthCheckResponse::default()
+    }
+}
+
+fn check_name(service: &str) -> Result<(), RpcStatus> {
+    if service.len() <= NAME_LIMIT_BYTES {
+        return Ok(());
+    }
+    Err(RpcStatus::with_message(
+        RpcStatusCode::INVALID_ARGUMENT,
+        format!(
+            "the name of a service has {} bytes, at most {NAME_LIMIT_BYTES} are allowed",
+            service.len()
+        ),
+    ))
+}
+
+fn unknown_service(service: &str) -> RpcStatus {
+    RpcStatus::with_message(
+        RpcStatusCode::NOT_FOUND,
+        format!("this node has no service {service:?}; grpc.health.v1.Health/List names them all"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_can_not_send_misses_what_came_and_went() {
+        let health = Health::new();
+        let mut watch = Watch::open(&health, String::new()).unwrap();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut news = |watch: &mut Watch| match watch.poll_news(&mut cx) {
+            Poll::Ready(News::Status(status)) => {
+                watch.told = Some(status);
+                status
+            }
+            Poll::Ready(News::Closed) | Poll::Pending => None,
+        };
+
+        health.set("", Status::Serving);
+        health.set("", Status::NotServing);
+        health.set("", Status::Serving);
+        assert_eq!(news(&mut watch), Some(Status::Serving));
+        assert_eq!(news(&mut watch), None);
+        health.set("", Status::NotServing);
+        health.set("", Status::Serving);
+        assert_eq!(news(&mut watch), None);
+    }
+
+    #[test]
+    fn a_watch_that_ends_leaves_nothing_behind() {
+        let health = Health::new();
+        let watch = Watch::open(&health, "any".to_owned()).unwrap();
+        assert_eq!(health.board.lock().watches.len(), 1);
+        drop(watch);
+        assert!(health.board.lock().watches.is_empty());
+    }
+}
