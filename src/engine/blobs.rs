@@ -74,7 +74,6 @@ impl Lent {
         unsafe { Bytes::value_at(self.0) }
     }
 
-    #[cfg(feature = "server")]
     pub fn to_blob(&self) -> Blob {
         // SAFETY: as above.
         Blob(unsafe { Handle::acquire(self.0) })

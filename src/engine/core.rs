@@ -98,6 +98,10 @@ impl Builder {
         self
     }
 
+    pub(crate) fn budget(&self) -> usize {
+        self.budget_bytes
+    }
+
     /// Divides the budget. Partitions are numbered from 0 in the order of these shares.
     pub(crate) fn partitions(mut self, shares: Vec<Share>) -> Self {
         self.shares = shares;

@@ -38,7 +38,11 @@ pub use flight::{EntryTooLarge, Failure};
 pub use pin::pin_to_core;
 pub use stats::Stats;
 
+#[cfg(feature = "server")]
+pub(crate) use blobs::Lent;
 pub use budget::Share;
-pub(crate) use core::{Loaded, pin_or_warn};
+pub(crate) use core::Loaded;
+#[cfg(feature = "server")]
+pub(crate) use core::pin_or_warn;
 pub(crate) use entry::{BlobBuilder, Bytes};
-pub(crate) use flight::{Callback, Joined, Lead, Outcome, Parked, panic_text};
+pub(crate) use flight::{Joined, Lead, Outcome, Parked, panic_text};

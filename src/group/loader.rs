@@ -85,6 +85,9 @@ pub enum LoadError {
     /// The value is larger than the group admits.
     #[error("{0}")]
     TooLarge(String),
+    /// Too many loads are under way; this one was not begun.
+    #[error("{0}")]
+    Busy(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),

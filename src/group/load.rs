@@ -1,0 +1,168 @@
+//! Filling a group: on the caller's thread, or on another one with the answer by callback.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::frame::{self, PREFIX_MAX_BYTES};
+use super::loader::{LoadContext, LoadError, Sink};
+use super::{GetError, Group, Value};
+use crate::engine::{
+    Blob, BlobBuilder, Bytes, Failure, Joined, Lead, Loaded, Outcome, Parked, panic_text,
+};
+
+impl Group {
+    pub(super) fn load_here(&self, key: &[u8], deadline: Instant) -> Result<Value, GetError> {
+        let cache = &self.inner.cache;
+        let joined = cache.join_in(self.inner.partition, key);
+        let load = |_key: &_| self.run_loader(key, deadline);
+        let outcome = cache
+            .core()
+            .load(self.inner.partition, joined, Some(deadline), load);
+        self.answer(key, outcome)
+    }
+
+    fn answer(&self, key: &[u8], outcome: Outcome<Bytes>) -> Result<Value, GetError> {
+        match outcome {
+            Ok(entry) => Ok(Value(Blob::new(entry))),
+            Err(failure) => Err(GetError::from_failure(self.name(), key, &failure)),
+        }
+    }
+
+    fn run_loader(&self, key: &[u8], deadline: Instant) -> Result<Loaded<Bytes>, Failure> {
+        let inner = &self.inner;
+        let generation = inner.cache.core().generation(inner.partition);
+        let value = BlobBuilder::new(key, PREFIX_MAX_BYTES as u8);
+        let mut sink = Sink::new(value, inner.entry_limit_bytes);
+        inner
+            .loader
+            .load(key, &LoadContext::new(&inner.name, deadline), &mut sink)
+            .map_err(|error| Failure::Failed(Arc::new(error)))?;
+        let (prefix, used) = frame::prefix(sink.value.len());
+        let mut entry = inner
+            .cache
+            .seal(sink.value, inner.partition, key, &prefix[..used]);
+        let header = entry.header_mut();
+        header.generation = generation;
+        if let Some(at) = sink.expires_at {
+            header.hard_expiry_ns = inner.cache.core().clock.expiry_at(at);
+        }
+        Ok(Loaded {
+            entry,
+            stored: sink.stored,
+        })
+    }
+}
+
+/// Callers that may wait for one load.
+const WAITERS_MAX: usize = 1 << 16;
+
+impl Group {
+    /// Asks for the value of `key` on a thread that must not block: `answer` is called once, with the value or the
+    /// error, at once or on the thread that brings it.
+    ///
+    /// If nobody is loading the key yet, the load comes back: the caller is to run it, on a thread that may block.
+    ///
+    /// ```
+    /// # use corecache::engine::Builder;
+    /// # use corecache::group::{GroupConfig, Groups, LoadContext, Sink};
+    /// # let load = |key: &[u8], _: &LoadContext<'_>, sink: &mut Sink| sink.append(key);
+    /// # let groups = Groups::new(&Builder::new(1 << 20), [GroupConfig::new("pages", load)])?;
+    /// # let pages = groups.get("pages").expect("it was just made");
+    /// let (answer, answers) = std::sync::mpsc::channel();
+    /// if let Some(load) = pages.ask(b"index", move |value| answer.send(value).unwrap()) {
+    ///     std::thread::spawn(move || load.run());
+    /// }
+    /// assert_eq!(answers.recv()??.bytes(), b"index");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn ask(
+        &self,
+        key: &[u8],
+        answer: impl FnOnce(Result<Value, GetError>) + Send + 'static,
+    ) -> Option<PendingLoad> {
+        if let Err(error) = self.check_key(key) {
+            answer(Err(error));
+            return None;
+        }
+        let group = self.clone();
+        let owned_key: Box<[u8]> = key.into();
+        let callback = move |outcome| answer(group.answer(&owned_key, outcome));
+        let core = self.inner.cache.core();
+        match self.inner.cache.join_in(self.inner.partition, key) {
+            Joined::Hit(entry) => {
+                callback(Ok(entry));
+                None
+            }
+            Joined::Follow(flight) => {
+                core.count_joined(self.inner.partition);
+                if let Err(callback) = flight.subscribe(Box::new(callback), WAITERS_MAX) {
+                    let cause = format!("{WAITERS_MAX} callers wait for it already; try again");
+                    callback(Err(busy(cause)));
+                }
+                None
+            }
+            Joined::Lead(lead) => {
+                let subscribed = lead.flight().subscribe(Box::new(callback), WAITERS_MAX);
+                debug_assert!(
+                    subscribed.is_ok(),
+                    "a new flight has room for its first waiter"
+                );
+                Some(PendingLoad {
+                    group: self.clone(),
+                    deadline: Instant::now() + self.inner.load_timeout,
+                    parked: Some(lead.park()),
+                })
+            }
+        }
+    }
+}
+
+fn busy(cause: String) -> Failure {
+    Failure::Failed(Arc::new(LoadError::Busy(cause)))
+}
+
+/// A load that waits for a thread. Dropped, it fails those who wait for it.
+#[must_use = "others wait for this load"]
+pub struct PendingLoad {
+    group: Group,
+    deadline: Instant,
+    parked: Option<Parked<Bytes>>,
+}
+
+impl PendingLoad {
+    /// Loads on this thread. A panic of the loader becomes an error of those who wait.
+    pub fn run(mut self) {
+        let Some(lead) = self.claim() else { return };
+        let inner = &self.group.inner;
+        let load = |key: &(u16, Box<[u8]>)| {
+            if self.deadline.saturating_duration_since(Instant::now()) == Duration::ZERO {
+                let cause = "its time had passed before a loader was free".to_owned();
+                return Err(Failure::Failed(Arc::new(LoadError::TimedOut(cause))));
+            }
+            catch_unwind(AssertUnwindSafe(|| {
+                self.group.run_loader(&key.1, self.deadline)
+            }))
+            .unwrap_or_else(|panic| Err(Failure::Panicked(panic_text(&*panic))))
+        };
+        // The outcome reaches the callers by the flight.
+        let _ = inner.cache.core().lead(inner.partition, lead, load);
+    }
+
+    /// Fails those who wait with [`ErrorKind::Busy`](super::ErrorKind::Busy) and this cause.
+    pub fn refuse(mut self, cause: String) {
+        if let Some(lead) = self.claim() {
+            lead.finish(Err(busy(cause)));
+        }
+    }
+
+    fn claim(&mut self) -> Option<Lead<Bytes>> {
+        self.parked.take()?.claim()
+    }
+}
+
+impl Drop for PendingLoad {
+    fn drop(&mut self) {
+        drop(self.claim());
+    }
+}

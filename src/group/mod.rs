@@ -1,0 +1,352 @@
+//! Groups: named caches that fill themselves, side by side in one budget.
+//!
+//! A group has a [`Loader`] and a share of the budget. Asked for a key that it does not hold, it loads the key once,
+//! however many ask. Values are immutable: loaded, never written, and kept until they are evicted, or until the
+//! expiry that their loader gave them.
+//!
+//! ```
+//! use corecache::engine::Builder;
+//! use corecache::group::{GroupConfig, Groups, LoadContext, LoadError, Sink};
+//!
+//! let load = |key: &[u8], _ctx: &LoadContext<'_>, sink: &mut Sink| match key {
+//!     b"missing" => Err(LoadError::NotFound("there is no such page".into())),
+//!     _ => sink.append(key),
+//! };
+//! let groups = Groups::new(&Builder::new(16 << 20), [GroupConfig::new("pages", load)])?;
+//! let pages = groups.get("pages").expect("it was just made");
+//! assert_eq!(pages.get(b"index")?.bytes(), b"index");
+//! assert!(pages.get(b"missing").is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+pub(crate) mod frame;
+mod load;
+mod loader;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use error::{ErrorKind, GetError};
+pub use load::PendingLoad;
+pub use loader::{LoadContext, LoadError, Loader, Sink};
+
+#[cfg(feature = "server")]
+use crate::engine::Lent;
+use crate::engine::{Blob, BlobCache, BuildError, Builder, Share, Stats};
+
+/// The longest key, in bytes.
+pub const KEY_MAX_BYTES: usize = 4096;
+
+/// The longest name of a group, in bytes.
+pub const NAME_MAX_BYTES: usize = 255;
+
+/// How a group is made: [`GroupConfig::new`], and what is not to be as it comes.
+pub struct GroupConfig {
+    name: String,
+    loader: Box<dyn Loader>,
+    guaranteed_bytes: usize,
+    largest_bytes: Option<usize>,
+    entry_limit_bytes: usize,
+    load_timeout: Duration,
+}
+
+impl GroupConfig {
+    /// A group that is filled by `loader`, takes what of the budget it needs, admits values up to 64 MiB, and gives
+    /// a load 30 seconds.
+    pub fn new(name: impl Into<String>, loader: impl Loader) -> Self {
+        Self::boxed(name, Box::new(loader))
+    }
+
+    /// As [`GroupConfig::new`], of a loader in a box.
+    pub fn boxed(name: impl Into<String>, loader: Box<dyn Loader>) -> Self {
+        Self {
+            name: name.into(),
+            loader,
+            guaranteed_bytes: 0,
+            largest_bytes: None,
+            entry_limit_bytes: 64 << 20,
+            load_timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// Bytes of the budget that other groups can not take from this one.
+    pub fn guaranteed_bytes(mut self, bytes: usize) -> Self {
+        self.guaranteed_bytes = bytes;
+        self
+    }
+
+    /// Bytes of the budget that this group can not grow over.
+    pub fn largest_bytes(mut self, bytes: usize) -> Self {
+        self.largest_bytes = Some(bytes);
+        self
+    }
+
+    /// The largest value that is admitted, in bytes; 1 GiB at the most.
+    pub fn entry_limit_bytes(mut self, bytes: usize) -> Self {
+        self.entry_limit_bytes = bytes.min(1 << 30);
+        self
+    }
+
+    /// How long a load may take, the time that it waits for a thread included.
+    pub fn load_timeout(mut self, timeout: Duration) -> Self {
+        self.load_timeout = timeout;
+        self
+    }
+}
+
+/// Why groups were not made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupsError {
+    /// A name that can not be one.
+    #[error(
+        "group name {0:?} is not usable: it takes 1 to {NAME_MAX_BYTES} bytes, without '/', '=' and control characters"
+    )]
+    Name(String),
+    /// A name that was given twice.
+    #[error("group {0:?} is given twice; give each group a name of its own")]
+    Twice(String),
+    /// More groups than can be told apart.
+    #[error("there are at most 65535 groups, {0} were asked for")]
+    TooMany(usize),
+    /// A largest share below the guaranteed one.
+    #[error(
+        "group {name:?} is guaranteed {guaranteed_bytes} bytes, but may have {largest_bytes} at the most"
+    )]
+    Shares {
+        /// The group.
+        name: String,
+        /// What it is guaranteed.
+        guaranteed_bytes: usize,
+        /// What it may have.
+        largest_bytes: usize,
+    },
+    /// The cache below could not be made.
+    #[error(transparent)]
+    Cache(#[from] BuildError),
+}
+
+/// Groups by name, in one cache.
+pub struct Groups {
+    groups: HashMap<Box<str>, Group>,
+    /// In the order in which they were given.
+    order: Vec<Group>,
+}
+
+impl Groups {
+    /// Makes the cache and the groups in it.
+    ///
+    /// # Errors
+    /// See [`GroupsError`].
+    pub fn new(
+        cache: &Builder,
+        configs: impl IntoIterator<Item = GroupConfig>,
+    ) -> Result<Self, GroupsError> {
+        let configs: Vec<_> = configs.into_iter().collect();
+        let shares = shares(cache.budget(), &configs)?;
+        let cache = Arc::new(BlobCache::from_builder(&cache.clone().partitions(shares))?);
+        let order: Vec<_> = configs
+            .into_iter()
+            .zip(0u16..)
+            .map(|(config, partition)| Group::new(config, partition, cache.clone()))
+            .collect();
+        let groups = order
+            .iter()
+            .map(|group| (group.name().into(), group.clone()));
+        Ok(Self {
+            groups: groups.collect(),
+            order,
+        })
+    }
+
+    /// The group of that name.
+    pub fn get(&self, name: &str) -> Option<&Group> {
+        self.groups.get(name)
+    }
+
+    /// All groups, in the order in which they were given.
+    pub fn iter(&self) -> impl Iterator<Item = &Group> {
+        self.order.iter()
+    }
+}
+
+fn shares(budget_bytes: usize, configs: &[GroupConfig]) -> Result<Vec<Share>, GroupsError> {
+    if configs.len() > usize::from(u16::MAX) {
+        return Err(GroupsError::TooMany(configs.len()));
+    }
+    let mut names = std::collections::HashSet::new();
+    let share = |config: &GroupConfig| {
+        let name = config.name.clone();
+        let is_usable = (1..=NAME_MAX_BYTES).contains(&name.len())
+            && !name.contains(|c: char| c == '/' || c == '=' || c.is_control());
+        if !is_usable {
+            return Err(GroupsError::Name(name));
+        }
+        let guaranteed_bytes = config.guaranteed_bytes;
+        let largest_bytes = config
+            .largest_bytes
+            .unwrap_or(budget_bytes)
+            .min(budget_bytes);
+        if guaranteed_bytes > largest_bytes {
+            return Err(GroupsError::Shares {
+                name,
+                guaranteed_bytes,
+                largest_bytes,
+            });
+        }
+        if !names.insert(name.clone()) {
+            return Err(GroupsError::Twice(name));
+        }
+        Ok(Share {
+            guaranteed_bytes,
+            largest_bytes,
+        })
+    };
+    configs.iter().map(share).collect()
+}
+
+/// A named cache that fills itself. A clone is the same group.
+#[derive(Clone)]
+pub struct Group {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: Arc<str>,
+    partition: u16,
+    loader: Box<dyn Loader>,
+    cache: Arc<BlobCache>,
+    entry_limit_bytes: usize,
+    load_timeout: Duration,
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Group({:?})", self.inner.name)
+    }
+}
+
+impl Group {
+    fn new(config: GroupConfig, partition: u16, cache: Arc<BlobCache>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                name: config.name.into(),
+                partition,
+                loader: config.loader,
+                cache,
+                entry_limit_bytes: config.entry_limit_bytes,
+                load_timeout: config.load_timeout,
+            }),
+        }
+    }
+
+    /// The group's name.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The value of `key`, loaded on this thread if it is not held and nobody else is loading it.
+    ///
+    /// # Errors
+    /// [`GetError`], whose text names group, key and cause.
+    ///
+    /// # Panics
+    /// If the loader panics on this thread.
+    pub fn get(&self, key: &[u8]) -> Result<Value, GetError> {
+        self.get_by(key, Instant::now() + self.inner.load_timeout)
+    }
+
+    /// As [`Group::get`], until `deadline`: for a load by another caller the wait ends then, and a load of this
+    /// caller's own is told so.
+    ///
+    /// # Errors
+    /// As for [`Group::get`].
+    ///
+    /// # Panics
+    /// As for [`Group::get`].
+    pub fn get_by(&self, key: &[u8], deadline: Instant) -> Result<Value, GetError> {
+        self.check_key(key)?;
+        let held = self
+            .inner
+            .cache
+            .read_in(self.inner.partition, key, |lent| lent.to_blob());
+        match held {
+            Some(blob) => Ok(Value(blob)),
+            None => self.load_here(key, deadline),
+        }
+    }
+
+    /// Lends the value of `key` to `f`, if it is held. Nothing is loaded.
+    pub fn get_with<R>(&self, key: &[u8], f: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        self.inner.cache.read_in(self.inner.partition, key, |lent| {
+            f(frame::value(lent.value()))
+        })
+    }
+
+    /// Lends the stored frame of `key` to `f`, if it is held.
+    #[cfg(feature = "server")]
+    #[inline]
+    pub(crate) fn read_frame<R>(&self, key: &[u8], f: impl FnOnce(&Lent) -> R) -> Option<R> {
+        self.inner.cache.read_in(self.inner.partition, key, f)
+    }
+
+    /// Whether `key` can be a key at all.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] for an empty one, or one of more than [`KEY_MAX_BYTES`].
+    pub fn check_key(&self, key: &[u8]) -> Result<(), GetError> {
+        let cause = match key.len() {
+            0 => "it is empty; a key has at least one byte".to_owned(),
+            len if len > KEY_MAX_BYTES => {
+                format!("it has {len} bytes; a key has {KEY_MAX_BYTES} at the most")
+            }
+            _ => return Ok(()),
+        };
+        Err(GetError::invalid_key(self.name(), key, &cause))
+    }
+
+    /// What the group has done and holds.
+    pub fn stats(&self) -> Stats {
+        self.inner
+            .cache
+            .core()
+            .partition_stats(self.inner.partition)
+    }
+
+    /// The largest value that is admitted, in bytes.
+    pub fn entry_limit_bytes(&self) -> usize {
+        self.inner.entry_limit_bytes
+    }
+}
+
+/// A value of a group, counted: it stays in memory as long as it is held.
+#[derive(Clone)]
+pub struct Value(Blob);
+
+impl Value {
+    /// The value's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        frame::value(&self.0)
+    }
+
+    /// The encoded reply that it is stored as.
+    #[cfg(feature = "server")]
+    pub(crate) fn into_frame(self) -> Blob {
+        self.0
+    }
+}
+
+impl AsRef<[u8]> for Value {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Value({} bytes)", self.bytes().len())
+    }
+}
