@@ -3,3 +3,5 @@
 
 pub mod engine;
 pub mod group;
+#[cfg(feature = "server")]
+pub mod server;

@@ -94,6 +94,7 @@ impl Lent {
 ///     Ok(())
 /// })?;
 /// assert_eq!(&*page, b"<h1>hello</h1>");
+/// pages.flush(); // until the owner has stored it; whoever asks with a loader meanwhile gets it all the same
 /// assert_eq!(pages.get_with(b"/index", <[u8]>::len), Some(14));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -107,11 +108,17 @@ pub struct BlobSink<'a>(&'a mut BlobBuilder);
 
 impl BlobSink<'_> {
     /// Appends to the value.
+    ///
+    /// # Panics
+    /// If key and value together grow over 2 GiB.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         self.0.extend(bytes);
     }
 
     /// Makes room for so many bytes more.
+    ///
+    /// # Panics
+    /// If key and value together would be over 2 GiB.
     pub fn reserve(&mut self, more_bytes: usize) {
         self.0.reserve(more_bytes);
     }
@@ -242,7 +249,7 @@ impl BlobCache {
         if let Some(blob) = self.get(key) {
             return Ok(blob);
         }
-        check_key(key)?;
+        check_len(key.len())?;
         let joined = self.join_in(0, key);
         let generation = self.core.generation(0);
         let outcome: Outcome<Bytes> = self.core.load(0, joined, deadline, |_owned| {
@@ -292,7 +299,7 @@ impl BlobCache {
     ) -> Result<(), EntryTooLarge> {
         let least = key.len().saturating_add(value.len());
         self.core.check_weight(0, least)?;
-        check_key(key)?;
+        check_len(least)?;
         let mut blob = BlobBuilder::new(key, 0);
         blob.reserve(value.len());
         blob.extend(value);
@@ -334,12 +341,12 @@ impl BlobCache {
     }
 }
 
-fn check_key(key: &[u8]) -> Result<(), EntryTooLarge> {
-    if key.len() <= BLOB_PART_MAX_BYTES {
+fn check_len(bytes: usize) -> Result<(), EntryTooLarge> {
+    if bytes <= BLOB_PART_MAX_BYTES {
         return Ok(());
     }
     Err(EntryTooLarge {
-        entry_bytes: key.len(),
+        entry_bytes: bytes,
         largest_bytes: BLOB_PART_MAX_BYTES,
     })
 }

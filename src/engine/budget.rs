@@ -2,9 +2,11 @@
 //!
 //! A shard takes from the pool in quanta and evicts its own entries when the pool is empty. An entry that is larger
 //! than what its shard could ever free is admitted on credit, if it fits the cache at all: the pool goes below zero,
-//! and the other shards are asked to give back. The credit has a cap, so what may overshoot has one.
+//! and the other shards are asked to give back, each in proportion to what it has. The credit has a cap, a sixteenth
+//! of the budget or one entry, so what may overshoot has one. A shard that finds itself with much more than it uses
+//! gives it back unasked.
 
-use std::sync::atomic::{AtomicIsize, AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU16, AtomicUsize, Ordering};
 
 /// What a partition is promised, and what it may take at the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,11 @@ pub(crate) struct Pool {
     /// Below zero: the shards have taken more than there is, on credit.
     available_bytes: AtomicIsize,
     credit_cap_bytes: usize,
+    /// What each shard is asked to give back of others' credit.
+    owed_bytes: Box<[AtomicUsize]>,
+    closed: AtomicBool,
+    /// Entries on their way to their owners.
+    queued_bytes: AtomicUsize,
     pub partitions: Box<[PartitionAccount]>,
 }
 
@@ -70,6 +77,9 @@ impl Pool {
             quantum_bytes: (budget_bytes / shards / 64).clamp(1 << 10, 1 << 20),
             available_bytes: AtomicIsize::new(budget_bytes as isize),
             credit_cap_bytes: budget_bytes / 16,
+            owed_bytes: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            closed: AtomicBool::new(false),
+            queued_bytes: AtomicUsize::new(0),
             partitions: shares
                 .iter()
                 .map(|&share| PartitionAccount {
@@ -126,6 +136,39 @@ impl Pool {
     pub fn give_back(&self, bytes: usize) {
         self.available_bytes
             .fetch_add(bytes as isize, Ordering::Relaxed);
+    }
+
+    /// The cache has been dropped; its owners end after the message that they are at.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Asks a shard to give back `bytes`; it looks after its next message.
+    pub fn ask_back(&self, shard: usize, bytes: usize) {
+        self.owed_bytes[shard].fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What the shard was asked for since it last looked, as far as it is still wanted.
+    pub fn take_owed(&self, shard: usize) -> usize {
+        let owed = &self.owed_bytes[shard];
+        if owed.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        owed.swap(0, Ordering::Relaxed).min(self.debt_bytes())
+    }
+
+    /// Counts an entry that is sent to its owner. False: there is much under way, the sender should wait.
+    pub fn enqueue(&self, bytes: usize) -> bool {
+        let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        queued + bytes <= self.credit_cap_bytes
+    }
+
+    pub fn dequeue(&self, bytes: usize) {
+        self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// What has been taken on credit and not yet been given back.

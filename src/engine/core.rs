@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{self, SendError, Sender};
+use crossbeam::channel::{self, Sender};
 
 use parking_lot::Mutex;
 
@@ -16,7 +16,7 @@ use super::budget::{Pool, Share, footprint_bytes};
 use super::clock::Clock;
 use super::entry::{Body, Handle, Header};
 use super::flight::{EntryTooLarge, Failure, Flights, Joined, Lead, Outcome, Waited};
-use super::owner::{Message, Owner, QUEUE_BYTES_AN_ENTRY, Shared};
+use super::owner::{self, Message, Owner, QUEUE_BYTES_AN_ENTRY, Shared};
 use super::pin::pin_to_core;
 use super::reclaim::{self, Guard};
 use super::stats::{PartitionCounters, ReadCounters, ShardGauges, Stats, bump};
@@ -26,6 +26,10 @@ use super::table::Table;
 const QUEUE_LEN: usize = 1024;
 /// Less than this a shard has no use for.
 const SHARD_MIN_BYTES: usize = 16 << 10;
+/// What a header's 32 bits hold, less the value that stands for all that is more.
+const WEIGHT_MAX_BYTES: usize = u32::MAX as usize - 1;
+/// Leaves room for sums, and for what is taken on credit.
+const BUDGET_MAX_BYTES: usize = isize::MAX as usize / 4;
 
 /// How to make a cache: [`Builder::new`] with a budget, and what is not to be as it comes.
 #[derive(Debug, Clone)]
@@ -58,6 +62,11 @@ pub enum BuildError {
         /// The least that they need.
         least_bytes: usize,
     },
+    /// The budget is larger than any address space.
+    #[error(
+        "a budget of {0} bytes is more than any machine has, at most {BUDGET_MAX_BYTES} can be asked for"
+    )]
+    BudgetTooLarge(usize),
     /// The guaranteed shares add up to more than the budget.
     #[error(
         "the guaranteed shares add up to {guaranteed_bytes} bytes, the budget is {budget_bytes} bytes"
@@ -123,7 +132,10 @@ impl Builder {
     fn check(&self, shards: usize) -> Result<(), BuildError> {
         let budget_bytes = self.budget_bytes;
         let least_bytes = shards * SHARD_MIN_BYTES;
-        if budget_bytes < least_bytes || budget_bytes > isize::MAX as usize / 2 {
+        if budget_bytes > BUDGET_MAX_BYTES {
+            return Err(BuildError::BudgetTooLarge(budget_bytes));
+        }
+        if budget_bytes < least_bytes {
             return Err(BuildError::BudgetTooSmall {
                 budget_bytes,
                 shards,
@@ -358,6 +370,10 @@ impl<B: Body> Core<B> {
         footprint_bytes(allocated_bytes) + QUEUE_BYTES_AN_ENTRY
     }
 
+    pub fn share(&self, partition: u16) -> Share {
+        self.pool.partitions[usize::from(partition)].share
+    }
+
     /// The most that an entry of this partition may weigh.
     pub fn largest_bytes(&self, partition: u16) -> usize {
         let share = self.pool.partitions[usize::from(partition)].share;
@@ -373,7 +389,7 @@ impl<B: Body> Core<B> {
 
     /// As [`Core::admit`], before there is an entry.
     pub fn check_weight(&self, partition: u16, entry_bytes: usize) -> Result<(), EntryTooLarge> {
-        let largest_bytes = self.largest_bytes(partition).min(u32::MAX as usize);
+        let largest_bytes = self.largest_bytes(partition).min(WEIGHT_MAX_BYTES);
         if entry_bytes <= largest_bytes {
             return Ok(());
         }
@@ -411,7 +427,8 @@ impl<B: Body> Core<B> {
     /// Removes all entries of a partition: at once for readers, and for the budget by the time that it returns.
     /// What is being loaded now reaches those who wait, and is not stored.
     pub fn clear(&self, partition: u16) {
-        let _one_at_a_time = self.clearing.lock();
+        // One at a time, so that generations can not come round; an owner must not wait for the others.
+        let _turn = (!owner::is_this_thread()).then(|| self.clearing.lock());
         self.pool.partitions[usize::from(partition)].start_generation();
         for shard in &self.shards {
             shard
@@ -429,14 +446,16 @@ impl<B: Body> Core<B> {
     fn tell_all(&self, message: impl Fn(Sender<bool>) -> Message<B>) {
         let (done, all_done) = channel::bounded(self.queues.len());
         for queue in self.queues.iter() {
-            let _ = queue.send(message(done.clone()));
+            let _ = post(queue, message(done.clone()));
         }
         drop(done);
-        while all_done.recv().is_ok() {}
+        if !owner::is_this_thread() {
+            while all_done.recv().is_ok() {}
+        }
     }
 
     fn ask(&self, wait: bool, message: impl FnOnce(Option<Sender<bool>>) -> Message<B>) -> bool {
-        if !wait {
+        if !wait || owner::is_this_thread() {
             self.send(message(None));
             return true;
         }
@@ -446,22 +465,36 @@ impl<B: Body> Core<B> {
     }
 
     fn send(&self, message: Message<B>) {
-        let hash = match &message {
-            Message::Publish { entry, .. } => entry.header().hash,
-            Message::Remove { hash, .. } => *hash,
-            _ => 0,
+        let (hash, bytes) = match &message {
+            Message::Publish { entry, .. } => {
+                let header = entry.header();
+                (header.hash, header.weight_bytes as usize)
+            }
+            Message::Remove { hash, .. } => (*hash, 0),
+            _ => (0, 0),
         };
         let index = self.shard_index(hash);
-        // An owner ends before its cache only if a key's own code panicked in it; then nothing is stored any more.
-        if let Err(SendError(message)) = self.queues[index].send(message) {
-            log::error!("the owner of shard {index} is gone, an entry was not stored");
-            if let Message::Publish {
-                flight: Some(flight),
-                ..
-            } = message
-            {
-                self.shards[index].flights.close(&flight);
-            }
+        let is_calm = self.pool.enqueue(bytes);
+        if let Err(message) = post(&self.queues[index], message) {
+            self.pool.dequeue(bytes);
+            self.lose(index, message);
+        } else if !is_calm && !owner::is_this_thread() {
+            // Entries on their way are within no budget: who sends many waits until the owner has come by.
+            let (done, passed) = channel::bounded(1);
+            let _ = post(&self.queues[index], Message::Flush(done));
+            let _ = passed.recv();
+        }
+    }
+
+    /// Only what an owner sends while it drops a value can fail to be sent; see [`owner::is_this_thread`].
+    fn lose(&self, index: usize, message: Message<B>) {
+        log::error!("the queue of shard {index} is full, a change made by a value's drop is lost");
+        if let Message::Publish {
+            flight: Some(flight),
+            ..
+        } = message
+        {
+            self.shards[index].flights.close(&flight);
         }
     }
 
@@ -513,15 +546,29 @@ impl<B: Body> Core<B> {
 
 impl<B: Body> Drop for Core<B> {
     fn drop(&mut self) {
+        self.pool.close();
         for queue in self.queues.iter() {
-            let _ = queue.send(Message::Stop);
+            // A full queue will do: its owner looks after each message.
+            let _ = queue.try_send(Message::Stop);
         }
-        for owner in self.owners.drain(..) {
-            let _ = owner.join();
+        // A value can hold the last reference to its own cache, and be dropped by an owner; then the owners end later.
+        if !owner::is_this_thread() {
+            for owner in self.owners.drain(..) {
+                let _ = owner.join();
+            }
         }
         for shard in &self.shards {
             shard.flights.close_all();
         }
+    }
+}
+
+/// Sends, and waits for a place in the queue; an owner does not wait, it gets the message back.
+fn post<B: Body>(queue: &Sender<Message<B>>, message: Message<B>) -> Result<(), Message<B>> {
+    if owner::is_this_thread() {
+        queue.try_send(message).map_err(|error| error.into_inner())
+    } else {
+        queue.send(message).map_err(|error| error.into_inner())
     }
 }
 

@@ -235,7 +235,9 @@ where
         // SAFETY: the pointer came from a box of this type, by the caller's word.
         let entry = unsafe { Box::from_raw(entry.cast::<TypedEntry<K, V>>().as_ptr()) };
         // Mostly an owner comes by here. A key or value that panics when it is dropped must not take it down.
-        if catch_unwind(AssertUnwindSafe(|| drop(entry))).is_err() {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {
+            // Its own drop could panic again.
+            std::mem::forget(panic);
             log::error!("a key or a value of a cache panicked when it was dropped");
         }
     }
@@ -385,7 +387,7 @@ impl Handle<Bytes> {
     }
 }
 
-/// The largest key and the largest value of a blob, in bytes.
+/// The most that key and value of a blob have together, in bytes.
 pub(crate) const BLOB_PART_MAX_BYTES: usize = 1 << 31;
 
 /// Builds a blob entry in place: the value's bytes are written where they will stay.
@@ -462,7 +464,8 @@ impl BlobBuilder {
     pub fn extend(&mut self, bytes: &[u8]) {
         let used = self.key_len + usize::from(self.headroom) + self.value_len;
         if used + bytes.len() > self.capacity {
-            self.reserve(bytes.len().max(self.value_len / 2));
+            let half = (self.value_len / 2).min(BLOB_PART_MAX_BYTES - used);
+            self.reserve(bytes.len().max(half));
         }
         // SAFETY: `reserve` made room for `bytes` behind what is written.
         unsafe {

@@ -12,6 +12,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -127,14 +128,21 @@ impl<B: Body> Flight<B> {
         self.fenced.load(Ordering::SeqCst)
     }
 
+    fn fence(&self) {
+        self.fenced.store(true, Ordering::SeqCst);
+    }
+
     /// Sleeps until there is an outcome or a leader is wanted, `deadline` at the latest.
     pub fn wait(&self, deadline: Option<Instant>) -> Waited<B> {
         let mut state = self.state.lock();
         loop {
-            if let Some(outcome) = &state.outcome {
+            if let Some(outcome) = &state.outcome
+                && !matches!(outcome, Err(Failure::Abandoned))
+            {
                 return Waited::Outcome(outcome.clone());
             }
-            if !state.led {
+            // The leader may have gone before it could know of us: then the flight is resumed.
+            if !state.led || state.outcome.take().is_some() {
                 state.led = true;
                 return Waited::Lead;
             }
@@ -184,12 +192,17 @@ impl<B: Body> Flight<B> {
         self.changed.notify_all();
         drop(state);
         for callback in callbacks {
-            callback(outcome.clone());
+            let outcome = outcome.clone();
+            // One that panics must cost neither the others their answer, nor the flight its end.
+            if catch_unwind(AssertUnwindSafe(|| callback(outcome))).is_err() {
+                log::error!("who waited for a load panicked when it was told the outcome");
+            }
         }
     }
 }
 
-/// The flights of a shard, by hash. A key whose hash is taken by another key's flight is loaded without one.
+/// The flights of a shard, by hash. A key whose hash is taken by another key's flight is loaded without one, and not
+/// stored, since no write to it could be told to the load.
 pub(crate) struct Flights<B: Body> {
     open: Mutex<HashMap<u64, Arc<Flight<B>>, ahash::RandomState>>,
 }
@@ -222,7 +235,9 @@ impl<B: Body> Flights<B> {
             if is_it(&flight.key) {
                 return Joined::Follow(flight.clone());
             }
-            return Joined::Lead(Lead::new(self, Arc::new(Flight::new(hash, to_owned()))));
+            let flight = Arc::new(Flight::new(hash, to_owned()));
+            flight.fence();
+            return Joined::Lead(Lead::new(self, flight));
         }
         if let Some(entry) = look() {
             return Joined::Hit(entry);
@@ -230,6 +245,15 @@ impl<B: Body> Flights<B> {
         let flight = Arc::new(Flight::new(hash, to_owned()));
         open.insert(hash, flight.clone());
         Joined::Lead(Lead::new(self, flight))
+    }
+
+    /// Puts a flight that is to be led again back into the map. If its place is taken, it no longer stores.
+    fn reopen(&self, flight: &Arc<Flight<B>>) {
+        let mut open = self.open.lock();
+        let now = open.entry(flight.hash).or_insert_with(|| flight.clone());
+        if !Arc::ptr_eq(now, flight) {
+            flight.fence();
+        }
     }
 
     /// Takes the flight out of the map.
@@ -246,16 +270,22 @@ impl<B: Body> Flights<B> {
     /// A write to the key has come: a flight that is open delivers to those who wait, but does not store, and who
     /// asks from now on does not join it.
     pub fn fence(&self, hash: u64) {
-        if let Some(flight) = self.open.lock().remove(&hash) {
-            flight.fenced.store(true, Ordering::SeqCst);
+        // The lock is given back first: the flight may be the last to hold a key, whose drop is not our code.
+        let flight = self.open.lock().remove(&hash);
+        if let Some(flight) = flight {
+            flight.fence();
         }
     }
 
     /// As [`Flights::fence`], for all keys that `is_it` accepts.
     pub fn fence_all(&self, is_it: impl Fn(&B::OwnedKey) -> bool) {
+        let mut fenced = Vec::new();
         self.open.lock().retain(|_, flight| {
             let is_fenced = is_it(&flight.key);
-            flight.fenced.fetch_or(is_fenced, Ordering::SeqCst);
+            if is_fenced {
+                flight.fence();
+                fenced.push(flight.clone());
+            }
             !is_fenced
         });
     }
@@ -297,6 +327,7 @@ impl<B: Body> Lead<B> {
 
     /// Leads a flight whose leader is gone; see [`Waited::Lead`].
     pub fn take_over(flights: &Arc<Flights<B>>, flight: Arc<Flight<B>>) -> Self {
+        flights.reopen(&flight);
         Self::new(flights, flight)
     }
 

@@ -16,6 +16,10 @@
 //! A change is a message to another thread: [`Cache::insert`] waits for its answer, some microseconds. A cache starts
 //! a thread for each shard; it sleeps while nothing changes. Entries that have expired are not served, but give their
 //! memory back only when they are replaced, removed or evicted.
+//!
+//! What leaves is mostly dropped by an owner. A `Drop` may use caches: what it changes there is done soon after, and
+//! lost, with an error in the log, where the queue is full. But it must not wait for a thread that is changing the
+//! same cache, as a lock that is held around [`Cache::insert`] would make it do.
 
 mod blobs;
 mod budget;

@@ -3,9 +3,12 @@
 //! It takes messages, makes room, publishes, evicts, and frees what no reader holds any more. While nothing comes it
 //! sleeps; only as long as there is garbage that readers hold does it look again now and then.
 
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
@@ -24,6 +27,29 @@ const SWEEP_EVERY: Duration = Duration::from_millis(50);
 /// Room is made in batches: one part in this many of what the shard uses, so that a sweep serves many evictions.
 const BATCH_PART: usize = 128;
 
+thread_local! {
+    static IS_OWNER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread owns a shard. If so it runs a key's or a value's code (`Eq`, `Drop`), and must not wait for an
+/// owner: neither for itself nor for one that may be waiting for it.
+pub(crate) fn is_this_thread() -> bool {
+    IS_OWNER.get()
+}
+
+/// Runs what may run a key's or a value's code: one that panics costs its own message, not the shard.
+fn guarded<R>(f: impl FnOnce() -> R) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(value) => Some(value),
+        Err(panic) => {
+            // Its drop could panic again.
+            std::mem::forget(panic);
+            log::error!("a key of a cache panicked while it was compared or dropped");
+            None
+        }
+    }
+}
+
 pub(crate) enum Message<B: Body> {
     /// Store an entry; close the flight that brought it.
     Publish {
@@ -41,7 +67,7 @@ pub(crate) enum Message<B: Body> {
         partition: u16,
         done: Sender<bool>,
     },
-    /// The pool is in debt: give back what can be given.
+    /// Wakes an owner that is asked to give back; see `Pool::ask_back`.
     Yield,
     /// Answered when all that was sent before is done.
     Flush(Sender<bool>),
@@ -84,6 +110,8 @@ pub(crate) struct Owner<B: Body> {
     partitions: Vec<Partition>,
     retired: Vec<NonNull<Header>>,
     retired_bytes: usize,
+    /// With so much garbage it is time for a sweep, whether room is needed or not.
+    sweep_at_bytes: usize,
     leased_bytes: usize,
     used_bytes: usize,
     /// The part of `used_bytes` that is the table's.
@@ -119,6 +147,7 @@ impl<B: Body> Owner<B> {
             partitions: (0..partitions).map(|_| Partition::default()).collect(),
             retired: Vec::new(),
             retired_bytes: 0,
+            sweep_at_bytes: shared.pool.quantum_bytes,
             leased_bytes: 0,
             used_bytes: 0,
             table_bytes: 0,
@@ -133,48 +162,61 @@ impl<B: Body> Owner<B> {
         }
     }
 
-    /// Works until [`Message::Stop`].
+    /// Works until [`Message::Stop`], or until the cache has been dropped.
     pub fn run(mut self, messages: &Receiver<Message<B>>) {
-        loop {
-            let message = if self.retired.is_empty() {
-                messages.recv().unwrap_or(Message::Stop)
-            } else {
-                match messages.recv_timeout(SWEEP_EVERY) {
-                    Ok(message) => message,
-                    Err(RecvTimeoutError::Timeout) => {
-                        self.sweep();
-                        self.show();
-                        continue;
-                    }
-                    Err(RecvTimeoutError::Disconnected) => Message::Stop,
-                }
-            };
-            match message {
-                Message::Publish {
-                    entry,
-                    flight,
-                    done,
-                } => {
-                    let stored = self.publish(entry, flight.as_deref());
-                    // Only now: until here whoever missed found the flight.
-                    if let Some(flight) = flight {
-                        self.flights.close(&flight);
-                    }
-                    answer(done, stored);
-                }
-                Message::Remove { hash, key, done } => {
-                    let removed = self.remove(hash, &key);
-                    answer(done, removed);
-                }
-                Message::Clear { partition, done } => {
-                    self.clear(usize::from(partition));
-                    answer(Some(done), true);
-                }
-                Message::Yield => self.give_way(),
-                Message::Flush(done) => answer(Some(done), true),
-                Message::Stop => return,
+        IS_OWNER.set(true);
+        while !self.pool.is_closed() {
+            match self.next_message(messages) {
+                Some(Message::Stop) => return,
+                Some(message) => drop(guarded(|| self.handle(message))),
+                None => drop(self.sweep()),
             }
+            self.settle();
             self.show();
+        }
+    }
+
+    /// Sleeps until there is one; none if it is time to look after the garbage.
+    fn next_message(&self, messages: &Receiver<Message<B>>) -> Option<Message<B>> {
+        if self.retired.is_empty() {
+            return Some(messages.recv().unwrap_or(Message::Stop));
+        }
+        match messages.recv_timeout(SWEEP_EVERY) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
+        }
+    }
+
+    fn handle(&mut self, message: Message<B>) {
+        match message {
+            Message::Publish {
+                entry,
+                flight,
+                done,
+            } => {
+                self.pool.dequeue(entry.header().weight_bytes as usize);
+                let hash = entry.header().hash;
+                let stored = guarded(|| self.publish(entry, flight.as_deref())).unwrap_or(false);
+                match &flight {
+                    // Only now: until here whoever missed found the flight.
+                    Some(flight) => self.flights.close(flight),
+                    // What was begun before the write is to be seen must not come after it.
+                    None => self.flights.fence(hash),
+                }
+                answer(done, stored);
+            }
+            Message::Remove { hash, key, done } => {
+                let removed = self.remove(hash, &key);
+                answer(done, removed);
+            }
+            Message::Clear { partition, done } => {
+                self.clear(usize::from(partition));
+                answer(Some(done), true);
+            }
+            Message::Flush(done) => answer(Some(done), true),
+            // What it is about is done after each message.
+            Message::Yield | Message::Stop => {}
         }
     }
 
@@ -234,7 +276,13 @@ impl<B: Body> Owner<B> {
         if let Some(entry) = removed {
             // SAFETY: unlinked, but not yet retired.
             let is_expired = self.clock.is_past(unsafe { entry.as_ref() }.hard_expiry_ns);
-            self.drop_out(entry, |counters| &counters.removed);
+            self.drop_out(entry, |counters| {
+                if is_expired {
+                    &counters.expired
+                } else {
+                    &counters.removed
+                }
+            });
             return !is_expired;
         }
         false
@@ -298,6 +346,8 @@ impl<B: Body> Owner<B> {
         }
         self.retired_bytes -= freed;
         self.used_bytes -= freed;
+        // Twice what could not be freed: so a sweep is paid by what was retired since the last one.
+        self.sweep_at_bytes = 2 * self.retired_bytes + self.pool.quantum_bytes;
         freed
     }
 
@@ -309,6 +359,9 @@ impl<B: Body> Owner<B> {
     /// The partition's own bound. What others of its shards hold is left to them: a shard that has nothing left to
     /// evict may go over it by its entry.
     fn make_room_in(&mut self, partition: usize, need: usize) -> bool {
+        if self.pool.partitions[partition].share.largest_bytes >= self.pool.budget_bytes {
+            return true;
+        }
         while self.pool.partitions[partition].excess_with(need) > 0 {
             if self.evict_from(partition) == 0 {
                 let account = &self.pool.partitions[partition];
@@ -321,7 +374,7 @@ impl<B: Body> Owner<B> {
 
     fn make_room_here(&mut self, partition: usize, need: usize) -> bool {
         loop {
-            let unused = self.leased_bytes.saturating_sub(self.used_bytes);
+            let unused = self.unused();
             if unused >= need {
                 return true;
             }
@@ -340,7 +393,7 @@ impl<B: Body> Owner<B> {
                 return false;
             }
             self.leased_bytes += short;
-            self.ask_to_yield();
+            self.ask_to_yield(short);
             return true;
         }
     }
@@ -412,32 +465,43 @@ impl<B: Body> Owner<B> {
         self.table_bytes = bytes;
     }
 
-    fn ask_to_yield(&self) {
-        let leased = |shard: &usize| self.gauges[*shard].leased_bytes.load(Ordering::Relaxed);
-        let others = (0..self.queues.len()).filter(|&shard| shard != self.shard);
-        if let Some(largest) = others.max_by_key(leased) {
-            // A full queue has work to do, and finds the pool in debt by itself.
-            let _ = self.queues[largest].try_send(Message::Yield);
+    /// Asks the other shards for `bytes`, each in proportion to what it has leased.
+    fn ask_to_yield(&self, bytes: usize) {
+        let leased = |shard: usize| self.gauges[shard].leased_bytes.load(Ordering::Relaxed);
+        let others = || (0..self.queues.len()).filter(|&shard| shard != self.shard);
+        let total: u64 = others().map(leased).sum();
+        for shard in others() {
+            let part = bytes as u128 * u128::from(leased(shard));
+            let part = part.div_ceil(u128::from(total.max(1)));
+            self.pool.ask_back(shard, part as usize);
+            // A full queue will do: its owner looks after each message.
+            let _ = self.queues[shard].try_send(Message::Yield);
         }
     }
 
-    /// Gives back what the pool is short of, as far as this shard can.
-    fn give_way(&mut self) {
-        let debt = self.pool.debt_bytes();
-        if debt == 0 {
-            return;
-        }
-        let unused = self.leased_bytes.saturating_sub(self.used_bytes);
-        if unused < debt && self.evict(debt - unused, 0) > 0 {
+    /// Gives back what this shard was asked for, what the pool is short of, and what it does not need itself.
+    fn settle(&mut self) {
+        if self.retired_bytes >= self.sweep_at_bytes {
             self.sweep();
         }
-        let given = self.leased_bytes.saturating_sub(self.used_bytes).min(debt);
-        self.leased_bytes -= given;
-        self.pool.give_back(given);
-        if given > 0 && self.pool.debt_bytes() > 0 {
-            self.show();
-            self.ask_to_yield();
+        let owed = self.pool.take_owed(self.shard);
+        if owed > self.unused() && self.evict(owed - self.unused(), 0) > 0 {
+            self.sweep();
         }
+        let debt = self.pool.debt_bytes();
+        let spare = if debt > 0 {
+            self.unused().min(debt)
+        } else {
+            self.unused().saturating_sub(2 * self.pool.quantum_bytes)
+        };
+        if spare > 0 {
+            self.leased_bytes -= spare;
+            self.pool.give_back(spare);
+        }
+    }
+
+    fn unused(&self) -> usize {
+        self.leased_bytes.saturating_sub(self.used_bytes)
     }
 
     fn show(&self) {
@@ -453,6 +517,10 @@ impl<B: Body> Owner<B> {
 impl<B: Body> Drop for Owner<B> {
     /// Nobody reads the table any more. Entries that are still held elsewhere outlive it by their own references.
     fn drop(&mut self) {
+        if thread::panicking() {
+            // A broken invariant ended this owner, not its cache: readers go on, so nothing is freed.
+            return;
+        }
         let retired = std::mem::take(&mut self.retired);
         // SAFETY: the references of the garbage list and of the table, each dropped once.
         let release = |entry| drop(unsafe { Handle::<B>::from_raw(entry) });

@@ -24,7 +24,21 @@ const PROMOTE_AT: u8 = 2;
 /// The small queue's part of all bytes: one in ...
 const SMALL_PART: u64 = 10;
 
+/// How often one entry may be passed over in one choice.
+const PASSES: usize = 4;
+
 const NONE: u32 = u32::MAX;
+
+/// The counters of entries that nobody asks for.
+struct Cold;
+
+impl Counters for Cold {
+    fn get(&self, _token: u32) -> u8 {
+        0
+    }
+
+    fn set(&mut self, _token: u32, _counter: u8) {}
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
@@ -129,19 +143,26 @@ impl S3Fifo {
 
     /// Chooses an entry, takes it out and returns its token; none if there is none.
     pub fn evict(&mut self, counters: &mut impl Counters) -> Option<u32> {
-        while !self.is_empty() {
-            let from_small = self.main.len == 0
-                || (self.small.len > 0 && self.small.weight * SMALL_PART > self.weight());
-            let victim = if from_small {
-                self.try_small(counters)
-            } else {
-                self.try_main(counters)
-            };
+        // An entry is passed over once in the small queue and three times in the main one, unless hits come in
+        // meanwhile: then it goes all the same, so that no reader can keep the caller here.
+        for _ in 0..PASSES * self.len() {
+            let victim = self.try_one(counters);
             if victim.is_some() {
                 return victim;
             }
         }
-        None
+        self.try_one(&mut Cold)
+    }
+
+    fn try_one(&mut self, counters: &mut impl Counters) -> Option<u32> {
+        let is_small_large = self.small.len > 0 && self.small.weight * SMALL_PART > self.weight();
+        if self.is_empty() {
+            None
+        } else if self.main.len == 0 || is_small_large {
+            self.try_small(counters)
+        } else {
+            self.try_main(counters)
+        }
     }
 
     fn try_small(&mut self, counters: &mut impl Counters) -> Option<u32> {

@@ -166,7 +166,8 @@ impl Guard {
     /// or the guard's end.
     #[inline]
     pub fn protect(&self, entry: NonNull<Header>, word: &AtomicU64, seen: u64) -> bool {
-        self.slot.store(entry.as_ptr(), Ordering::Relaxed);
+        // Release: what was read of the entry that the slot held before is read before that one may be freed.
+        self.slot.store(entry.as_ptr(), Ordering::Release);
         light_fence();
         word.load(Ordering::Acquire) == seen
     }
@@ -200,16 +201,19 @@ pub(crate) unsafe fn sweep(
         .filter(|entry| !entry.is_null())
         .collect();
     announced.sort_unstable();
-    retired.retain(|&entry| {
+    let mut at = 0;
+    while let Some(&entry) = retired.get(at) {
         // The slots first, the references after: the other way round a reader could pass between the two.
         let is_announced = announced.binary_search(&entry.as_ptr()).is_ok();
         // SAFETY: not freed yet, by the caller's word.
         if is_announced || !unsafe { entry.as_ref() }.is_unshared() {
-            return true;
+            at += 1;
+            continue;
         }
+        // Off the list first: what panics while it is freed must not be freed again.
+        retired.swap_remove(at);
         free(entry);
-        false
-    });
+    }
 }
 
 /// Whether `membarrier` is at hand; see [`prepare`].
@@ -226,7 +230,8 @@ pub(crate) fn prepare() {
         } else {
             ABSENT
         };
-        MEMBARRIER.store(found, Ordering::SeqCst);
+        // The first answer stands: readers and owners have to agree.
+        let _ = MEMBARRIER.compare_exchange(UNKNOWN, found, Ordering::SeqCst, Ordering::SeqCst);
     }
 }
 

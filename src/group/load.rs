@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::frame::{self, PREFIX_MAX_BYTES};
@@ -37,7 +38,12 @@ impl Group {
         inner
             .loader
             .load(key, &LoadContext::new(&inner.name, deadline), &mut sink)
-            .map_err(|error| Failure::Failed(Arc::new(error)))?;
+            .map_err(|error| {
+                if matches!(error, LoadError::NotFound(_)) {
+                    inner.not_found.fetch_add(1, Ordering::Relaxed);
+                }
+                Failure::Failed(Arc::new(error))
+            })?;
         let (prefix, used) = frame::prefix(sink.value.len());
         let mut entry = inner
             .cache

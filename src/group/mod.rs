@@ -27,6 +27,7 @@ mod loader;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub use error::{ErrorKind, GetError};
@@ -46,6 +47,7 @@ pub const NAME_MAX_BYTES: usize = 255;
 /// How a group is made: [`GroupConfig::new`], and what is not to be as it comes.
 pub struct GroupConfig {
     name: String,
+    origin: String,
     loader: Box<dyn Loader>,
     guaranteed_bytes: usize,
     largest_bytes: Option<usize>,
@@ -57,19 +59,21 @@ impl GroupConfig {
     /// A group that is filled by `loader`, takes what of the budget it needs, admits values up to 64 MiB, and gives
     /// a load 30 seconds.
     pub fn new(name: impl Into<String>, loader: impl Loader) -> Self {
-        Self::boxed(name, Box::new(loader))
-    }
-
-    /// As [`GroupConfig::new`], of a loader in a box.
-    pub fn boxed(name: impl Into<String>, loader: Box<dyn Loader>) -> Self {
         Self {
             name: name.into(),
-            loader,
+            origin: String::new(),
+            loader: Box::new(loader),
             guaranteed_bytes: 0,
             largest_bytes: None,
             entry_limit_bytes: 64 << 20,
             load_timeout: Duration::from_secs(30),
         }
+    }
+
+    /// What is shown as the place that the group loads from.
+    pub fn origin(mut self, origin: impl Into<String>) -> Self {
+        self.origin = origin.into();
+        self
     }
 
     /// Bytes of the budget that other groups can not take from this one.
@@ -216,11 +220,14 @@ pub struct Group {
 
 struct Inner {
     name: Arc<str>,
+    origin: String,
     partition: u16,
     loader: Box<dyn Loader>,
     cache: Arc<BlobCache>,
     entry_limit_bytes: usize,
     load_timeout: Duration,
+    /// Loads that the origin answered with: no such key.
+    not_found: AtomicU64,
 }
 
 impl fmt::Debug for Group {
@@ -234,11 +241,13 @@ impl Group {
         Self {
             inner: Arc::new(Inner {
                 name: config.name.into(),
+                origin: config.origin,
                 partition,
                 loader: config.loader,
                 cache,
                 entry_limit_bytes: config.entry_limit_bytes,
                 load_timeout: config.load_timeout,
+                not_found: AtomicU64::new(0),
             }),
         }
     }
@@ -246,6 +255,11 @@ impl Group {
     /// The group's name.
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// The place that the group loads from, as its configuration calls it.
+    pub fn origin(&self) -> &str {
+        &self.inner.origin
     }
 
     /// The value of `key`, loaded on this thread if it is not held and nobody else is loading it.
@@ -269,14 +283,18 @@ impl Group {
     /// As for [`Group::get`].
     pub fn get_by(&self, key: &[u8], deadline: Instant) -> Result<Value, GetError> {
         self.check_key(key)?;
-        let held = self
-            .inner
-            .cache
-            .read_in(self.inner.partition, key, |lent| lent.to_blob());
-        match held {
-            Some(blob) => Ok(Value(blob)),
+        match self.held(key) {
+            Some(value) => Ok(value),
             None => self.load_here(key, deadline),
         }
+    }
+
+    /// The value of `key`, if it is held. Nothing is loaded.
+    pub fn held(&self, key: &[u8]) -> Option<Value> {
+        let partition = self.inner.partition;
+        self.inner
+            .cache
+            .read_in(partition, key, |lent| Value(lent.to_blob()))
     }
 
     /// Lends the value of `key` to `f`, if it is held. Nothing is loaded.
@@ -316,6 +334,21 @@ impl Group {
             .partition_stats(self.inner.partition)
     }
 
+    /// How many loads, among those that [`Stats::load_failures`] counts, were answered with: no such key.
+    pub fn not_found(&self) -> u64 {
+        self.inner.not_found.load(Ordering::Relaxed)
+    }
+
+    /// The group's share of the budget.
+    pub fn share(&self) -> Share {
+        self.inner.cache.core().share(self.inner.partition)
+    }
+
+    /// The number of shards of the cache that holds the group.
+    pub fn shards(&self) -> usize {
+        self.inner.cache.shards()
+    }
+
     /// The largest value that is admitted, in bytes.
     pub fn entry_limit_bytes(&self) -> usize {
         self.inner.entry_limit_bytes
@@ -334,8 +367,8 @@ impl Value {
 
     /// The encoded reply that it is stored as.
     #[cfg(feature = "server")]
-    pub(crate) fn into_frame(self) -> Blob {
-        self.0
+    pub(crate) fn frame(&self) -> &Blob {
+        &self.0
     }
 }
 

@@ -58,8 +58,19 @@ const NAME_LIMIT_BYTES: usize = 1024;
 /// Whether a service can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
+    /// Calls are answered.
     Serving,
+    /// Calls should go elsewhere for now.
     NotServing,
+}
+
+impl From<Status> for ServingStatus {
+    fn from(status: Status) -> ServingStatus {
+        match status {
+            Status::Serving => ServingStatus::SERVING,
+            Status::NotServing => ServingStatus::NOT_SERVING,
+        }
+    }
 }
 
 /// The health of a node: a status for each of its services, and one, under the empty name, for
@@ -154,7 +165,7 @@ impl Health {
             status.ok_or_else(|| unknown_service(&request.service))
         });
         ctx.spawn(finish(match found {
-            Ok(status) => sink.success(response(Some(status))),
+            Ok(status) => sink.success(response(status.into())),
             Err(status) => sink.fail(status),
         }));
     }
@@ -163,7 +174,7 @@ impl Health {
         let mut list = HealthListResponse::new();
         for (service, &status) in &self.board.lock().statuses {
             list.statuses
-                .insert(service.clone(), response(Some(status)));
+                .insert(service.clone(), response(status.into()));
         }
         ctx.spawn(finish(sink.success(list)));
     }
@@ -195,12 +206,12 @@ struct Watch {
     board: Arc<Mutex<Board>>,
     number: u64,
     service: String,
-    /// The status that was sent last: the inner `None` says that the service is unknown.
-    told: Option<Option<Status>>,
+    /// The status that was sent last.
+    told: Option<ServingStatus>,
 }
 
 enum News {
-    Status(Option<Status>),
+    Status(ServingStatus),
     Closed,
 }
 
@@ -248,7 +259,10 @@ impl Watch {
 
     fn poll_news(&self, cx: &Context) -> Poll<News> {
         let mut board = self.board.lock();
-        let status = board.statuses.get(&self.service).copied();
+        let status = match board.statuses.get(&self.service) {
+            Some(&status) => status.into(),
+            None => ServingStatus::SERVICE_UNKNOWN,
+        };
         if self.told != Some(status) {
             Poll::Ready(News::Status(status))
         } else if board.closed {
@@ -273,12 +287,7 @@ async fn finish(answer: impl Future<Output = grpcio::Result<()>>) {
     }
 }
 
-fn response(status: Option<Status>) -> HealthCheckResponse {
-    let status = match status {
-        Some(Status::Serving) => ServingStatus::SERVING,
-        Some(Status::NotServing) => ServingStatus::NOT_SERVING,
-        None => ServingStatus::SERVICE_UNKNOWN,
-    };
+fn response(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse {
         status: status.into(),
         ..HealthCheckResponse::default()
@@ -313,11 +322,11 @@ mod tests {
     fn a_watch_that_can_not_send_misses_what_came_and_went() {
         let health = Health::new();
         let mut watch = Watch::open(&health, String::new()).unwrap();
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut news = |watch: &mut Watch| match watch.poll_news(&mut cx) {
+        let cx = Context::from_waker(Waker::noop());
+        let news = |watch: &mut Watch| match watch.poll_news(&cx) {
             Poll::Ready(News::Status(status)) => {
                 watch.told = Some(status);
-                status
+                Some(status)
             }
             Poll::Ready(News::Closed) | Poll::Pending => None,
         };
@@ -325,7 +334,7 @@ mod tests {
         health.set("", Status::Serving);
         health.set("", Status::NotServing);
         health.set("", Status::Serving);
-        assert_eq!(news(&mut watch), Some(Status::Serving));
+        assert_eq!(news(&mut watch), Some(ServingStatus::SERVING));
         assert_eq!(news(&mut watch), None);
         health.set("", Status::NotServing);
         health.set("", Status::Serving);

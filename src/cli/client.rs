@@ -1,0 +1,82 @@
+//! What the commands that call a node share.
+
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use corecache::server::pb;
+use grpcio::{CallOption, Channel, ChannelBuilder, Client, EnvBuilder, Method, MethodType};
+use protobuf::Message;
+
+#[derive(Args)]
+pub struct Target {
+    /// The node to ask: host and port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8800")]
+    node: String,
+
+    /// Seconds to wait for the answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    timeout: u64,
+
+    /// Call the node by TLS, and trust the certificates in this PEM file
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+impl Target {
+    /// Makes a unary call of `corecache.v1.Cache`.
+    pub fn call<Q: Message, R: Message + Unpin>(
+        &self,
+        path: &'static str,
+        request: &Q,
+    ) -> Result<R, Box<dyn Error>> {
+        let client = Client::new(self.channel()?);
+        let method: Method<Q, R> = pb::method(MethodType::Unary, path);
+        let options = CallOption::default()
+            .timeout(Duration::from_secs(self.timeout))
+            .wait_for_ready(false);
+        client
+            .unary_call(&method, request, options)
+            .map_err(|error| self.explain(&error).into())
+    }
+
+    fn explain(&self, error: &grpcio::Error) -> String {
+        match error {
+            grpcio::Error::RpcFailure(status) => {
+                let code = status.code().to_string();
+                let name = code.split_once('-').map_or(code.as_str(), |(_, name)| name);
+                format!("{}: {name}: {}", self.node, status.message())
+            }
+            other => format!("{}: {other}", self.node),
+        }
+    }
+
+    fn channel(&self) -> Result<Channel, String> {
+        let env = Arc::new(EnvBuilder::new().cq_count(1).build());
+        let channel = ChannelBuilder::new(env);
+        match &self.ca {
+            None => Ok(channel.connect(&self.node)),
+            Some(path) => {
+                let roots =
+                    fs::read(path).map_err(|error| format!("--ca {}: {error}", path.display()))?;
+                secure(channel, roots, &self.node)
+            }
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+fn secure(channel: ChannelBuilder, roots: Vec<u8>, node: &str) -> Result<Channel, String> {
+    let credentials = grpcio::ChannelCredentialsBuilder::new()
+        .root_cert(roots)
+        .build();
+    Ok(channel.set_credentials(credentials).connect(node))
+}
+
+#[cfg(not(feature = "tls"))]
+fn secure(_: ChannelBuilder, _: Vec<u8>, _: &str) -> Result<Channel, String> {
+    Err("this build has no TLS; build it with the feature `tls`".to_owned())
+}

@@ -1,0 +1,38 @@
+//! Arguments, and which command they call.
+
+mod client;
+mod get;
+mod serve;
+mod size;
+mod stats;
+
+use std::error::Error;
+
+use clap::{Parser, Subcommand};
+
+/// A cache that fills itself: ask a node for a key, and it answers from memory or loads the key once from its origin.
+#[derive(Parser)]
+#[command(name = "corecache", version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a node until SIGTERM or SIGINT.
+    Serve(serve::Serve),
+    /// Asks a node for a key and writes the value to standard output.
+    Get(get::Get),
+    /// Shows what a node has done and holds.
+    Stats(stats::Stats),
+}
+
+/// Reads the arguments and runs the command.
+pub fn run() -> Result<(), Box<dyn Error>> {
+    match Arguments::parse().command {
+        Command::Serve(serve) => serve.run(),
+        Command::Get(get) => get.run(),
+        Command::Stats(stats) => stats.run(),
+    }
+}

@@ -1,0 +1,289 @@
+//! `corecache serve`.
+
+use std::error::Error;
+use std::fs;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use corecache::group::GroupConfig;
+use corecache::server::origin::Origin;
+use corecache::server::{Cores, Identity, Node, NodeConfig, VALUE_LIMIT_BYTES};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::size;
+
+/// Signals that end a node.
+const STOP: [i32; 2] = [SIGTERM, SIGINT];
+
+#[derive(Args)]
+pub struct Serve {
+    /// Where to serve gRPC: host and port, or port 0 for any free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8800", value_parser = address)]
+    listen: SocketAddr,
+
+    /// Where to serve /metrics, /healthz and /readyz over HTTP; `off` for nowhere
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8801", value_parser = admin_address)]
+    admin: AdminAddress,
+
+    /// The memory that the cache may use, such as 256MiB or 8GiB
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size::parse)]
+    memory: usize,
+
+    /// A group and its origin: dir:PATH, http://HOST/PATH or https://HOST/PATH; may be given several times
+    #[arg(long = "group", value_name = "NAME=ORIGIN", required = true, value_parser = group)]
+    groups: Vec<GroupArgument>,
+
+    /// The part of the memory that other groups can not take from this one; may be given several times
+    #[arg(long = "guarantee", value_name = "NAME=SIZE", value_parser = share)]
+    guarantees: Vec<(String, usize)>,
+
+    /// The most memory that a group may use; may be given several times
+    #[arg(long = "largest", value_name = "NAME=SIZE", value_parser = share)]
+    largest: Vec<(String, usize)>,
+
+    /// The largest value that is loaded and kept; a reply has 4 MiB at the most
+    #[arg(long, value_name = "SIZE", default_value_t = VALUE_LIMIT_BYTES, hide_default_value = true, value_parser = size::parse)]
+    entry_limit: usize,
+
+    /// The cores to bind the threads to, such as 0-3 or 0,2 [default: those that the system gives]
+    #[arg(long, value_name = "LIST")]
+    cores: Option<Cores>,
+
+    /// The number of shards, each changed by a thread of its own [default: one for each core]
+    #[arg(long, value_name = "N")]
+    shards: Option<usize>,
+
+    /// Threads that load from the origins
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
+    loaders: usize,
+
+    /// Loads of one group that run at once [default: all loaders for a single group, else three in four]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    group_loads: Option<usize>,
+
+    /// Loads of one group that may wait for a loader; one more is refused
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
+    load_queue: usize,
+
+    /// Seconds that a load may take, waiting included
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    load_timeout: Duration,
+
+    /// Calls that one connection may have open at once
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
+    max_streams: usize,
+
+    /// Seconds that calls in flight get to finish after SIGTERM or SIGINT
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    drain: Duration,
+
+    /// The certificate chain for TLS, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The private key for TLS, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Listen beyond loopback without TLS: whoever reaches the port reads the blobs
+    #[arg(long)]
+    insecure: bool,
+}
+
+impl Serve {
+    pub fn run(self) -> Result<(), Box<dyn Error>> {
+        self.check_exposure()?;
+        let drain = self.drain;
+        let config = self.config()?;
+        // Before the node takes its first call: a signal that comes early must not be lost.
+        let mut signals = Signals::new(STOP)?;
+        let node = Node::start(config)?;
+        println!("listening on {}", node.listen());
+        if let Some(admin) = node.admin() {
+            println!("admin on {admin}");
+        }
+        let signal = signals.forever().next();
+        log::info!(
+            "{}: draining for up to {} s; a second signal ends the node at once",
+            signal.map_or("signal", signal_name),
+            drain.as_secs_f64()
+        );
+        thread::spawn(move || {
+            if signals.forever().next().is_some() {
+                log::warn!("a second signal: ending at once");
+                std::process::exit(1);
+            }
+        });
+        if node.drain(drain) {
+            log::info!("all calls have finished");
+        } else {
+            log::warn!(
+                "the drain time is over; calls or connections that were still open were cut"
+            );
+        }
+        Ok(())
+    }
+
+    fn check_exposure(&self) -> Result<(), String> {
+        if self.tls_cert.is_none() && !self.insecure && !self.listen.ip().is_loopback() {
+            return Err(format!(
+                "--listen {} is reachable from other machines, and without TLS: give --tls-cert and --tls-key, or \
+                 --insecure if the network is to be trusted",
+                self.listen
+            ));
+        }
+        if let AdminAddress(Some(admin)) = self.admin
+            && !admin.ip().is_loopback()
+            && !self.insecure
+        {
+            return Err(format!(
+                "--admin {admin} is reachable from other machines, and never has TLS: give --insecure if the network \
+                 is to be trusted"
+            ));
+        }
+        Ok(())
+    }
+
+    fn config(self) -> Result<NodeConfig, Box<dyn Error>> {
+        self.check_names()?;
+        let cores = self.cores.clone().unwrap_or_else(Cores::available);
+        let groups: Result<Vec<_>, _> = self.groups.iter().map(|group| self.group(group)).collect();
+        let loads_a_group = self.group_loads.unwrap_or(match self.groups.len() {
+            1 => self.loaders,
+            _ => (self.loaders * 3 / 4).max(1),
+        });
+        Ok(NodeConfig {
+            listen: self.listen,
+            admin: self.admin.0,
+            memory_bytes: self.memory,
+            groups: groups?,
+            cores,
+            shards: self.shards,
+            loaders: self.loaders,
+            loads_a_group,
+            load_queue: self.load_queue,
+            streams_a_connection: self.max_streams,
+            tls: self.identity()?,
+        })
+    }
+
+    fn group(&self, group: &GroupArgument) -> Result<GroupConfig, Box<dyn Error>> {
+        let origin = Origin::open(&group.origin)
+            .map_err(|error| format!("--group {}: {error}", group.name))?;
+        let shown = origin.to_string();
+        let mut config = GroupConfig::new(&group.name, origin)
+            .origin(shown)
+            .entry_limit_bytes(self.entry_limit)
+            .load_timeout(self.load_timeout);
+        if let Some(bytes) = share_of(&self.guarantees, &group.name) {
+            config = config.guaranteed_bytes(bytes);
+        }
+        if let Some(bytes) = share_of(&self.largest, &group.name) {
+            config = config.largest_bytes(bytes);
+        }
+        Ok(config)
+    }
+
+    fn check_names(&self) -> Result<(), String> {
+        let shares = self.guarantees.iter().chain(&self.largest);
+        for (name, _) in shares {
+            if !self.groups.iter().any(|group| group.name == *name) {
+                return Err(format!(
+                    "a share is given for group {name:?}, but there is no --group {name}=..."
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn identity(&self) -> Result<Option<Identity>, String> {
+        let (Some(certificates), Some(key)) = (&self.tls_cert, &self.tls_key) else {
+            return Ok(None);
+        };
+        let read = |flag: &str, path: &PathBuf| {
+            fs::read(path).map_err(|error| format!("{flag} {}: {error}", path.display()))
+        };
+        Ok(Some(Identity {
+            certificates: read("--tls-cert", certificates)?,
+            key: read("--tls-key", key)?,
+        }))
+    }
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        SIGTERM => "SIGTERM",
+        SIGINT => "SIGINT",
+        _ => "signal",
+    }
+}
+
+#[derive(Clone)]
+struct GroupArgument {
+    name: String,
+    origin: String,
+}
+
+fn group(text: &str) -> Result<GroupArgument, String> {
+    match text.split_once('=') {
+        Some((name, origin)) if !name.is_empty() && !origin.is_empty() => Ok(GroupArgument {
+            name: name.to_owned(),
+            origin: origin.to_owned(),
+        }),
+        _ => Err("write NAME=ORIGIN, such as blobs=dir:PATH or pages=http://HOST/PATH".to_owned()),
+    }
+}
+
+fn share(text: &str) -> Result<(String, usize), String> {
+    match text.split_once('=') {
+        Some((name, bytes)) if !name.is_empty() => Ok((name.to_owned(), size::parse(bytes)?)),
+        _ => Err("write NAME=SIZE, such as blobs=64MiB".to_owned()),
+    }
+}
+
+fn share_of(shares: &[(String, usize)], name: &str) -> Option<usize> {
+    let of_group = |share: &&(String, usize)| share.0 == name;
+    shares.iter().rfind(of_group).map(|(_, bytes)| *bytes)
+}
+
+#[derive(Clone)]
+struct AdminAddress(Option<SocketAddr>);
+
+fn admin_address(text: &str) -> Result<AdminAddress, String> {
+    if text == "off" {
+        return Ok(AdminAddress(None));
+    }
+    Ok(AdminAddress(Some(address(text)?)))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let mut addresses = text
+        .to_socket_addrs()
+        .map_err(|error| format!("{error}; write HOST:PORT, such as 127.0.0.1:8800"))?;
+    addresses
+        .next()
+        .ok_or_else(|| "the host has no address".to_owned())
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 is needed".to_owned()),
+        Ok(number @ 1..=65_536) => Ok(number),
+        Ok(_) => Err("at most 65536".to_owned()),
+        Err(_) => Err("write a whole number".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    const SECONDS_MAX: f64 = 86_400.0;
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=SECONDS_MAX).contains(&seconds) => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        _ => Err("write a number of seconds, such as 10 or 0.5, up to 86400".to_owned()),
+    }
+}

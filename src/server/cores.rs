@@ -1,0 +1,121 @@
+//! The cores that a node runs on.
+
+use std::str::FromStr;
+use std::thread;
+
+/// The cores of a node: how many threads of each kind, and where they are bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cores {
+    count: usize,
+    /// The system's numbers; empty: the threads are not bound.
+    pinned: Vec<usize>,
+}
+
+/// A list of cores that is none.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no list of cores; write numbers and ranges such as 0-3 or 0,2,4-7, up to 1023")]
+pub struct CoresError(String);
+
+impl Cores {
+    /// Each core that this process may run on, bound; or, where the system gives less time than these cores have (a
+    /// quota of a container), as many threads as that time is for, unbound, with one warning.
+    pub fn available() -> Self {
+        let allowed = allowed();
+        let count = thread::available_parallelism().map_or(1, usize::from);
+        if allowed.len() == count {
+            return Self {
+                count,
+                pinned: allowed,
+            };
+        }
+        if !allowed.is_empty() {
+            log::warn!(
+                "this process may use {} cores, but only the time of {count}: its threads are not bound to cores; \
+                 --cores binds them",
+                allowed.len()
+            );
+        }
+        Self {
+            count,
+            pinned: Vec::new(),
+        }
+    }
+
+    /// How many cores there are to use.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Never: there is always one.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The cores to bind threads to; none: they are not to be bound.
+    pub fn pinned(&self) -> &[usize] {
+        &self.pinned
+    }
+}
+
+impl FromStr for Cores {
+    type Err = CoresError;
+
+    /// Reads a list as `0-3` or `0,2,4-7`.
+    fn from_str(text: &str) -> Result<Self, CoresError> {
+        const CORE_MAX: usize = 1023;
+        let wrong = || CoresError(text.to_owned());
+        let number = |text: &str| text.trim().parse::<usize>().map_err(|_| wrong());
+        let mut pinned = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = match part.split_once('-') {
+                Some((first, last)) => (number(first)?, number(last)?),
+                None => (number(part)?, number(part)?),
+            };
+            if first > last || last > CORE_MAX {
+                return Err(wrong());
+            }
+            pinned.extend(
+                (first..=last)
+                    .filter(|core| !pinned.contains(core))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        Ok(Self {
+            count: pinned.len(),
+            pinned,
+        })
+    }
+}
+
+/// The cores that the system lets this process run on.
+#[cfg(target_os = "linux")]
+fn allowed() -> Vec<usize> {
+    use rustix::thread::{CpuSet, sched_getaffinity};
+
+    let Ok(set) = sched_getaffinity(None) else {
+        return Vec::new();
+    };
+    (0..CpuSet::MAX_CPU)
+        .filter(|&core| set.is_set(core))
+        .collect()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allowed() -> Vec<usize> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read() {
+        let cores = |text: &str| text.parse::<Cores>().map(|cores| cores.pinned);
+        assert_eq!(cores("0-3"), Ok(vec![0, 1, 2, 3]));
+        assert_eq!(cores("5,0-1,1"), Ok(vec![5, 0, 1]));
+        for wrong in ["", "a", "3-1", "-1", "1-", "0,,1", "1024", "0-99999999999"] {
+            assert_eq!(cores(wrong), Err(CoresError(wrong.to_owned())), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The node: the groups behind gRPC, with origins, loaders, an admin port, and an orderly end.
+//!
+//! ```text
+//! front (grpcio) ──► service ──► group ──► engine
+//!                       │ miss
+//!                    loaders ──► origin
+//! admin (HTTP) ──► stats
+//! ```
+//!
+//! grpcio is named in `front`, `slice`, `health`, `reflection`, `pb` and `node` alone; what a call means is `service`'s,
+//! which knows no transport.
+
+mod admin;
+mod cores;
+mod front;
+pub mod health;
+mod loaders;
+mod node;
+pub mod origin;
+pub mod pb;
+pub mod reflection;
+mod service;
+mod slice;
+mod stats;
+mod wire;
+
+pub use cores::{Cores, CoresError};
+pub use node::{Identity, Node, NodeConfig, StartError};
+pub use service::{UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES};

@@ -1,0 +1,256 @@
+//! A node: groups, loaders, the front door and the admin port, from start to drain.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel;
+use grpcio::{ChannelBuilder, EnvBuilder, Environment, Server, ServerBuilder, ServerCredentials};
+
+use super::cores::Cores;
+use super::health::{Health, Status};
+use super::loaders::{Limits, Loaders};
+use super::service::{Service, UNARY_LIMIT_BYTES};
+use super::{admin, front, pb, reflection};
+use crate::engine::{Builder, pin_or_warn};
+use crate::group::{GroupConfig, Groups, GroupsError};
+
+/// The name under which load balancers ask for the cache's health.
+const CACHE_SERVICE: &str = "corecache.v1.Cache";
+/// The largest request that is taken: 10,000 keys of the longest kind do not fit, and need not.
+const REQUEST_LIMIT_BYTES: i32 = 4 << 20;
+/// After the drain time is over, calls are cancelled; that they end is waited for so long.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How a node is made.
+pub struct NodeConfig {
+    /// Where it serves gRPC; port 0 for any free one.
+    pub listen: SocketAddr,
+    /// Where it serves its admin pages, if it does.
+    pub admin: Option<SocketAddr>,
+    /// The budget of the cache, in bytes.
+    pub memory_bytes: usize,
+    /// The groups.
+    pub groups: Vec<GroupConfig>,
+    /// The cores to run on.
+    pub cores: Cores,
+    /// The number of shards; one for each core if not given.
+    pub shards: Option<usize>,
+    /// Threads that load.
+    pub loaders: usize,
+    /// Loads of one group that run at once.
+    pub loads_a_group: usize,
+    /// Loads of one group that wait.
+    pub load_queue: usize,
+    /// Calls that one connection may have open.
+    pub streams_a_connection: usize,
+    /// The certificate chain and the private key, both PEM; without them the port is plain text.
+    pub tls: Option<Identity>,
+}
+
+/// A certificate chain and its private key, PEM.
+pub struct Identity {
+    /// The chain, the server's own certificate first.
+    pub certificates: Vec<u8>,
+    /// The private key.
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identity")
+    }
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Something about the groups or the budget.
+    #[error(transparent)]
+    Groups(#[from] GroupsError),
+    /// The gRPC address is taken, or not one of this machine.
+    #[error("can not listen on {0}: {1}")]
+    Listen(SocketAddr, String),
+    /// The admin address is taken, or not one of this machine.
+    #[error(
+        "can not listen on {0} for the admin pages: {1}; choose another address with --admin, or --admin off"
+    )]
+    Admin(SocketAddr, io::Error),
+    /// The system gave no threads.
+    #[error("no threads for the loaders: {0}")]
+    Threads(io::Error),
+    /// The gRPC core refused.
+    #[error("the gRPC server did not start: {0}")]
+    Grpc(#[from] grpcio::Error),
+    /// TLS was asked for, and this build has none.
+    #[error("this build has no TLS; build it with the feature `tls`")]
+    NoTls,
+    /// A description of the services could not be encoded.
+    #[error("the services can not be described: {0}")]
+    Reflection(#[from] protobuf::Error),
+}
+
+/// A node that serves.
+pub struct Node {
+    server: Server,
+    health: Health,
+    ready: Arc<AtomicBool>,
+    listen: SocketAddr,
+    admin: Option<SocketAddr>,
+}
+
+impl Node {
+    /// Starts a node. It serves when this returns.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(mut config: NodeConfig) -> Result<Self, StartError> {
+        let service = Arc::new(service(&mut config)?);
+        let health = Health::new();
+        let env = Arc::new(environment(&config.cores));
+        let (server, listen) = listen(&config, &service, &health, &env)?;
+        let ready = Arc::new(AtomicBool::new(true));
+        let admin = match config.admin {
+            None => None,
+            Some(address) => Some(
+                admin::start(address, &service, ready.clone())
+                    .map_err(|error| StartError::Admin(address, error))?,
+            ),
+        };
+        let mut node = Self {
+            server,
+            health,
+            ready,
+            listen,
+            admin,
+        };
+        node.server.start();
+        node.health.set("", Status::Serving);
+        node.health.set(CACHE_SERVICE, Status::Serving);
+        Ok(node)
+    }
+
+    /// Where it serves gRPC.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where it serves its admin pages.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Stops taking calls and lets those in flight finish, for `patience`; then cancels them. Returns whether all
+    /// had finished.
+    pub fn drain(mut self, patience: Duration) -> bool {
+        self.ready.store(false, Ordering::Relaxed);
+        self.health.close();
+        let (done, finished) = channel::bounded(1);
+        let shutdown = self.server.shutdown();
+        // The future is completed by a completion-queue thread; this thread only waits for it.
+        thread::spawn(move || {
+            let _ = futures_executor::block_on(shutdown);
+            let _ = done.send(());
+        });
+        let all_finished = finished.recv_timeout(patience).is_ok();
+        if !all_finished {
+            self.server.cancel_all_calls();
+            let _ = finished.recv_timeout(CANCEL_TIMEOUT);
+        }
+        all_finished
+    }
+}
+
+fn service(config: &mut NodeConfig) -> Result<Service, StartError> {
+    let cache = Builder::new(config.memory_bytes)
+        .shards(config.shards.unwrap_or(config.cores.len()))
+        .pin_to(config.cores.pinned().iter().copied());
+    let groups = Groups::new(&cache, std::mem::take(&mut config.groups))?;
+    let limits = Limits {
+        loaders: config.loaders,
+        running_a_group: config.loads_a_group,
+        queued_a_group: config.load_queue,
+    };
+    let loaders = Loaders::start(limits, groups.iter()).map_err(StartError::Threads)?;
+    Ok(Service {
+        groups,
+        loaders,
+        started: Instant::now(),
+    })
+}
+
+/// The completion queues, one thread each, bound to the cores.
+fn environment(cores: &Cores) -> Environment {
+    let pinned = cores.pinned().to_vec();
+    let next = AtomicUsize::new(0);
+    EnvBuilder::new()
+        .cq_count(cores.len())
+        .name_prefix("cq")
+        .after_start(move || {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if !pinned.is_empty() {
+                pin_or_warn(pinned[index % pinned.len()]);
+            }
+        })
+        .build()
+}
+
+fn listen(
+    config: &NodeConfig,
+    service: &Arc<Service>,
+    health: &Health,
+    env: &Arc<Environment>,
+) -> Result<(Server, SocketAddr), StartError> {
+    let arguments = ChannelBuilder::new(env.clone())
+        // Two nodes on one port would share its calls without a word.
+        .reuse_port(false)
+        .max_concurrent_stream(i32::try_from(config.streams_a_connection).unwrap_or(i32::MAX))
+        .max_receive_message_len(REQUEST_LIMIT_BYTES)
+        .max_send_message_len(UNARY_LIMIT_BYTES as i32)
+        .build_args();
+    let mut server = ServerBuilder::new(env.clone())
+        .channel_args(arguments)
+        .register_service(front::service(service))
+        .register_service(health.service())
+        .register_service(reflection::service(&pb::files())?)
+        .build()?;
+    let credentials = credentials(config.tls.as_ref())?;
+    let port = server
+        .add_listening_port(config.listen.to_string(), credentials)
+        .map_err(|_| StartError::Listen(config.listen, why_not(config.listen)))?;
+    let mut bound = config.listen;
+    bound.set_port(port);
+    Ok((server, bound))
+}
+
+/// The gRPC core does not say why it could not listen; the system does.
+fn why_not(address: SocketAddr) -> String {
+    match std::net::TcpListener::bind(address) {
+        Ok(_) => "the gRPC core refused the address or the certificate".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[cfg(feature = "tls")]
+fn credentials(tls: Option<&Identity>) -> Result<ServerCredentials, StartError> {
+    let Some(identity) = tls else {
+        return Ok(ServerCredentials::insecure());
+    };
+    let builder = grpcio::ServerCredentialsBuilder::new();
+    Ok(builder
+        .add_cert(identity.certificates.clone(), identity.key.clone())
+        .build())
+}
+
+#[cfg(not(feature = "tls"))]
+fn credentials(tls: Option<&Identity>) -> Result<ServerCredentials, StartError> {
+    match tls {
+        None => Ok(ServerCredentials::insecure()),
+        Some(_) => Err(StartError::NoTls),
+    }
+}

@@ -1,0 +1,132 @@
+//! `dir:PATH`: a key is the path of a regular file below a folder.
+//!
+//! **What is served.** Regular files that are reached through real folders. No symbolic link is
+//! followed, wherever it leads and wherever in the path it stands, whenever it is put there; no
+//! pipe, socket or device is opened. Names are bytes and need not be UTF-8. A mount below the
+//! folder belongs to it.
+//!
+//! **Which error.** A key that is no plain path, has a NUL or is longer than the system takes, and
+//! one that leads to a folder, a link, a pipe, a socket or a device, can not be a key here:
+//! [`LoadError::InvalidKey`]. Where there is nothing: [`LoadError::NotFound`]. When the system
+//! refuses (no permission, no descriptors, a broken disk): [`LoadError::Unavailable`] in its words.
+//!
+//! **Files that change.** A value is one state of its file, or it is not delivered: see `snapshot`.
+//! A file that changes while it is read is read again a few times, and then is unavailable. What
+//! can not be seen from here is that a file is still being written by someone who pauses, or
+//! through a memory mapping: put files in place complete, by renaming them.
+//!
+//! **The folder** is held open from the start. Renamed, it is still the origin; removed, every key
+//! is unavailable until the node is started anew, even when a new folder takes the name.
+//!
+//! **Deadlines** are looked at between reads of [`snapshot::PIECE_BYTES`]. A read that the file
+//! system itself holds up (a network mount whose server is away) can not be cut short.
+
+mod folder;
+mod snapshot;
+
+use std::fmt;
+use std::path::Path;
+
+use crate::group::{LoadContext, LoadError, Loader, Sink};
+
+use super::{Named, OriginError, require_plain_path};
+use folder::{Folder, Obstacle};
+use snapshot::Outcome;
+
+/// How often a file that changes while it is read is read.
+const ATTEMPTS: usize = 4;
+
+/// A folder whose files are the values of a group.
+#[derive(Debug)]
+pub struct Dir {
+    path: String,
+    folder: Folder,
+}
+
+impl Dir {
+    /// Opens the folder at `path`.
+    ///
+    /// # Errors
+    /// [`OriginError::Folder`] when there is no folder at `path`, or none that can be used.
+    pub fn open(path: &str) -> Result<Self, OriginError> {
+        match Folder::open(Path::new(path)) {
+            Ok(folder) => Ok(Self {
+                path: path.to_owned(),
+                folder,
+            }),
+            Err(error) => Err(OriginError::Folder {
+                path: path.to_owned(),
+                source: error.into(),
+            }),
+        }
+    }
+
+    /// Loads `key`, calling `after_piece` after each piece that was read.
+    fn load_in_pieces(
+        &self,
+        key: &[u8],
+        ctx: &LoadContext<'_>,
+        sink: &mut Sink,
+        mut after_piece: impl FnMut(),
+    ) -> Result<(), LoadError> {
+        require_plain_path(key)?;
+        if key.contains(&0) {
+            return Err(LoadError::InvalidKey(format!(
+                "the key {} has a NUL, which no file name has",
+                Named(key)
+            )));
+        }
+        for _ in 0..ATTEMPTS {
+            let file = self.folder.file(key).map_err(|it| refusal(key, it))?;
+            match snapshot::read(&file, key, ctx, sink, &mut after_piece)? {
+                Outcome::Settled(value) => return sink.append(&value),
+                Outcome::Fleeting(value) => {
+                    sink.do_not_store();
+                    return sink.append(&value);
+                }
+                Outcome::Changed => {}
+            }
+        }
+        Err(LoadError::Unavailable(format!(
+            "the file of the key {} changed each of the {ATTEMPTS} times it was read: \
+             ask again, and replace files by renaming new ones over them",
+            Named(key)
+        )))
+    }
+}
+
+impl Loader for Dir {
+    fn load(&self, key: &[u8], ctx: &LoadContext<'_>, sink: &mut Sink) -> Result<(), LoadError> {
+        self.load_in_pieces(key, ctx, sink, || ())
+    }
+}
+
+impl fmt::Display for Dir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "dir:{}", self.path)
+    }
+}
+
+fn refusal(key: &[u8], obstacle: Obstacle) -> LoadError {
+    let key = Named(key);
+    match obstacle {
+        Obstacle::Missing => LoadError::NotFound(format!(
+            "no such key {key}: the origin's folder has no such file"
+        )),
+        Obstacle::FolderGone => LoadError::Unavailable(
+            "the origin's folder was removed: start the node again when it is back".into(),
+        ),
+        Obstacle::NotAFile(what) => LoadError::InvalidKey(format!(
+            "the key {key} leads to {what}: only regular files are served"
+        )),
+        Obstacle::TooLong => LoadError::InvalidKey(format!(
+            "the key {key} is longer than a path, or a name in it, can be"
+        )),
+        Obstacle::Failed(error) => LoadError::Unavailable(format!(
+            "the file of the key {key} can not be opened: {error}"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! The node's figures: as the reply to `Stats`, and for Prometheus.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+
+use super::pb::cache::{Counters, GroupStats, StatsReply};
+use super::service::Service;
+use crate::engine::Stats;
+use crate::group::Group;
+
+/// The reply to `Stats`.
+pub(super) fn reply(service: &Service) -> StatsReply {
+    let mut reply = StatsReply::new();
+    reply.version = env!("CARGO_PKG_VERSION").to_owned();
+    reply.uptime_seconds = service.started.elapsed().as_secs();
+    let mut total = Counters::new();
+    for group in service.groups.iter() {
+        let stats = group.stats();
+        reply.shards = group.shards() as u32;
+        reply.budget_bytes = stats.budget_bytes;
+        reply.used_bytes = stats.used_bytes;
+        reply.garbage_bytes = stats.garbage_bytes;
+        reply.queue_depth += service.loaders.stats(group).queued as u64;
+        let counters = counters(group, &stats);
+        add(&mut total, &counters);
+        let mut shown = GroupStats::new();
+        shown.name = group.name().to_owned();
+        shown.origin = group.origin().to_owned();
+        shown.guaranteed_bytes = group.share().guaranteed_bytes as u64;
+        shown.largest_bytes = group.share().largest_bytes as u64;
+        shown.counters = Some(counters).into();
+        reply.groups.push(shown);
+    }
+    reply.groups.sort_by(|a, b| a.name.cmp(&b.name));
+    reply.total = Some(total).into();
+    reply
+}
+
+fn counters(group: &Group, stats: &Stats) -> Counters {
+    let mut counters = Counters::new();
+    counters.entries = stats.entries;
+    counters.bytes = stats.entry_bytes;
+    counters.hits = stats.hits;
+    counters.misses = stats.misses;
+    counters.joined = stats.joined;
+    counters.loads = stats.loads;
+    counters.not_found = group.not_found();
+    counters.load_failures = stats.load_failures.saturating_sub(counters.not_found);
+    counters.load_ns = stats.load_time.as_nanos() as u64;
+    counters.evictions = stats.evicted;
+    counters.refused = stats.refused;
+    counters
+}
+
+fn add(total: &mut Counters, counters: &Counters) {
+    total.entries += counters.entries;
+    total.bytes += counters.bytes;
+    total.hits += counters.hits;
+    total.misses += counters.misses;
+    total.joined += counters.joined;
+    total.loads += counters.loads;
+    total.not_found += counters.not_found;
+    total.load_failures += counters.load_failures;
+    total.load_ns += counters.load_ns;
+    total.evictions += counters.evictions;
+    total.refused += counters.refused;
+}
+
+/// The node's figures, read when Prometheus asks for them.
+pub(super) struct Metrics(pub Arc<Service>);
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+/// A figure of a group: its name, what it says, and where it is read.
+type Figure<T> = (&'static str, &'static str, fn(&Counters) -> T);
+
+const COUNTERS: [Figure<u64>; 9] = [
+    ("group_hits", "Keys that were answered from memory", |c| {
+        c.hits
+    }),
+    (
+        "group_misses",
+        "Keys that were asked for and not in memory",
+        |c| c.misses,
+    ),
+    (
+        "group_joined",
+        "Misses that joined a load which was under way",
+        |c| c.joined,
+    ),
+    ("group_loads", "Loads that were run", |c| c.loads),
+    (
+        "group_not_found",
+        "Loads that the origin answered with: no such key",
+        |c| c.not_found,
+    ),
+    ("group_load_failures", "Loads that failed otherwise", |c| {
+        c.load_failures
+    }),
+    (
+        "group_evictions",
+        "Entries that had to go to make room",
+        |c| c.evictions,
+    ),
+    (
+        "group_refused",
+        "Values that were not kept because they can not fit",
+        |c| c.refused,
+    ),
+    (
+        "group_load_nanoseconds",
+        "Time spent in loads, added up",
+        |c| c.load_ns,
+    ),
+];
+
+const GAUGES: [Figure<u64>; 2] = [
+    ("group_entries", "Entries in memory", |c| c.entries),
+    (
+        "group_entry_bytes",
+        "What these entries use, in bytes",
+        |c| c.bytes,
+    ),
+];
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let reply = reply(&self.0);
+        let node = [
+            (
+                "budget_bytes",
+                "The most memory that the cache may use",
+                reply.budget_bytes,
+            ),
+            ("used_bytes", "The memory that it uses", reply.used_bytes),
+            (
+                "garbage_bytes",
+                "What has left the cache but is still read",
+                reply.garbage_bytes,
+            ),
+            (
+                "uptime_seconds",
+                "Time since the node started",
+                reply.uptime_seconds,
+            ),
+            ("shards", "Shards of the cache", u64::from(reply.shards)),
+        ];
+        for (name, help, value) in node {
+            gauge(&mut encoder, name, help, value)?;
+        }
+        for (name, help, read) in COUNTERS {
+            let of = |group: &GroupStats| ConstCounter::new(read(&group.counters));
+            self.by_group(&mut encoder, &reply, name, help, MetricType::Counter, of)?;
+        }
+        for (name, help, read) in GAUGES {
+            let of = |group: &GroupStats| ConstGauge::new(read(&group.counters) as i64);
+            self.by_group(&mut encoder, &reply, name, help, MetricType::Gauge, of)?;
+        }
+        let queued = |group: &GroupStats| ConstGauge::new(self.lane(&group.name).0);
+        let help = "Loads that wait for a loader";
+        self.by_group(
+            &mut encoder,
+            &reply,
+            "group_loads_queued",
+            help,
+            MetricType::Gauge,
+            queued,
+        )?;
+        let running = |group: &GroupStats| ConstGauge::new(self.lane(&group.name).1);
+        let help = "Loads that are running";
+        self.by_group(
+            &mut encoder,
+            &reply,
+            "group_loads_running",
+            help,
+            MetricType::Gauge,
+            running,
+        )
+    }
+}
+
+impl Metrics {
+    fn lane(&self, group: &str) -> (i64, i64) {
+        let lane = self
+            .0
+            .groups
+            .get(group)
+            .map(|group| self.0.loaders.stats(group));
+        let lane = lane.unwrap_or_default();
+        (lane.queued as i64, lane.running as i64)
+    }
+
+    fn by_group<M: EncodeMetric>(
+        &self,
+        encoder: &mut DescriptorEncoder,
+        reply: &StatsReply,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        metric: impl Fn(&GroupStats) -> M,
+    ) -> Result<(), fmt::Error> {
+        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+        for group in &reply.groups {
+            metric(group).encode(family.encode_family(&[("group", group.name.as_str())])?)?;
+        }
+        Ok(())
+    }
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), fmt::Error> {
+    let gauge = ConstGauge::new(value as i64);
+    let unit: Option<&Unit> = None;
+    gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)
+}

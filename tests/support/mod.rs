@@ -1,0 +1,155 @@
+//! What the tests of the server share: a node in a process of its own.
+
+// Each test is a crate of its own, and uses its part of this.
+#![allow(dead_code)]
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long a node may take to listen, and to end, before the test fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The command line of this build.
+pub fn corecache() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_corecache"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A running node. It is killed when this is dropped, and a test that fails shows its log.
+pub struct Node {
+    /// Where it serves gRPC.
+    pub addr: SocketAddr,
+    /// Where it serves its admin pages.
+    pub admin: SocketAddr,
+    child: Child,
+    /// Ends when the node closes its standard output, that is when it exits.
+    stdout: Receiver<String>,
+    stderr: Arc<Mutex<String>>,
+    stderr_reader: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Starts `corecache serve` with `args` on free ports, and returns when it listens on both.
+    pub fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Node {
+        let mut child = corecache()
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the node's binary runs");
+        let (sender, stdout) = mpsc::channel();
+        let output = child.stdout.take().expect("standard output is piped");
+        thread::spawn(move || {
+            for_each_line(output, |line| {
+                let _ = sender.send(line);
+            });
+        });
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let log = Arc::clone(&stderr);
+        let output = child.stderr.take().expect("standard error is piped");
+        let stderr_reader = thread::spawn(move || {
+            for_each_line(output, |line| *log.lock().unwrap() += &(line + "\n"));
+        });
+        let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut node = Node {
+            addr: unknown,
+            admin: unknown,
+            child,
+            stdout,
+            stderr,
+            stderr_reader: Some(stderr_reader),
+        };
+        node.read_addresses();
+        node
+    }
+
+    fn read_addresses(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.addr.port() == 0 || self.admin.port() == 0 {
+            let Ok(line) = self.next_line(deadline) else {
+                panic!("the node ended, or took {PATIENCE:?}, before it said where it listens");
+            };
+            let address = |text: &str| text.parse().expect("an address and a port");
+            if let Some(text) = line.strip_prefix("listening on ") {
+                self.addr = address(text);
+            } else if let Some(text) = line.strip_prefix("admin on ") {
+                self.admin = address(text);
+            }
+        }
+    }
+
+    fn next_line(&self, deadline: Instant) -> Result<String, RecvTimeoutError> {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        self.stdout.recv_timeout(patience)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the node has written to its standard error so far; all of it, once it has ended.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    /// Sends a signal by its name: `TERM`, `INT`.
+    pub fn signal(&self, name: &str) {
+        // The shell has a `kill` of its own, where the program may not be installed.
+        let sent = Command::new("sh")
+            .args(["-c", "kill -s \"$0\" \"$1\"", name, &self.pid().to_string()])
+            .status()
+            .expect("sh runs");
+        assert!(sent.success(), "SIG{name} can not be sent to the node");
+    }
+
+    /// Waits until the node has ended by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.next_line(deadline) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => break self.reap(),
+                Err(RecvTimeoutError::Timeout) => panic!("the node did not end in {PATIENCE:?}"),
+            }
+        }
+    }
+
+    /// Sends SIGTERM and waits until the node has ended.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    fn reap(&mut self) -> ExitStatus {
+        let status = self.child.wait().expect("the node can be waited for");
+        if let Some(reader) = self.stderr_reader.take() {
+            reader.join().expect("standard error was read to its end");
+        }
+        status
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let status = self.reap();
+        if thread::panicking() {
+            eprintln!("the node ended ({status}); its log:\n{}", self.stderr());
+        }
+    }
+}
+
+fn for_each_line(output: impl Read, mut take: impl FnMut(String)) {
+    for line in BufReader::new(output).split(b'\n') {
+        let Ok(line) = line else { return };
+        take(String::from_utf8_lossy(&line).into_owned());
+    }
+}
