@@ -1,4 +1,42 @@
 //! corecache: a synchronous, thread-per-core cache that fills itself.
+//!
+//! Three ways in, from the bottom up:
+//!
+//! * [`engine`]: a concurrent in-memory cache, typed ([`engine::Cache`]) or of bytes ([`engine::BlobCache`]), with one
+//!   budget in bytes, reads without locks, and one load for a key however many ask.
+//! * [`group`]: named caches side by side in one budget, each filled by a [`group::Loader`].
+#![cfg_attr(
+    feature = "server",
+    doc = "* [`server`]: a node that serves groups over gRPC; the binary `corecache` is made of it."
+)]
+#![cfg_attr(
+    not(feature = "server"),
+    doc = "* `server` (feature `server`): a node that serves groups over gRPC."
+)]
+//!
+//! # A cache in a program
+//!
+//! ```
+//! use corecache::engine::Cache;
+//!
+//! let lengths = Cache::<String, usize>::new(16 << 20)?; // 16 MiB
+//! let len = lengths.get_or_load("hello", |key| Ok(key.len()))?;
+//! assert_eq!(len, 5);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Without the default features there is no gRPC, no C++ and no network code in the build:
+//!
+//! ```toml
+//! corecache = { version = "0.1", default-features = false }
+//! ```
+//!
+//! # Choosing sizes
+//!
+//! * **Budget.** All memory that the cache takes, overhead included: about 100 bytes an entry beside key and value.
+//! * **Shards.** One for each thread that changes the cache much; reads do not care. Each takes a thread, which sleeps
+//!   while nothing changes, and 16 KiB of the budget at least.
+//! * **Cores.** Owners are bound to cores only if [`engine::Builder::pin_to`] says so.
 #![warn(missing_docs)]
 
 pub mod engine;
