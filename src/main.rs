@@ -2,6 +2,7 @@
 
 mod cli;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// In place of malloc, for the C-core too: its symbols are jemalloc's in this binary.
@@ -14,7 +15,8 @@ fn main() -> ExitCode {
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("corecache: {error}");
+            // Where not even this can be written, the exit code says it.
+            let _ = writeln!(io::stderr(), "corecache: {error}");
             ExitCode::FAILURE
         }
     }

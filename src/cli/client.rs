@@ -7,19 +7,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use corecache::server::pb;
-use grpcio::{CallOption, Channel, ChannelBuilder, Client, EnvBuilder, Method, MethodType};
+use grpcio::{
+    CallOption, Channel, ChannelBuilder, Client, EnvBuilder, Method, MethodType, RpcStatusCode,
+};
 use protobuf::Message;
+
+use super::seconds;
+
+/// What the gRPC core says when the time of a call is over; a node says more.
+const OWN_DEADLINE: &str = "Deadline Exceeded";
 
 #[derive(Args)]
 pub struct Target {
     /// The node to ask: host and port
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8800")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8800", value_parser = NonEmptyStringValueParser::new())]
     node: String,
 
     /// Seconds to wait for the answer
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    timeout: u64,
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds::limit)]
+    timeout: Duration,
 
     /// Call the node by TLS, and trust the certificates in this PEM file
     #[arg(long, value_name = "FILE")]
@@ -36,7 +44,7 @@ impl Target {
         let client = Client::new(self.channel()?);
         let method: Method<Q, R> = pb::method(MethodType::Unary, path);
         let options = CallOption::default()
-            .timeout(Duration::from_secs(self.timeout))
+            .timeout(self.timeout)
             .wait_for_ready(false);
         client
             .unary_call(&method, request, options)
@@ -45,6 +53,16 @@ impl Target {
 
     fn explain(&self, error: &grpcio::Error) -> String {
         match error {
+            grpcio::Error::RpcFailure(status)
+                if status.code() == RpcStatusCode::DEADLINE_EXCEEDED
+                    && status.message() == OWN_DEADLINE =>
+            {
+                format!(
+                    "{}: no answer within {} s; --timeout gives it more",
+                    self.node,
+                    self.timeout.as_secs_f64()
+                )
+            }
             grpcio::Error::RpcFailure(status) => {
                 let code = status.code().to_string();
                 let name = code.split_once('-').map_or(code.as_str(), |(_, name)| name);
@@ -60,8 +78,11 @@ impl Target {
         match &self.ca {
             None => Ok(channel.connect(&self.node)),
             Some(path) => {
-                let roots =
-                    fs::read(path).map_err(|error| format!("--ca {}: {error}", path.display()))?;
+                let wrong = |cause: String| format!("--ca {}: {cause}", path.display());
+                let roots = fs::read(path).map_err(|error| wrong(error.to_string()))?;
+                if !String::from_utf8_lossy(&roots).contains("-----BEGIN") {
+                    return Err(wrong("no certificate in it; give a PEM file".to_owned()));
+                }
                 secure(channel, roots, &self.node)
             }
         }

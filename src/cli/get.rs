@@ -2,13 +2,13 @@
 
 use std::error::Error;
 use std::fs;
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
 use corecache::server::pb::cache::{GetRequest, Value};
 
 use super::client::Target;
+use super::output;
 
 #[derive(Args)]
 pub struct Get {
@@ -35,11 +35,7 @@ impl Get {
         match self.output {
             Some(path) => fs::write(&path, &value.value)
                 .map_err(|error| format!("-o {}: {error}", path.display()))?,
-            None => {
-                let mut output = io::stdout().lock();
-                output.write_all(&value.value)?;
-                output.flush()?;
-            }
+            None => output::write(&value.value)?,
         }
         Ok(())
     }

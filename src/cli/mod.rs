@@ -2,6 +2,8 @@
 
 mod client;
 mod get;
+mod output;
+mod seconds;
 mod serve;
 mod size;
 mod stats;
@@ -12,7 +14,7 @@ use clap::{Parser, Subcommand};
 
 /// A cache that fills itself: ask a node for a key, and it answers from memory or loads the key once from its origin.
 #[derive(Parser)]
-#[command(name = "corecache", version, about, max_term_width = 100)]
+#[command(name = "corecache", version, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use corecache::group::GroupConfig;
@@ -14,10 +14,14 @@ use corecache::server::{Cores, Identity, Node, NodeConfig, VALUE_LIMIT_BYTES};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::size;
+use super::{output, seconds, size};
 
 /// Signals that end a node.
 const STOP: [i32; 2] = [SIGTERM, SIGINT];
+
+/// What stops a node may signal it twice, itself and as one of its process group. What comes within this time of the
+/// first signal is no second wish.
+const ECHO: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub struct Serve {
@@ -54,11 +58,11 @@ pub struct Serve {
     cores: Option<Cores>,
 
     /// The number of shards, each changed by a thread of its own [default: one for each core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     shards: Option<usize>,
 
     /// Threads that load from the origins
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = threads)]
     loaders: usize,
 
     /// Loads of one group that run at once [default: all loaders for a single group, else three in four]
@@ -70,7 +74,7 @@ pub struct Serve {
     load_queue: usize,
 
     /// Seconds that a load may take, waiting included
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds::limit)]
     load_timeout: Duration,
 
     /// Calls that one connection may have open at once
@@ -78,7 +82,7 @@ pub struct Serve {
     max_streams: usize,
 
     /// Seconds that calls in flight get to finish after SIGTERM or SIGINT
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds::parse)]
     drain: Duration,
 
     /// The certificate chain for TLS, a PEM file
@@ -102,18 +106,16 @@ impl Serve {
         // Before the node takes its first call: a signal that comes early must not be lost.
         let mut signals = Signals::new(STOP)?;
         let node = Node::start(config)?;
-        println!("listening on {}", node.listen());
-        if let Some(admin) = node.admin() {
-            println!("admin on {admin}");
-        }
+        say_where(&node);
         let signal = signals.forever().next();
+        let first = Instant::now();
         log::info!(
             "{}: draining for up to {} s; a second signal ends the node at once",
             signal.map_or("signal", signal_name),
             drain.as_secs_f64()
         );
         thread::spawn(move || {
-            if signals.forever().next().is_some() {
+            if signals.forever().any(|_| first.elapsed() > ECHO) {
                 log::warn!("a second signal: ending at once");
                 std::process::exit(1);
             }
@@ -214,6 +216,17 @@ impl Serve {
     }
 }
 
+/// A node whose standard output nobody reads serves all the same.
+fn say_where(node: &Node) {
+    let mut text = format!("listening on {}\n", node.listen());
+    if let Some(admin) = node.admin() {
+        text += &format!("admin on {admin}\n");
+    }
+    if let Err(error) = output::write(text.as_bytes()) {
+        log::warn!("{error}; {}", text.trim_end().replace('\n', ", "));
+    }
+}
+
 fn signal_name(signal: i32) -> &'static str {
     match signal {
         SIGTERM => "SIGTERM",
@@ -278,12 +291,10 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    const SECONDS_MAX: f64 = 86_400.0;
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.0..=SECONDS_MAX).contains(&seconds) => {
-            Ok(Duration::from_secs_f64(seconds))
-        }
-        _ => Err("write a number of seconds, such as 10 or 0.5, up to 86400".to_owned()),
+fn threads(text: &str) -> Result<usize, String> {
+    const THREADS_MAX: usize = 4096;
+    match at_least_one(text)? {
+        number @ ..=THREADS_MAX => Ok(number),
+        _ => Err(format!("at most {THREADS_MAX}: each is a thread")),
     }
 }

@@ -1,13 +1,12 @@
 //! `corecache stats`.
 
 use std::error::Error;
-use std::io::{self, Write};
 
 use clap::Args;
 use corecache::server::pb::cache::{Counters, StatsReply, StatsRequest};
 
 use super::client::Target;
-use super::size;
+use super::{output, size};
 
 #[derive(Args)]
 pub struct Stats {
@@ -28,8 +27,7 @@ impl Stats {
         } else {
             table(&reply)
         };
-        let mut output = io::stdout().lock();
-        writeln!(output, "{text}")?;
+        output::write(format!("{text}\n").as_bytes())?;
         Ok(())
     }
 }

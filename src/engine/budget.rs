@@ -186,3 +186,6 @@ pub(crate) fn footprint_bytes(bytes: usize) -> usize {
     let class = 1usize << ((bytes - 1).ilog2() - 2);
     bytes.next_multiple_of(class)
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,11 +17,11 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
 
 use super::clock::NEVER;
+use super::foreign::guarded;
 
 /// The top of the counter that a hit bumps; S3-FIFO needs two bits.
 pub(crate) const FREQUENCY_TOP: u8 = 3;
@@ -235,11 +235,7 @@ where
         // SAFETY: the pointer came from a box of this type, by the caller's word.
         let entry = unsafe { Box::from_raw(entry.cast::<TypedEntry<K, V>>().as_ptr()) };
         // Mostly an owner comes by here. A key or value that panics when it is dropped must not take it down.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {
-            // Its own drop could panic again.
-            std::mem::forget(panic);
-            log::error!("a key or a value of a cache panicked when it was dropped");
-        }
+        guarded("a key or a value that was dropped", || drop(entry));
     }
 }
 
@@ -453,7 +449,8 @@ impl BlobBuilder {
 
     /// Makes room for `more` bytes of value.
     pub fn reserve(&mut self, more: usize) {
-        let need = self.key_len + usize::from(self.headroom) + self.value_len + more;
+        let used = self.key_len + usize::from(self.headroom) + self.value_len;
+        let need = used.saturating_add(more);
         assert!(need <= BLOB_PART_MAX_BYTES, "a blob has at most 2 GiB");
         if need > self.capacity {
             self.resize(need);
@@ -530,3 +527,6 @@ impl Drop for BlobBuilder {
         unsafe { dealloc(self.entry.as_ptr().cast(), blob_layout(self.capacity)) }
     }
 }
+
+#[cfg(test)]
+mod tests;

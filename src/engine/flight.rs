@@ -12,7 +12,6 @@ use std::any::Any;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::error::Error;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -20,6 +19,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use super::entry::{Body, Handle};
+use super::foreign::guarded;
 
 /// Why there is no value. Everybody who waited gets a copy.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -194,9 +194,9 @@ impl<B: Body> Flight<B> {
         for callback in callbacks {
             let outcome = outcome.clone();
             // One that panics must cost neither the others their answer, nor the flight its end.
-            if catch_unwind(AssertUnwindSafe(|| callback(outcome))).is_err() {
-                log::error!("who waited for a load panicked when it was told the outcome");
-            }
+            guarded("a caller that was told of a load's end", || {
+                callback(outcome);
+            });
         }
     }
 }
@@ -479,3 +479,6 @@ impl Drop for Wait {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,7 @@ mod clock;
 mod core;
 mod entry;
 mod flight;
+mod foreign;
 mod owner;
 mod pin;
 pub mod policy;

@@ -4,7 +4,6 @@
 //! sleeps; only as long as there is garbage that readers hold does it look again now and then.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,11 +16,15 @@ use super::budget::Pool;
 use super::clock::Clock;
 use super::entry::{Body, Handle, Header};
 use super::flight::{Flight, Flights};
+use super::foreign::guarded;
 use super::policy::{Counters, S3Fifo};
 use super::reclaim;
 use super::stats::{PartitionCounters, ShardGauges, bump};
 use super::table::Writer;
 
+/// Whose code runs on an owner, beside the drops that entries guard themselves: one that panics costs its own message,
+/// not the shard.
+const KEY: &str = "a key that was compared or dropped";
 /// How long garbage that a reader holds is left alone.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
 /// Room is made in batches: one part in this many of what the shard uses, so that a sweep serves many evictions.
@@ -35,19 +38,6 @@ thread_local! {
 /// owner: neither for itself nor for one that may be waiting for it.
 pub(crate) fn is_this_thread() -> bool {
     IS_OWNER.get()
-}
-
-/// Runs what may run a key's or a value's code: one that panics costs its own message, not the shard.
-fn guarded<R>(f: impl FnOnce() -> R) -> Option<R> {
-    match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(value) => Some(value),
-        Err(panic) => {
-            // Its drop could panic again.
-            std::mem::forget(panic);
-            log::error!("a key of a cache panicked while it was compared or dropped");
-            None
-        }
-    }
 }
 
 pub(crate) enum Message<B: Body> {
@@ -168,7 +158,7 @@ impl<B: Body> Owner<B> {
         while !self.pool.is_closed() {
             match self.next_message(messages) {
                 Some(Message::Stop) => return,
-                Some(message) => drop(guarded(|| self.handle(message))),
+                Some(message) => drop(guarded(KEY, || self.handle(message))),
                 None => drop(self.sweep()),
             }
             self.settle();
@@ -197,7 +187,8 @@ impl<B: Body> Owner<B> {
             } => {
                 self.pool.dequeue(entry.header().weight_bytes as usize);
                 let hash = entry.header().hash;
-                let stored = guarded(|| self.publish(entry, flight.as_deref())).unwrap_or(false);
+                let stored =
+                    guarded(KEY, || self.publish(entry, flight.as_deref())).unwrap_or(false);
                 match &flight {
                     // Only now: until here whoever missed found the flight.
                     Some(flight) => self.flights.close(flight),
@@ -558,3 +549,6 @@ fn next_random(state: &mut u64) -> u64 {
     *state ^= *state << 17;
     *state
 }
+
+#[cfg(test)]
+mod tests;

@@ -296,3 +296,6 @@ impl Ghost {
         self.numbers.remove(&fingerprint).is_some()
     }
 }
+
+#[cfg(test)]
+mod tests;

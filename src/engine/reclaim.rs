@@ -95,7 +95,7 @@ struct AtExit;
 impl Drop for AtExit {
     fn drop(&mut self) {
         LOCAL.with(|local| {
-            // A borrow that is open now (in another destructor) keeps the record; it gives it back itself.
+            // Nothing is borrowed any more; if something were, its record would be kept for good.
             if local.depth.get() == 0
                 && let Some(record) = local.record.take()
             {
@@ -284,3 +284,6 @@ mod membarrier {
 
     pub fn run() {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,22 @@ struct Line {
     words: [AtomicU64; WORDS],
 }
 
+impl Line {
+    /// A bit for each word that has the tag of `hash`. All words are compared, without a branch: where an entry lies in
+    /// its line is a coin toss that no predictor learns.
+    #[inline]
+    fn matches(&self, hash: u64) -> u32 {
+        let bit = |(index, word): (u32, &AtomicU64)| {
+            let differs = word.load(Ordering::Acquire) ^ hash;
+            u32::from(differs <= ADDRESS) << index
+        };
+        (0..)
+            .zip(&self.words)
+            .map(bit)
+            .fold(0, |bits, bit| bits | bit)
+    }
+}
+
 fn tag(hash: u64) -> u64 {
     hash & !ADDRESS
 }
@@ -70,14 +86,18 @@ fn bucket_of(hash: u64, buckets: usize) -> usize {
     if index < buckets { index } else { index & mask }
 }
 
-/// Segment and place in it of a bucket.
+/// The segment that a bucket lies in.
 #[inline]
-fn place(bucket: usize) -> (usize, usize) {
-    if bucket < FIRST_SEGMENT {
-        return (0, bucket);
+fn segment_of(bucket: usize) -> usize {
+    (usize::BITS - (bucket / FIRST_SEGMENT).leading_zeros()) as usize
+}
+
+/// The first bucket of a segment.
+fn first_bucket(segment: usize) -> usize {
+    match segment {
+        0 => 0,
+        _ => FIRST_SEGMENT << (segment - 1),
     }
-    let segment = (bucket / FIRST_SEGMENT).ilog2() as usize;
-    (segment + 1, bucket - (FIRST_SEGMENT << segment))
 }
 
 fn segment_layout(segment: usize) -> Layout {
@@ -87,8 +107,9 @@ fn segment_layout(segment: usize) -> Layout {
 
 /// What readers see of the table.
 pub(crate) struct Table {
-    segments: [AtomicPtr<Line>; SEGMENTS],
     buckets: AtomicUsize,
+    /// Where bucket 0 would lie if the whole table were as its segment; null: not allocated yet.
+    segments: [AtomicPtr<Line>; SEGMENTS],
 }
 
 impl Table {
@@ -125,7 +146,10 @@ impl Table {
     ) -> Option<NonNull<Header>> {
         let mut line = self.line(bucket);
         loop {
-            for word in &line.words {
+            let mut matches = line.matches(hash);
+            while matches != 0 {
+                let word = &line.words[matches.trailing_zeros() as usize];
+                matches &= matches - 1;
                 let mut seen = word.load(Ordering::Acquire);
                 // A word that changes while it is looked at is looked at again.
                 while seen & !ADDRESS == tag(hash) {
@@ -146,11 +170,10 @@ impl Table {
 
     #[inline]
     fn line(&self, bucket: usize) -> &Line {
-        let (segment, index) = place(bucket);
-        let lines = self.segments[segment].load(Ordering::Acquire);
-        debug_assert!(!lines.is_null());
+        let bucket_0 = self.segments[segment_of(bucket)].load(Ordering::Acquire);
+        debug_assert!(!bucket_0.is_null());
         // SAFETY: a bucket below the announced count lies in a segment that was allocated before and never moves.
-        unsafe { &*lines.add(index) }
+        unsafe { &*bucket_0.wrapping_add(bucket) }
     }
 
     #[inline]
@@ -172,8 +195,9 @@ impl Drop for Table {
             }
         }
         for (segment, lines) in self.segments.iter_mut().enumerate() {
-            let lines = *lines.get_mut();
-            if !lines.is_null() {
+            let bucket_0 = *lines.get_mut();
+            if !bucket_0.is_null() {
+                let lines = bucket_0.wrapping_add(first_bucket(segment));
                 // SAFETY: allocated with this layout by `Writer::add_segment`.
                 unsafe { dealloc(lines.cast(), segment_layout(segment)) }
             }
@@ -207,10 +231,6 @@ impl Writer {
         &self.table
     }
 
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     /// The bytes of all lines.
     pub fn bytes(&self) -> usize {
         (self.buckets() + self.overflow_lines) * size_of::<Line>()
@@ -227,7 +247,8 @@ impl Writer {
         if lines.is_null() {
             handle_alloc_error(layout);
         }
-        self.table.segments[segment].store(lines, Ordering::Release);
+        let bucket_0 = lines.wrapping_sub(first_bucket(segment));
+        self.table.segments[segment].store(bucket_0, Ordering::Release);
     }
 
     /// Puts `entry` where `is_it` finds its predecessor, which is returned, or else at a free place.
@@ -263,15 +284,6 @@ impl Writer {
         removed
     }
 
-    /// The entry that `is_it` accepts. No guard is needed: only the caller could unlink it.
-    pub fn find(
-        &self,
-        hash: u64,
-        is_it: impl Fn(NonNull<Header>) -> bool,
-    ) -> Option<NonNull<Header>> {
-        entry_in(self.word_of(hash, is_it)?.load(Ordering::Relaxed))
-    }
-
     /// All entries.
     pub fn for_each(&self, mut f: impl FnMut(NonNull<Header>)) {
         for bucket in 0..self.buckets() {
@@ -298,8 +310,8 @@ impl Writer {
     fn split(&mut self) {
         let buckets = self.buckets();
         let old = buckets - (1 << buckets.ilog2());
-        let (segment, index) = place(buckets);
-        if index == 0 {
+        let segment = segment_of(buckets);
+        if buckets == first_bucket(segment) {
             self.add_segment(segment);
         }
         let to = self.table.line(buckets);
@@ -349,3 +361,6 @@ fn put(line: &Line, word: u64) -> usize {
     last.store(address | LINK, Ordering::Release);
     1
 }
+
+#[cfg(test)]
+mod tests;

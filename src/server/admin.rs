@@ -49,13 +49,21 @@ fn free_port(address: SocketAddr) -> io::Result<SocketAddr> {
 }
 
 fn answer(request: &Request<Body>, registry: &Registry, ready: &AtomicBool) -> Response<Body> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return text(
+    match *request.method() {
+        Method::GET => page(request.uri().path(), registry, ready),
+        Method::HEAD => {
+            // The HTTP server would send the body along.
+            page(request.uri().path(), registry, ready).map(|_| Body::default())
+        }
+        _ => text(
             StatusCode::METHOD_NOT_ALLOWED,
             "only GET is answered here\n",
-        );
+        ),
     }
-    match request.uri().path() {
+}
+
+fn page(path: &str, registry: &Registry, ready: &AtomicBool) -> Response<Body> {
+    match path {
         "/metrics" => metrics(registry),
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" if ready.load(Ordering::Relaxed) => text(StatusCode::OK, "ready\n"),

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use futures_channel::oneshot;
 use grpcio::{
     GrpcSlice, Marshaller, MessageReader, Method, MethodType, RpcContext, RpcStatus, RpcStatusCode,
-    ServiceBuilder, UnarySink,
+    ServiceBuilder, UnarySink, UnarySinkResult,
 };
 
+use super::gate::Gate;
 use super::pb;
 use super::service::{Lookup, Service, Status};
 use super::slice::{self, Reply};
@@ -65,69 +66,109 @@ enum Get {
     Loading(Loaded),
 }
 
-/// The service for grpcio to register.
-pub(super) fn service(service: &Arc<Service>) -> grpcio::Service {
-    let (get, get_many, stats) = (service.clone(), service.clone(), service.clone());
+/// The service for grpcio to register. Its answers leave by `gate`.
+pub(super) fn service(service: &Arc<Service>, gate: &Arc<Gate>) -> grpcio::Service {
+    let door = Door {
+        service: service.clone(),
+        gate: gate.clone(),
+    };
+    let (get, get_many, stats) = (door.clone(), door.clone(), door);
     ServiceBuilder::new()
         .add_unary_handler(&GET, move |ctx, request, sink| {
-            on_get(&get, &ctx, request, sink)
+            get.on_get(&ctx, request, sink);
         })
         .add_unary_handler(&GET_MANY, move |ctx, request, sink| {
-            on_get_many(&get_many, &ctx, request, sink);
+            get_many.on_get_many(&ctx, request, sink);
         })
         .add_unary_handler(&STATS, move |ctx, _, sink| {
-            let done = match caught(|| Ok(super::stats::reply(&stats))) {
-                Ok(reply) => sink.success(reply),
-                Err(status) => sink.fail(status.into()),
-            };
-            ctx.spawn(log_lost(done));
+            let reply = caught(|| Ok(super::stats::reply(&stats.service)));
+            stats.answer(&ctx, sink, reply);
         })
         .build()
 }
 
-fn on_get(service: &Service, ctx: &RpcContext<'_>, request: Request, sink: UnarySink<Reply>) {
-    let found = caught(|| {
-        request.with_bytes(|bytes| {
-            Ok(match service.look_up(bytes, slice::of_lent)? {
-                Lookup::Hit(slice) => Get::Hit(slice),
-                Lookup::Miss(miss) => {
-                    let (answer, loaded) = oneshot::channel();
-                    // The call may be gone by then.
-                    service.load(&miss, move |value| drop(answer.send(value)));
-                    Get::Loading(loaded)
-                }
+#[derive(Clone)]
+struct Door {
+    service: Arc<Service>,
+    gate: Arc<Gate>,
+}
+
+impl Door {
+    fn on_get(&self, ctx: &RpcContext<'_>, request: Request, sink: UnarySink<Reply>) {
+        let found = caught(|| {
+            request.with_bytes(|bytes| {
+                Ok(match self.service.look_up(bytes, slice::of_lent)? {
+                    Lookup::Hit(slice) => Get::Hit(slice),
+                    Lookup::Miss(miss) => {
+                        let (answer, loaded) = oneshot::channel();
+                        // The call may be gone by then.
+                        self.service
+                            .load(&miss, move |value| drop(answer.send(value)));
+                        Get::Loading(loaded)
+                    }
+                })
             })
-        })
-    });
-    match found {
-        Ok(Get::Hit(slice)) => ctx.spawn(log_lost(sink.success(Reply::new(slice)))),
-        Ok(Get::Loading(loaded)) => ctx.spawn(async move {
-            let value = loaded.await.unwrap_or_else(|_| Err(Status::stopping()));
-            log_lost(match value {
-                Ok(value) => sink.success(Reply::new(slice::of_blob(value.frame()))),
-                Err(status) => sink.fail(status.into()),
+        });
+        match found {
+            Ok(Get::Hit(slice)) => self.answer(ctx, sink, Ok(Reply::new(slice))),
+            Ok(Get::Loading(loaded)) => self.answer_later(ctx, sink, async {
+                let value = loaded.await.unwrap_or_else(|_| Err(Status::stopping()));
+                value.map(|value| Reply::new(slice::of_blob(value.frame())))
+            }),
+            Err(status) => self.answer(ctx, sink, Err(status)),
+        }
+    }
+
+    fn on_get_many(&self, ctx: &RpcContext<'_>, request: Request, sink: UnarySink<Reply>) {
+        let (answer, gathered) = oneshot::channel();
+        let found = caught(|| {
+            request.with_bytes(|bytes| {
+                self.service
+                    .get_many(bytes, move |reply| drop(answer.send(reply)))
             })
-            .await;
-        }),
-        Err(status) => ctx.spawn(log_lost(sink.fail(status.into()))),
+        });
+        match found {
+            Ok(Some(reply)) => self.answer(ctx, sink, Ok(Reply::new(reply.into()))),
+            Ok(None) => self.answer_later(ctx, sink, async {
+                let reply = gathered.await.map_err(|_| Status::stopping());
+                reply.map(|reply| Reply::new(reply.into()))
+            }),
+            Err(status) => self.answer(ctx, sink, Err(status)),
+        }
+    }
+
+    fn answer<R: Send + 'static>(
+        &self,
+        ctx: &RpcContext<'_>,
+        sink: UnarySink<R>,
+        answer: Result<R, Status>,
+    ) {
+        if self.gate.is_open() {
+            ctx.spawn(log_lost(send(sink, answer)));
+        } else {
+            self.answer_later(ctx, sink, async { answer });
+        }
+    }
+
+    fn answer_later<R: Send + 'static>(
+        &self,
+        ctx: &RpcContext<'_>,
+        sink: UnarySink<R>,
+        answer: impl Future<Output = Result<R, Status>> + Send + 'static,
+    ) {
+        let gate = self.gate.clone();
+        ctx.spawn(async move {
+            let answer = answer.await;
+            gate.pass().await;
+            log_lost(send(sink, answer)).await;
+        });
     }
 }
 
-fn on_get_many(service: &Service, ctx: &RpcContext<'_>, request: Request, sink: UnarySink<Reply>) {
-    let (answer, gathered) = oneshot::channel();
-    let found = caught(|| {
-        request.with_bytes(|bytes| service.get_many(bytes, move |reply| drop(answer.send(reply))))
-    });
-    match found {
-        Ok(Some(reply)) => ctx.spawn(log_lost(sink.success(Reply::new(reply.into())))),
-        Ok(None) => ctx.spawn(async move {
-            log_lost(match gathered.await {
-                Ok(reply) => sink.success(Reply::new(reply.into())),
-                Err(_) => sink.fail(Status::stopping().into()),
-            })
-            .await;
-        }),
-        Err(status) => ctx.spawn(log_lost(sink.fail(status.into()))),
+fn send<R>(sink: UnarySink<R>, answer: Result<R, Status>) -> UnarySinkResult {
+    match answer {
+        Ok(reply) => sink.success(reply),
+        Err(status) => sink.fail(status.into()),
     }
 }
 

@@ -13,6 +13,7 @@
 mod admin;
 mod cores;
 mod front;
+mod gate;
 pub mod health;
 mod loaders;
 mod node;

@@ -12,6 +12,7 @@ use crossbeam::channel;
 use grpcio::{ChannelBuilder, EnvBuilder, Environment, Server, ServerBuilder, ServerCredentials};
 
 use super::cores::Cores;
+use super::gate::Gate;
 use super::health::{Health, Status};
 use super::loaders::{Limits, Loaders};
 use super::service::{Service, UNARY_LIMIT_BYTES};
@@ -23,6 +24,8 @@ use crate::group::{GroupConfig, Groups, GroupsError};
 const CACHE_SERVICE: &str = "corecache.v1.Cache";
 /// The largest request that is taken: 10,000 keys of the longest kind do not fit, and need not.
 const REQUEST_LIMIT_BYTES: i32 = 4 << 20;
+/// How long the answers are held back when a drain begins. Calls that are on their way arrive in that time.
+const HOLD: Duration = Duration::from_millis(100);
 /// After the drain time is over, calls are cancelled; that they end is waited for so long.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -87,6 +90,12 @@ pub enum StartError {
     /// The gRPC core refused.
     #[error("the gRPC server did not start: {0}")]
     Grpc(#[from] grpcio::Error),
+    /// The gRPC core can not use the certificates or the key.
+    #[error(
+        "can not serve TLS with this certificate chain and private key: both are to be PEM, the server's own \
+         certificate first, and the key is to be that certificate's, without a password"
+    )]
+    Identity,
     /// TLS was asked for, and this build has none.
     #[error("this build has no TLS; build it with the feature `tls`")]
     NoTls,
@@ -99,6 +108,7 @@ pub enum StartError {
 pub struct Node {
     server: Server,
     health: Health,
+    gate: Arc<Gate>,
     ready: Arc<AtomicBool>,
     listen: SocketAddr,
     admin: Option<SocketAddr>,
@@ -112,8 +122,14 @@ impl Node {
     pub fn start(mut config: NodeConfig) -> Result<Self, StartError> {
         let service = Arc::new(service(&mut config)?);
         let health = Health::new();
+        let gate = Arc::new(Gate::default());
         let env = Arc::new(environment(&config.cores));
-        let (server, listen) = listen(&config, &service, &health, &env)?;
+        let services = [
+            front::service(&service, &gate),
+            health.service(),
+            reflection::service(&pb::files())?,
+        ];
+        let (server, listen) = listen(&config, services, &env)?;
         let ready = Arc::new(AtomicBool::new(true));
         let admin = match config.admin {
             None => None,
@@ -125,6 +141,7 @@ impl Node {
         let mut node = Self {
             server,
             health,
+            gate,
             ready,
             listen,
             admin,
@@ -150,14 +167,18 @@ impl Node {
     pub fn drain(mut self, patience: Duration) -> bool {
         self.ready.store(false, Ordering::Relaxed);
         self.health.close();
-        let (done, finished) = channel::bounded(1);
+        let deadline = Instant::now() + patience;
+        self.gate.shut();
+        thread::sleep(HOLD.min(patience));
         let shutdown = self.server.shutdown();
+        self.gate.open();
+        let (done, finished) = channel::bounded(1);
         // The future is completed by a completion-queue thread; this thread only waits for it.
         thread::spawn(move || {
             let _ = futures_executor::block_on(shutdown);
             let _ = done.send(());
         });
-        let all_finished = finished.recv_timeout(patience).is_ok();
+        let all_finished = finished.recv_deadline(deadline).is_ok();
         if !all_finished {
             self.server.cancel_all_calls();
             let _ = finished.recv_timeout(CANCEL_TIMEOUT);
@@ -202,8 +223,7 @@ fn environment(cores: &Cores) -> Environment {
 
 fn listen(
     config: &NodeConfig,
-    service: &Arc<Service>,
-    health: &Health,
+    services: impl IntoIterator<Item = grpcio::Service>,
     env: &Arc<Environment>,
 ) -> Result<(Server, SocketAddr), StartError> {
     let arguments = ChannelBuilder::new(env.clone())
@@ -213,26 +233,26 @@ fn listen(
         .max_receive_message_len(REQUEST_LIMIT_BYTES)
         .max_send_message_len(UNARY_LIMIT_BYTES as i32)
         .build_args();
-    let mut server = ServerBuilder::new(env.clone())
-        .channel_args(arguments)
-        .register_service(front::service(service))
-        .register_service(health.service())
-        .register_service(reflection::service(&pb::files())?)
+    let builder = ServerBuilder::new(env.clone()).channel_args(arguments);
+    let mut server = services
+        .into_iter()
+        .fold(builder, ServerBuilder::register_service)
         .build()?;
     let credentials = credentials(config.tls.as_ref())?;
     let port = server
         .add_listening_port(config.listen.to_string(), credentials)
-        .map_err(|_| StartError::Listen(config.listen, why_not(config.listen)))?;
+        .map_err(|_| why_not(config))?;
     let mut bound = config.listen;
     bound.set_port(port);
     Ok((server, bound))
 }
 
 /// The gRPC core does not say why it could not listen; the system does.
-fn why_not(address: SocketAddr) -> String {
-    match std::net::TcpListener::bind(address) {
-        Ok(_) => "the gRPC core refused the address or the certificate".to_owned(),
-        Err(error) => error.to_string(),
+fn why_not(config: &NodeConfig) -> StartError {
+    match std::net::TcpListener::bind(config.listen) {
+        Ok(_) if config.tls.is_some() => StartError::Identity,
+        Ok(_) => StartError::Listen(config.listen, "the gRPC core refused it".to_owned()),
+        Err(error) => StartError::Listen(config.listen, error.to_string()),
     }
 }
 

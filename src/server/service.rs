@@ -111,16 +111,14 @@ impl Service {
     ) -> Result<Lookup<'a, R>, Status> {
         let GetRequest { group, key } = GetRequest::parse(request)?;
         let group = self.group(group)?;
+        group.check_key(key)?;
         let held = group.read_frame(key, |lent| {
             check_reply(group, lent.value().len())?;
             Ok(hit(lent))
         });
         match held {
             Some(reply) => reply.map(Lookup::Hit),
-            None => {
-                group.check_key(key)?;
-                Ok(Lookup::Miss(Miss { group, key }))
-            }
+            None => Ok(Lookup::Miss(Miss { group, key })),
         }
     }
 

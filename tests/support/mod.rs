@@ -3,23 +3,83 @@
 // Each test is a crate of its own, and uses its part of this.
 #![allow(dead_code)]
 
+pub mod client;
+pub mod http;
+pub mod origin;
+
 use std::ffi::OsStr;
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long a node may take to listen, and to end, before the test fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take before the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The command line of this build.
 pub fn corecache() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_corecache"));
     command.stdin(Stdio::null());
     command
+}
+
+/// Runs `command`, which is expected to end by itself, and returns what it printed.
+pub fn run(command: &mut Command) -> Output {
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let pid = child.id();
+    let (done, output) = mpsc::channel();
+    thread::spawn(move || done.send(child.wait_with_output()));
+    match output.recv_timeout(PATIENCE) {
+        Ok(output) => output.expect("the output can be read"),
+        Err(_) => {
+            send_signal(pid, "KILL");
+            panic!("{command:?} did not end in {PATIENCE:?}");
+        }
+    }
+}
+
+/// Looks again and again until `is_so`.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}");
+        thread::yield_now();
+    }
+}
+
+/// A temporary folder with these files, by path and content.
+pub fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    for (path, content) in files {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().expect("a file is in a folder"))
+            .and_then(|()| fs::write(path, content))
+            .expect("a temporary file can be written");
+    }
+    folder
+}
+
+/// The argument of `--group` for a folder.
+pub fn group(name: &str, folder: &tempfile::TempDir) -> String {
+    format!("{name}=dir:{}", folder.path().display())
+}
+
+/// Sends a signal by its name: `TERM`, `INT`.
+fn send_signal(pid: u32, name: &str) {
+    // The shell has a `kill` of its own, where the program may not be installed.
+    let sent = Command::new("sh")
+        .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid.to_string()])
+        .status()
+        .expect("sh runs");
+    assert!(sent.success(), "SIG{name} can not be sent");
 }
 
 /// A running node. It is killed when this is dropped, and a test that fails shows its log.
@@ -102,12 +162,23 @@ impl Node {
 
     /// Sends a signal by its name: `TERM`, `INT`.
     pub fn signal(&self, name: &str) {
-        // The shell has a `kill` of its own, where the program may not be installed.
+        send_signal(self.pid(), name);
+    }
+
+    /// Sends a signal, and at once another one.
+    pub fn signal_twice(&self, name: &str) {
+        let kills = "kill -s \"$0\" \"$1\"; kill -s \"$0\" \"$1\"";
         let sent = Command::new("sh")
-            .args(["-c", "kill -s \"$0\" \"$1\"", name, &self.pid().to_string()])
+            .args(["-c", kills, name, &self.pid().to_string()])
             .status()
             .expect("sh runs");
-        assert!(sent.success(), "SIG{name} can not be sent to the node");
+        assert!(sent.success(), "SIG{name} can not be sent twice");
+    }
+
+    /// Whether the node has ended.
+    pub fn has_ended(&mut self) -> bool {
+        let status = self.child.try_wait();
+        status.expect("the node can be waited for").is_some()
     }
 
     /// Waits until the node has ended by itself.

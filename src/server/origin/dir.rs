@@ -10,10 +10,11 @@
 //! [`LoadError::InvalidKey`]. Where there is nothing: [`LoadError::NotFound`]. When the system
 //! refuses (no permission, no descriptors, a broken disk): [`LoadError::Unavailable`] in its words.
 //!
-//! **Files that change.** A value is one state of its file, or it is not delivered: see `snapshot`.
-//! A file that changes while it is read is read again a few times, and then is unavailable. What
-//! can not be seen from here is that a file is still being written by someone who pauses, or
-//! through a memory mapping: put files in place complete, by renaming them.
+//! **Files that change.** A file that is seen to change while it is read is read again a few times,
+//! and then is unavailable. A value is kept only if its file has not been modified for two seconds;
+//! before that it is delivered, and loaded again for the next who asks. So what is kept is whole
+//! unless a writer pauses for longer or writes through a memory mapping: put files in place
+//! complete, by renaming them. See `snapshot`.
 //!
 //! **The folder** is held open from the start. Renamed, it is still the origin; removed, every key
 //! is unavailable until the node is started anew, even when a new folder takes the name.

@@ -7,9 +7,9 @@
 //! **Answers.** 200 is the value. 404 and 410 are [`LoadError::NotFound`]; 400 and 414
 //! [`LoadError::InvalidKey`]; 408, 429 and 5xx, as well as everything that goes wrong on the way,
 //! [`LoadError::Unavailable`]; no answer in time [`LoadError::TimedOut`]. All others, also 204 and
-//! 206, are no values: [`LoadError::Other`]. Errors carry the first words of the origin's answer.
-//! Up to [`REDIRECTS`] redirects are followed, also to other hosts, never from https to http, and
-//! never by a user name that a Location carries.
+//! 206, are no values: [`LoadError::Other`]. But for a missing key, errors carry the first words of
+//! the origin's answer. Up to [`REDIRECTS`] redirects are followed, also to other hosts, never
+//! from https to http, and never with a user name that a Location carries.
 //!
 //! **Whole values alone.** A body that ends before its Content-Length, or before its last chunk,
 //! is an error. One that has neither ends with the connection, whole or not: it is delivered, and
@@ -64,8 +64,8 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// The buffer a connection reads into; a head has to fit.
 const INPUT_BYTES: usize = 2 * HEAD_BYTES;
 
-/// The buffer a request is written from; the longest URL has to fit.
-const OUTPUT_BYTES: usize = 72 * 1024;
+/// The buffer a request is written from; its URL has to fit.
+const OUTPUT_BYTES: usize = address::URL_BYTES + 4 * 1024;
 
 /// A web server whose resources are the values of a group.
 #[derive(Debug)]
@@ -108,6 +108,7 @@ impl Loader for Http {
                     uri = redirect::target(&uri, location).map_err(|why| {
                         LoadError::Other(format!("{site} redirects ({status}), but {why}"))
                     })?;
+                    words::drain(answer.body_mut());
                 }
                 _ => return Err(refusal(key, &site, &mut answer)),
             }
@@ -282,8 +283,9 @@ fn copy(mut body: impl Read, sink: &mut Sink, site: &Site) -> Result<(), LoadErr
             Err(error @ ureq::Error::Timeout(_)) => return Err(failure(site, error)),
             Err(error) => {
                 return Err(LoadError::Unavailable(format!(
-                    "the answer of {site} broke off after {} bytes: {error}",
-                    sink.bytes().len()
+                    "the answer of {site} broke off after {} bytes: {}",
+                    sink.bytes().len(),
+                    error.into_io()
                 )));
             }
         }
@@ -319,8 +321,7 @@ fn failure(site: &Site, error: ureq::Error) -> LoadError {
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             LoadError::Unavailable(format!("{site} closed the connection without an answer"))
         }
-        ureq::Error::Io(error) => LoadError::Unavailable(format!("asking {site} failed: {error}")),
-        error => LoadError::Unavailable(format!("asking {site} failed: {error}")),
+        error => LoadError::Unavailable(format!("asking {site} failed: {}", error.into_io())),
     }
 }
 

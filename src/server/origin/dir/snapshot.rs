@@ -2,16 +2,23 @@
 //!
 //! A file is read between two looks at its size, times and identity. When the looks differ, it
 //! changed, and what was read may be half old and half new. The looks are only as good as the
-//! times: a file system stamps a change with a clock that ticks every few milliseconds, so two
-//! changes within a tick leave one stamp, and a change right after the first look may not show in
-//! the second (as in git's index, where such entries are called racy). So the first look has to
-//! find a file whose last change is older than a tick; a fresh one is waited for, a moment once.
-//! Where stamps are whole seconds, waiting would be long: the value is delivered and not kept.
+//! times, and those have two weaknesses.
+//!
+//! A file system stamps changes with a clock that ticks every few milliseconds, so two changes
+//! within a tick leave one stamp, and one right after the first look may not show in the second
+//! (as in git's index, where such entries are called racy). So the first look has to find a file
+//! whose last change is more than a tick ago; a fresh one is waited for, a moment, once.
+//!
+//! A change is stamped when it begins, and a writer that pauses, between two writes or within one,
+//! leaves a file that stands still and is half written. Nothing tells that from a whole one but
+//! time: a value is kept only when its file was last modified [`QUIET`] ago. Until then it is
+//! delivered, and read again for the next who asks. A tool that gives the file an older time when
+//! it is complete (`cp -p`, `rsync -t`, `tar`) need not wait.
 //!
 //! Files that the kernel makes up as they are read (in /proc, in /sys) have sizes that are not
 //! theirs and times that stand still. They are read to their end, delivered and not kept.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::thread;
@@ -27,15 +34,16 @@ pub(super) const PIECE_BYTES: u64 = 256 * 1024;
 /// Longer than a tick of any kernel's clock (10 ms at 100 Hz) and its lag behind the time of day.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Longer than a tick of file systems that keep whole seconds, or every second one.
-const COARSE_TICK: Duration = Duration::from_millis(2_500);
+/// Longer than writers should pause, and than a tick of file systems that stamp whole seconds, or
+/// every second one.
+const QUIET: Duration = Duration::from_millis(2_100);
 
 /// What reading a file came to.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The file's bytes, which did not change meanwhile.
+    /// The file's bytes, to be kept.
     Settled(Vec<u8>),
-    /// The file's bytes, of which a later change could not be told.
+    /// The file's bytes, which may be of a file that is still being written.
     Fleeting(Vec<u8>),
     /// The file changed while it was read.
     Changed,
@@ -59,14 +67,16 @@ pub(super) fn read(
             Named(key)
         ))
     };
-    let (mut before, mut age) = look(file).map_err(failed)?;
-    if let Age::Fresh(left) = age {
+    let mut before = Stamp::of(file).map_err(failed)?;
+    if let Some(left) = left_of(TICK, before.changed, SystemTime::now()) {
         thread::sleep(left.min(ctx.remaining()));
-        (before, age) = look(file).map_err(failed)?;
+        before = Stamp::of(file).map_err(failed)?;
+        if left_of(TICK, before.changed, SystemTime::now()).is_some() && !ctx.remaining().is_zero()
+        {
+            return Ok(Outcome::Changed);
+        }
     }
-    if matches!(age, Age::Fresh(_)) && !ctx.remaining().is_zero() {
-        return Ok(Outcome::Changed);
-    }
+    let is_quiet = left_of(QUIET, before.modified, SystemTime::now()).is_none();
     let size_bytes = usize::try_from(before.size_bytes).unwrap_or(usize::MAX);
     sink.expect(size_bytes)?;
 
@@ -87,15 +97,13 @@ pub(super) fn read(
         }
     }
 
-    let (after, _) = look(file).map_err(failed)?;
-    if before != after {
+    if before != Stamp::of(file).map_err(failed)? {
         return Ok(Outcome::Changed);
     }
-    let made_up = value.len() != size_bytes;
-    Ok(if made_up || age == Age::FreshForLong {
-        Outcome::Fleeting(value)
-    } else {
+    Ok(if is_quiet && value.len() == size_bytes {
         Outcome::Settled(value)
+    } else {
+        Outcome::Fleeting(value)
     })
 }
 
@@ -104,83 +112,97 @@ pub(super) fn read(
 struct Stamp {
     file: (u64, u64),
     size_bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+    modified: Time,
+    changed: Time,
 }
 
-/// How long ago a file was changed, in ticks of its file system.
-#[derive(Debug, PartialEq, Eq)]
-enum Age {
-    /// More than a tick: a change from now on gets another stamp.
-    Old,
-    /// Less than a tick, which will be over in this time.
-    Fresh(Duration),
-    /// Less than a tick of whole seconds.
-    FreshForLong,
-}
-
-fn look(file: &File) -> io::Result<(Stamp, Age)> {
-    let stamp = Stamp::of(&file.metadata()?);
-    Ok((stamp, stamp.age(SystemTime::now())))
-}
+/// Seconds and nanoseconds since 1970.
+type Time = (i64, i64);
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
             file: (metadata.dev(), metadata.ino()),
             size_bytes: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
+        })
     }
+}
 
-    /// The age at `now`. A stamp from the future, which a clock that was set back leaves, is old:
-    /// no change from now on gets it again soon.
-    fn age(&self, now: SystemTime) -> Age {
-        let (seconds, nanoseconds) = self.changed;
-        let (Ok(seconds), Ok(nanoseconds)) = (seconds.try_into(), nanoseconds.try_into()) else {
-            return Age::Old;
-        };
-        let Some(changed) = UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds)) else {
-            return Age::Old;
-        };
-        let tick = if nanoseconds == 0 { COARSE_TICK } else { TICK };
-        match now.duration_since(changed) {
-            Ok(age) if age >= tick => Age::Old,
-            Err(ahead) if ahead.duration() >= tick => Age::Old,
-            _ if nanoseconds == 0 => Age::FreshForLong,
-            Ok(age) => Age::Fresh(tick - age),
-            Err(ahead) => Age::Fresh(tick + ahead.duration()),
-        }
-    }
+/// What is left at `now` of a `span` that began at `time`; `None` when it is over, and when it
+/// lies so far ahead that a clock was wrong.
+fn left_of(span: Duration, time: Time, now: SystemTime) -> Option<Duration> {
+    let since_1970 = Duration::new(time.0.try_into().ok()?, time.1.try_into().ok()?);
+    let began = UNIX_EPOCH.checked_add(since_1970)?;
+    let left = match now.duration_since(began) {
+        Ok(past) => span.checked_sub(past)?,
+        Err(ahead) if ahead.duration() < span => span + ahead.duration(),
+        Err(_) => return None,
+    };
+    (!left.is_zero()).then_some(left)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
-    fn age(changed: (i64, i64), now: Duration) -> Age {
-        let stamp = Stamp {
-            file: (1, 1),
-            size_bytes: 0,
-            modified: (0, 0),
-            changed,
-        };
-        stamp.age(UNIX_EPOCH + now)
+    #[test]
+    fn a_span_is_over_when_it_is_past_or_far_ahead() {
+        let ms = Duration::from_millis;
+        let left = |time| left_of(ms(20), time, UNIX_EPOCH + ms(1500));
+        assert_eq!(left((1, 480_000_000)), None);
+        assert_eq!(left((1, 490_000_000)), Some(ms(10)));
+        assert_eq!(left((1, 500_000_000)), Some(ms(20)));
+        assert_eq!(left((1, 510_000_000)), Some(ms(30)));
+        assert_eq!(left((1, 520_000_000)), None);
+        for odd in [(-1, 0), (i64::MAX, 0), (0, -1)] {
+            assert_eq!(left(odd), None, "{odd:?}");
+        }
+    }
+
+    fn read_now(file: &File) -> Outcome {
+        let ctx = LoadContext::new("blobs", Instant::now() + Duration::from_secs(60));
+        read(file, b"a", &ctx, &mut Sink::detached(100), &mut || ()).unwrap()
     }
 
     #[test]
-    fn a_stamp_is_old_after_a_tick() {
-        let at = |ms| Duration::from_millis(ms);
-        let changed = (1, 500_000_000);
-        assert_eq!(age(changed, at(1500)), Age::Fresh(at(20)));
-        assert_eq!(age(changed, at(1515)), Age::Fresh(at(5)));
-        assert_eq!(age(changed, at(1520)), Age::Old);
-        assert_eq!(age(changed, at(1490)), Age::Fresh(at(30)));
-        assert_eq!(age(changed, at(1480)), Age::Old);
-        assert_eq!(age((1, 0), at(3499)), Age::FreshForLong);
-        assert_eq!(age((1, 0), at(3500)), Age::Old);
-        assert_eq!(age((-1, 5), at(0)), Age::Old);
-        assert_eq!(age((i64::MAX, 5), at(0)), Age::Old);
+    fn a_value_is_kept_when_its_file_is_quiet() {
+        let temp = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(temp.path(), "value").unwrap();
+        let read = || read_now(&File::open(temp.path()).unwrap());
+        let modified = |time| temp.as_file().set_modified(time).unwrap();
+
+        modified(SystemTime::now() + QUIET / 2);
+        let fresh = read();
+        modified(SystemTime::now() - QUIET);
+        let quiet = read();
+        modified(SystemTime::now() + 10 * QUIET);
+        let ahead = read();
+        assert!(
+            matches!(&fresh, Outcome::Fleeting(value) if value == b"value"),
+            "{fresh:?}"
+        );
+        assert!(
+            matches!(&quiet, Outcome::Settled(value) if value == b"value"),
+            "{quiet:?}"
+        );
+        assert!(
+            matches!(&ahead, Outcome::Settled(value) if value == b"value"),
+            "{ahead:?}"
+        );
+    }
+
+    #[test]
+    fn a_change_is_a_tick_old_when_its_file_is_read() {
+        let temp = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(temp.path(), "value").unwrap();
+        let file = File::open(temp.path()).unwrap();
+        read_now(&file);
+        let changed = Stamp::of(&file).unwrap().changed;
+        assert_eq!(left_of(TICK, changed, SystemTime::now()), None);
     }
 }

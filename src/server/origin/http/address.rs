@@ -20,8 +20,11 @@ const IN_VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 const IN_PATH: &AsciiSet = &IN_VALUE.remove(b'/');
 
-/// The most bytes that a base may have, so that there is room for keys in a URL.
-const BASE_BYTES: usize = 8 * 1024;
+/// The most bytes of a URL.
+pub(super) const URL_BYTES: usize = 28 * 1024;
+
+/// The most bytes of a base: a key of 4 KiB, each byte escaped, has room after it.
+const BASE_BYTES: usize = 12 * 1024;
 
 /// The URL of an origin, without user name and password.
 #[derive(Debug)]
@@ -75,11 +78,16 @@ impl Base {
             }
             Keys::QueryValue => percent_encode(key, IN_VALUE),
         };
-        format!("{}{escaped}", self.prefix)
-            .parse()
-            .map_err(|error| {
-                LoadError::InvalidKey(format!("the key {} makes no URL: {error}", Named(key)))
-            })
+        let url = format!("{}{escaped}", self.prefix);
+        if url.len() > URL_BYTES {
+            return Err(LoadError::InvalidKey(format!(
+                "the key {} makes a URL of more than {URL_BYTES} bytes",
+                Named(key)
+            )));
+        }
+        url.parse().map_err(|error| {
+            LoadError::InvalidKey(format!("the key {} makes no URL: {error}", Named(key)))
+        })
     }
 
     /// Whom this origin's credentials are for.

@@ -373,7 +373,12 @@ fn redirects_are_followed_to_a_limit() {
             .unwrap();
         let said = match left {
             0 => ok("there"),
-            _ => redirect(&format!("./{}", left - 1)),
+            // With a body, which must not cost the connection.
+            _ => format!(
+                "HTTP/1.1 302 Found\r\nLocation: ./{}\r\nContent-Length: 5\r\n\r\nmoved",
+                left - 1
+            )
+            .into(),
         };
         stream.write_all(&said).unwrap();
         Then::Keep
@@ -385,6 +390,7 @@ fn redirects_are_followed_to_a_limit() {
         matches!(&error, LoadError::Other(text) if text.contains("more than 5")),
         "{error:?}"
     );
+    assert_eq!(web.connections(), 1);
 
     let web = Web::saying(redirect("/base/k"), true);
     let error = load(&web.origin(), "k").unwrap_err();

@@ -12,11 +12,17 @@ const DRAINED_BYTES: u64 = 16 * 1024;
 
 /// The first words of a body on one line, without control characters.
 pub(super) fn first(body: &mut Body) -> String {
+    let mut bytes = drain(body);
+    bytes.truncate(SAID_BYTES);
+    one_line(&bytes)
+}
+
+/// Reads a body to its end, or as far as it is worth to keep its connection.
+pub(super) fn drain(body: &mut Body) -> Vec<u8> {
     let mut bytes = Vec::new();
     // What came before an error is all that was said.
     let _ = body.as_reader().take(DRAINED_BYTES).read_to_end(&mut bytes);
-    bytes.truncate(SAID_BYTES);
-    one_line(&bytes)
+    bytes
 }
 
 fn one_line(bytes: &[u8]) -> String {

@@ -1,0 +1,159 @@
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::entry::{Handle, Typed};
+use crate::engine::reclaim;
+
+type Entry = Handle<Typed<u64, u64>>;
+
+fn key_of(entry: NonNull<Header>) -> u64 {
+    // SAFETY: all entries of these tests are of this body, and alive while they are linked.
+    unsafe { *Typed::<u64, u64>::key_at(entry) }
+}
+
+fn new_entry(hash: u64, key: u64) -> NonNull<Header> {
+    Entry::typed(hash, key, key).into_raw()
+}
+
+fn free(entry: NonNull<Header>) {
+    // SAFETY: the reference that `new_entry` gave away; each is taken back once.
+    drop(unsafe { Entry::from_raw(entry) });
+}
+
+impl Writer {
+    /// Checks every invariant of the table and returns its entries.
+    fn validate(&self) -> HashSet<NonNull<Header>> {
+        let mut seen = HashSet::new();
+        let mut lines = 0;
+        for bucket in 0..self.buckets() {
+            for (index, word) in self.words(bucket).enumerate() {
+                let word = word.load(Ordering::Relaxed);
+                lines += usize::from(index % WORDS == 0);
+                if link_in(word).is_some() {
+                    assert_eq!(index % WORDS, LAST, "a link in the middle of a line");
+                    continue;
+                }
+                let Some(entry) = entry_in(word) else {
+                    assert_eq!(word, 0, "a free word has no tag");
+                    continue;
+                };
+                // SAFETY: linked, so alive.
+                let hash = unsafe { entry.as_ref() }.hash;
+                assert_eq!(tag(word), tag(hash));
+                assert_eq!(bucket_of(hash, self.buckets()), bucket);
+                assert!(seen.insert(entry), "an entry is linked twice");
+            }
+        }
+        assert_eq!(seen.len(), self.len);
+        assert_eq!(self.bytes(), lines * size_of::<Line>());
+        seen
+    }
+}
+
+/// How badly hashes collide: not at all, in the tag, in the bucket, in both.
+fn hash_of(kind: u8, key: u64) -> u64 {
+    let spread = key.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    match kind {
+        0 => spread,
+        1 => spread & ADDRESS,
+        2 => tag(spread) | 7,
+        _ => 0,
+    }
+}
+
+proptest! {
+    #[test]
+    fn behaves_as_a_map(kind in 0u8..4, steps in vec((0u64..80, any::<bool>()), 1..400)) {
+        let mut writer = Writer::new();
+        let mut model = HashMap::new();
+        for (key, is_insert) in steps {
+            let hash = hash_of(kind, key);
+            let is_it = |entry| key_of(entry) == key;
+            let old = if is_insert {
+                let entry = new_entry(hash, key);
+                let old = writer.insert(entry, hash, is_it);
+                prop_assert_eq!(old, model.insert(key, entry));
+                old
+            } else {
+                let old = writer.remove(hash, is_it);
+                prop_assert_eq!(old, model.remove(&key));
+                old
+            };
+            old.into_iter().for_each(free);
+            prop_assert_eq!(writer.validate(), model.values().copied().collect());
+        }
+        let guard = Guard::enter();
+        for key in 0..80 {
+            let (hash, is_it) = (hash_of(kind, key), |entry| key_of(entry) == key);
+            prop_assert_eq!(writer.table().find(&guard, hash, is_it), model.get(&key).copied());
+        }
+        drop(guard);
+        writer.for_each(free);
+    }
+}
+
+#[test]
+fn every_bucket_has_a_place_of_its_own() {
+    let mut next = vec![0; SEGMENTS];
+    for bucket in 0..1 << 12 {
+        let segment = segment_of(bucket);
+        assert_eq!(bucket - first_bucket(segment), next[segment]);
+        next[segment] += 1;
+        assert!(next[segment] <= segment_layout(segment).size() / size_of::<Line>());
+    }
+}
+
+#[test]
+fn a_split_moves_a_hash_to_the_new_bucket_or_not_at_all() {
+    for key in 0..1000 {
+        let hash = hash_of(0, key);
+        for buckets in FIRST_SEGMENT..300 {
+            let (before, after) = (bucket_of(hash, buckets), bucket_of(hash, buckets + 1));
+            assert!(before < buckets);
+            assert!(after == before || after == buckets);
+        }
+    }
+}
+
+/// Clearing the old words before the new count is announced, in `Writer::split`, makes this fail; so does a reader
+/// that does not look at the count again.
+#[test]
+fn readers_never_miss_what_is_there_while_the_table_grows() {
+    reclaim::prepare();
+    const STAYS: u64 = 32;
+    for round in 0..20u64 {
+        let mut writer = Writer::new();
+        let table = writer.table().clone();
+        for key in 0..STAYS {
+            let hash = hash_of(0, key);
+            writer.insert(new_entry(hash, key), hash, |_| false);
+        }
+        let grown = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !grown.load(Ordering::Relaxed) {
+                        for key in 0..STAYS {
+                            let guard = Guard::enter();
+                            let is_it = |entry| key_of(entry) == key;
+                            let found = table.find(&guard, hash_of(0, key), is_it);
+                            assert!(found.is_some(), "key {key} was missed");
+                        }
+                    }
+                });
+            }
+            for key in STAYS..STAYS + 1500 + round {
+                let hash = hash_of(0, key);
+                writer.insert(new_entry(hash, key), hash, |_| false);
+            }
+            grown.store(true, Ordering::Relaxed);
+        });
+        writer.validate();
+        writer.for_each(free);
+    }
+}

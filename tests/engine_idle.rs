@@ -1,0 +1,58 @@
+//! Owners sleep while nothing changes. Alone in its process, since it looks at all threads of it.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use corecache::engine::{Builder, Cache};
+
+/// The clock ticks that each owner has run for, and how often it went to sleep.
+fn owners() -> Vec<(u64, u64)> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let folders = tasks.map(|task| task.unwrap().path());
+    let is_owner = |name: &str| name.starts_with("shard-");
+    folders
+        .filter(|task| is_owner(&fs::read_to_string(task.join("comm")).unwrap()))
+        .map(|task| {
+            let stat = fs::read_to_string(task.join("stat")).unwrap();
+            let after_name = stat.rsplit(')').next().unwrap();
+            let fields: Vec<&str> = after_name.split_whitespace().collect();
+            let ticks = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+            let status = fs::read_to_string(task.join("status")).unwrap();
+            let switches = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))
+                .expect("the kernel counts context switches");
+            (ticks, switches.trim().parse().unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn an_idle_cache_costs_no_cpu() {
+    let cache = Cache::<u64, u64>::from_builder(&Builder::new(8 << 20).shards(8)).unwrap();
+    for key in 0..10_000 {
+        cache.insert_soon(key, key).unwrap();
+    }
+    cache.clear();
+    for key in 0..1000 {
+        cache.insert(key, key).unwrap();
+    }
+    cache.flush();
+    // Who has just answered may still be on the way to its sleep: that counts as once.
+    let before = owners();
+    assert_eq!(before.len(), 8);
+    thread::sleep(Duration::from_millis(500));
+    for (before, after) in before.into_iter().zip(owners()) {
+        assert!(
+            after.0 <= before.0 + 1,
+            "an owner ran: {before:?}, then {after:?}"
+        );
+        assert!(
+            after.1 <= before.1 + 1,
+            "an owner woke: {before:?}, then {after:?}"
+        );
+    }
+    assert_eq!(cache.get(&1), Some(1));
+}

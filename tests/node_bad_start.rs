@@ -1,0 +1,173 @@
+//! Nodes that can not start: they end at once, with exit code 1 and what is wrong, or 2 and clap's words.
+
+mod support;
+
+use std::net::TcpListener;
+
+use support::{corecache, folder, group, run};
+
+/// Runs `corecache serve` with `args`; returns its exit code and what it wrote to standard error.
+fn serve(args: &[&str]) -> (Option<i32>, String) {
+    let output = run(corecache().arg("serve").args(args));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), stderr)
+}
+
+#[track_caller]
+fn assert_refused(code: i32, args: &[&str], words: &[&str]) {
+    let (ended, stderr) = serve(args);
+    assert_eq!(ended, Some(code), "{args:?}: {stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "{args:?}: no {word:?} in {stderr}");
+    }
+    assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let blobs = folder(&[]);
+    let group = group("blobs", &blobs);
+    let words = [address.as_str(), "in use"];
+
+    let on_grpc = ["--group", &group, "--listen", &address, "--admin", "off"];
+    assert_refused(1, &on_grpc, &words);
+    let on_admin = [
+        "--group",
+        &group,
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        &address,
+    ];
+    assert_refused(1, &on_admin, &[address.as_str(), "in use", "--admin"]);
+}
+
+#[test]
+fn the_port_of_another_node() {
+    let blobs = folder(&[]);
+    let group = group("blobs", &blobs);
+    let node = support::Node::start(["--group", &group]);
+    let (grpc, admin) = (node.addr.to_string(), node.admin.to_string());
+
+    let args = ["--group", &group, "--listen", &grpc, "--admin", "off"];
+    assert_refused(1, &args, &[&grpc, "in use"]);
+    let args = [
+        "--group",
+        &group,
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        &admin,
+    ];
+    assert_refused(1, &args, &[&admin, "in use"]);
+}
+
+#[test]
+fn an_address_that_is_not_here() {
+    let blobs = folder(&[]);
+    let args = [
+        "--group",
+        &group("blobs", &blobs),
+        "--listen",
+        "192.0.2.1:8800",
+        "--admin",
+        "off",
+        "--insecure",
+    ];
+    assert_refused(1, &args, &["192.0.2.1:8800"]);
+}
+
+#[test]
+fn beyond_loopback_without_tls() {
+    let blobs = folder(&[]);
+    let group = group("blobs", &blobs);
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let args = ["--group", &group, "--listen", address, "--admin", "off"];
+        assert_refused(1, &args, &[address, "--tls-cert", "--insecure"]);
+    }
+    let args = [
+        "--group",
+        &group,
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "0.0.0.0:0",
+    ];
+    assert_refused(1, &args, &["--admin 0.0.0.0:0", "--insecure"]);
+}
+
+#[test]
+fn an_origin_that_is_not_there() {
+    let folder = folder(&[("file", b"")]);
+    let missing = group("missing", &folder) + "/nowhere";
+    assert_refused(1, &["--group", &missing], &["missing", "/nowhere"]);
+    let file = group("file", &folder) + "/file";
+    assert_refused(1, &["--group", &file], &["--group file", "/file"]);
+    let args = ["--group", "blobs=ftp://host/blobs"];
+    assert_refused(1, &args, &["ftp://host/blobs", "dir:PATH"]);
+}
+
+#[test]
+fn groups_that_can_not_be() {
+    let blobs = folder(&[]);
+    let group = |name| group(name, &blobs);
+    let (a, b) = (group("a"), group("b"));
+    let refused = |args: &[&str], words: &[&str]| {
+        let free = ["--listen", "127.0.0.1:0", "--admin", "off"];
+        assert_refused(1, &[args, &free].concat(), words);
+    };
+    refused(&["--group", &a, "--group", &a], &["\"a\"", "twice"]);
+    refused(&["--group", &group("a/b")], &["\"a/b\""]);
+    refused(&["--group", &a, "--largest", "c=1MiB"], &["\"c\""]);
+    let shares = ["--guarantee", "a=2MiB", "--largest", "a=1MiB"];
+    refused(
+        &[&["--group", &a], &shares[..]].concat(),
+        &["\"a\"", "2097152", "1048576"],
+    );
+    let both = ["--group", &a, "--group", &b];
+    let shares = ["--guarantee", "a=200MiB", "--guarantee", "b=200MiB"];
+    refused(&[&both[..], &shares].concat(), &["419430400", "268435456"]);
+    refused(&["--group", &a, "--memory", "0"], &["0 bytes"]);
+    refused(&["--group", &a, "--memory", "1KiB"], &["1024 bytes"]);
+}
+
+#[test]
+fn flags_that_are_none_and_values_that_can_not_be() {
+    let blobs = folder(&[]);
+    let group = group("blobs", &blobs);
+    assert_refused(2, &[], &["--group <NAME=ORIGIN>"]);
+    for (flag, value) in [
+        ("--bogus", "1"),
+        ("--group", "blobs"),
+        ("--group", "=dir:."),
+        ("--group", "blobs="),
+        ("--listen", "8800"),
+        ("--listen", "127.0.0.1"),
+        ("--admin", "on"),
+        ("--memory", "lots"),
+        ("--memory", "1e9"),
+        ("--memory", "99999999TiB"),
+        ("--largest", "blobs"),
+        ("--guarantee", "blobs=some"),
+        ("--entry-limit", "none"),
+        ("--cores", "3-1"),
+        ("--cores", "0-9999"),
+        ("--shards", "0"),
+        ("--shards", "65537"),
+        ("--loaders", "0"),
+        ("--loaders", "4097"),
+        ("--group-loads", "0"),
+        ("--load-queue", "0"),
+        ("--load-timeout", "0"),
+        ("--load-timeout", "soon"),
+        ("--max-streams", "0"),
+        ("--drain", "nan"),
+        ("--tls-cert", "cert.pem"),
+        ("--tls-key", "key.pem"),
+    ] {
+        assert_refused(2, &["--group", &group, flag, value], &[flag]);
+    }
+}

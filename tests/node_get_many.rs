@@ -1,0 +1,102 @@
+//! `GetMany`: each key is answered by itself, in order.
+
+mod support;
+
+use corecache::server::pb::cache::{Answer, GetManyReply};
+use grpcio::RpcStatusCode;
+use support::client::Client;
+use support::{Node, folder, group};
+
+/// An answer: the value, or the code and the text of the failure.
+fn result(answer: &Answer) -> Result<&[u8], (i32, &str)> {
+    if answer.has_failure() {
+        let failure = answer.failure();
+        return Err((failure.code, &failure.message));
+    }
+    assert!(answer.has_value(), "an answer is one of the two");
+    Ok(&answer.value().value)
+}
+
+fn code(answer: &Answer) -> i32 {
+    result(answer).map_or_else(|(code, _)| code, |_| 0)
+}
+
+#[test]
+fn good_and_bad_keys_are_answered_in_order() {
+    let blobs = folder(&[("a", b"1"), ("b", b"2"), ("empty", b"")]);
+    let node = Node::start(["--group", &group("blobs", &blobs)]);
+    let client = Client::connect(node.addr);
+    let long = vec![b'k'; 4097];
+    let keys: [&[u8]; 9] = [
+        b"b", b"missing", b"a", b"", b"empty", b"../a", b"a", &long, b"missing",
+    ];
+
+    // Cold, and then with some of them held.
+    for _ in 0..2 {
+        let reply = client.get_many("blobs", &keys).unwrap();
+        let codes: Vec<_> = reply.answers.iter().map(code).collect();
+        assert_eq!(codes, [0, 5, 0, 3, 0, 3, 0, 3, 5]);
+        let value = |index: usize| result(&reply.answers[index]).unwrap();
+        assert_eq!(
+            [value(0), value(2), value(4), value(6)],
+            [&b"2"[..], b"1", b"", b"1"]
+        );
+        let failure = |index: usize| result(&reply.answers[index]).unwrap_err().1;
+        assert!(failure(1).contains("no key \"missing\" in group \"blobs\""));
+        assert!(failure(3).contains("empty"));
+        assert!(failure(5).contains("../a"));
+        assert!(failure(7).contains("4097"));
+        support::eventually("what there is is held", || client.counters().entries == 3);
+    }
+    // A key that is there twice was loaded once.
+    let loads_of_values = client.counters().loads - client.counters().not_found;
+    assert_eq!(loads_of_values - client.counters().load_failures, 3);
+}
+
+#[test]
+fn a_call_that_can_not_be_answered_as_a_whole_fails() {
+    let blobs = folder(&[("a", b"1")]);
+    let node = Node::start(["--group", &group("blobs", &blobs)]);
+    let client = Client::connect(node.addr);
+
+    let no_group = client.get_many("pictures", &[b"a"]).unwrap_err();
+    no_group.expect(RpcStatusCode::NOT_FOUND, &["no group \"pictures\""]);
+    let keys: Vec<&[u8]> = vec![b"a"; 10_001];
+    let too_many = client.get_many("blobs", &keys).unwrap_err();
+    too_many.expect(RpcStatusCode::INVALID_ARGUMENT, &["10001 keys", "10000"]);
+
+    let most = client.get_many("blobs", &keys[1..]).unwrap();
+    assert_eq!(most.answers.len(), 10_000);
+    assert!(most.answers.iter().all(|answer| result(answer) == Ok(b"1")));
+    assert_eq!(client.get_many("blobs", &[]).unwrap(), GetManyReply::new());
+}
+
+#[test]
+fn what_does_not_fit_into_the_reply_is_told_so_and_the_rest_is_there() {
+    let large = vec![7; 1_000_000];
+    let too_large = vec![8; 5_000_000];
+    let blobs = folder(&[
+        ("large", &large),
+        ("small", b"1"),
+        ("too large", &too_large),
+    ]);
+    let node = Node::start(["--group", &group("blobs", &blobs)]);
+    let client = Client::connect(node.addr);
+    let mut keys: Vec<&[u8]> = vec![b"large"; 6];
+    keys.extend([&b"too large"[..], b"small"]);
+
+    let reply = client.get_many("blobs", &keys).unwrap();
+    let codes: Vec<_> = reply.answers.iter().map(code).collect();
+    let (full, out_of_range) = (8, 11);
+    assert_eq!(codes, [0, 0, 0, 0, full, full, out_of_range, 0]);
+    assert!(
+        reply.answers[..4]
+            .iter()
+            .all(|answer| result(answer) == Ok(&large[..]))
+    );
+    let told = result(&reply.answers[4]).unwrap_err().1;
+    assert!(told.contains("the reply is full"), "{told}");
+    let told = result(&reply.answers[6]).unwrap_err().1;
+    assert!(told.contains("5000000"), "{told}");
+    assert_eq!(result(&reply.answers[7]), Ok(&b"1"[..]));
+}

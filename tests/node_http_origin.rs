@@ -1,0 +1,71 @@
+//! An HTTP origin that fails, truncates, is slow, is down, and recovers: its callers are told, and nothing of it is kept.
+
+mod support;
+
+use std::net::TcpListener;
+
+use grpcio::RpcStatusCode;
+use support::Node;
+use support::client::Client;
+use support::origin::{Answer, Latch, Origin};
+
+#[test]
+fn what_fails_is_not_kept_and_what_recovers_is_served() {
+    let origin = Origin::start(|_, number| match number {
+        1 => Answer::Status("503 Service Unavailable", "the disk is on fire"),
+        2 => Answer::Raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort"),
+        3 => Answer::Raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n"),
+        4 => Answer::Raw(""),
+        5 => Answer::Status("404 Not Found", ""),
+        _ => Answer::Value(b"whole".to_vec()),
+    });
+    let node = Node::start(["--group", &origin.group("pages")]);
+    let client = Client::connect(node.addr);
+    let refusal = || client.get("pages", "index").unwrap_err();
+
+    let unavailable = RpcStatusCode::UNAVAILABLE;
+    refusal().expect(unavailable, &["index", "503", "the disk is on fire"]);
+    refusal().expect(unavailable, &["broke off after 5 bytes"]);
+    refusal().expect(unavailable, &["broke off after 5 bytes"]);
+    refusal().expect(unavailable, &["closed the connection without an answer"]);
+    refusal().expect(RpcStatusCode::NOT_FOUND, &["index", "404"]);
+    assert_eq!(client.counters().entries, 0);
+
+    assert_eq!(client.get("pages", "index").unwrap(), b"whole");
+    support::eventually("the value is held", || client.counters().entries == 1);
+    assert_eq!(client.get("pages", "index").unwrap(), b"whole");
+    assert_eq!(origin.requests("/index"), 6);
+    let counters = client.counters();
+    assert_eq!((counters.load_failures, counters.not_found), (4, 1));
+}
+
+#[test]
+fn an_origin_that_is_down_is_unavailable() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let node = Node::start(["--group", &format!("pages=http://{address}")]);
+    let client = Client::connect(node.addr);
+    let refusal = client.get("pages", "index").unwrap_err();
+    let words = ["index", "pages", &address.to_string(), "refused"];
+    refusal.expect(RpcStatusCode::UNAVAILABLE, &words);
+}
+
+#[test]
+fn an_origin_that_is_slow_exceeds_the_deadline() {
+    let never = Latch::default();
+    let origin = Origin::start(move |path, _| {
+        if path == "/slow" {
+            never.wait();
+        }
+        Answer::Value(b"fast".to_vec())
+    });
+    let node = Node::start(["--group", &origin.group("pages"), "--load-timeout", "0.3"]);
+    let client = Client::connect(node.addr);
+    let refusal = client.get("pages", "slow").unwrap_err();
+    refusal.expect(
+        RpcStatusCode::DEADLINE_EXCEEDED,
+        &["slow", "did not answer in the time there was"],
+    );
+    assert_eq!(client.counters().load_failures, 1);
+}

@@ -1,0 +1,91 @@
+//! A loader that panics: its callers get INTERNAL, and the node goes on. No command makes one, so the node is embedded.
+
+mod support;
+
+use std::time::Duration;
+
+use corecache::group::{GroupConfig, LoadContext, LoadError, Sink};
+use corecache::server::{Cores, Node, NodeConfig};
+use grpcio::RpcStatusCode;
+use support::PATIENCE;
+use support::client::Client;
+use support::origin::Latch;
+
+fn start(load: impl Fn(&[u8], &mut Sink) -> Result<(), LoadError> + Send + Sync + 'static) -> Node {
+    let load = move |key: &[u8], _: &LoadContext<'_>, sink: &mut Sink| load(key, sink);
+    let config = NodeConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        admin: None,
+        memory_bytes: 16 << 20,
+        groups: vec![GroupConfig::new("pages", load)],
+        cores: Cores::available(),
+        shards: None,
+        loaders: 2,
+        loads_a_group: 2,
+        load_queue: 16,
+        streams_a_connection: 100,
+        tls: None,
+    };
+    Node::start(config).expect("a node starts")
+}
+
+#[test]
+fn a_loader_that_panics_fails_its_callers_alone() {
+    let latch = Latch::default();
+    let held = latch.clone();
+    let node = start(move |key, sink| {
+        if key == b"bomb" {
+            held.wait();
+            panic!("boom");
+        }
+        sink.append(key)
+    });
+    let client = Client::connect(node.listen());
+    let calls: Vec<_> = (0..5).map(|_| client.start_get("pages", "bomb")).collect();
+    support::eventually("all calls have arrived", || client.counters().misses == 5);
+    latch.open();
+    for call in calls {
+        let refusal = call.value().unwrap_err();
+        refusal.expect(RpcStatusCode::INTERNAL, &["bomb", "pages"]);
+    }
+    // More often than there are loaders: none of them has ended.
+    for _ in 0..10 {
+        let refusal = client.get("pages", "bomb").unwrap_err();
+        refusal.expect(RpcStatusCode::INTERNAL, &["bomb"]);
+        assert_eq!(client.get("pages", "fine").unwrap(), b"fine");
+    }
+    let reply = client.get_many("pages", &[b"good", b"bomb"]).unwrap();
+    assert_eq!(reply.answers[0].value().value, b"good");
+    assert_eq!(reply.answers[1].failure().code, 13);
+    assert!(node.drain(PATIENCE), "all calls have finished");
+}
+
+#[test]
+fn each_error_of_a_loader_has_its_code() {
+    let node = start(|key, _| {
+        let words = "in the loader's words".to_owned();
+        Err(match key {
+            b"not found" => LoadError::NotFound(words),
+            b"invalid key" => LoadError::InvalidKey(words),
+            b"timed out" => LoadError::TimedOut(words),
+            b"unavailable" => LoadError::Unavailable(words),
+            b"too large" => LoadError::TooLarge(words),
+            b"busy" => LoadError::Busy(words),
+            _ => LoadError::Other(words),
+        })
+    });
+    let client = Client::connect(node.listen());
+    for (key, code) in [
+        ("not found", RpcStatusCode::NOT_FOUND),
+        ("invalid key", RpcStatusCode::INVALID_ARGUMENT),
+        ("timed out", RpcStatusCode::DEADLINE_EXCEEDED),
+        ("unavailable", RpcStatusCode::UNAVAILABLE),
+        ("too large", RpcStatusCode::OUT_OF_RANGE),
+        ("busy", RpcStatusCode::RESOURCE_EXHAUSTED),
+        ("other", RpcStatusCode::INTERNAL),
+    ] {
+        let refusal = client.get("pages", key).unwrap_err();
+        refusal.expect(code, &[key, "pages", "in the loader's words"]);
+    }
+    assert!(node.drain(Duration::from_secs(60)));
+}

@@ -1,0 +1,150 @@
+//! TLS at the gRPC port, with a certificate that openssl makes for the test.
+
+mod support;
+
+use std::env;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{Node, corecache, folder, group, run};
+use tempfile::TempDir;
+
+/// A folder with a certificate for 127.0.0.1 and its key. None, loudly, where openssl is missing; in CI that fails.
+fn identity() -> Option<TempDir> {
+    let folder = folder(&[]);
+    let made = Command::new("openssl")
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+        ])
+        .args(["-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(folder.path())
+        .output();
+    let reason = match made {
+        Ok(output) if output.status.success() => return Some(folder),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => format!("openssl does not run: {error}"),
+    };
+    if env::var_os("CI").is_some_and(|ci| ci == "true") {
+        panic!("{reason}");
+    }
+    // Past the test harness, which would swallow what a passing test prints.
+    let _ = writeln!(io::stderr(), "skipped, no certificate: {reason}");
+    None
+}
+
+fn files(identity: &TempDir) -> (PathBuf, PathBuf) {
+    let file = |name| identity.path().join(name);
+    (file("cert.pem"), file("key.pem"))
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a temporary path is UTF-8")
+}
+
+#[test]
+fn a_client_that_trusts_the_certificate_is_served() {
+    let Some(identity) = identity() else { return };
+    let (cert, key) = files(&identity);
+    let blobs = folder(&[("a", b"secret")]);
+    let group = group("blobs", &blobs);
+    let tls = ["--tls-cert", text(&cert), "--tls-key", text(&key)];
+    let mut node = Node::start([&["--group", &group], &tls[..]].concat());
+    let get = |args: &[&str]| {
+        let address = node.addr.to_string();
+        run(corecache()
+            .args(["get", "blobs", "a", "--node", &address])
+            .args(args))
+    };
+
+    let trusting = get(&["--ca", text(&cert)]);
+    assert!(trusting.status.success(), "{trusting:?}");
+    assert_eq!(trusting.stdout, b"secret");
+
+    let plain = get(&["--timeout", "20"]);
+    assert_eq!(plain.status.code(), Some(1), "{plain:?}");
+    assert_eq!(plain.stdout, b"");
+    let Some(other) = self::identity() else {
+        return;
+    };
+    let distrusting = get(&["--timeout", "20", "--ca", text(&files(&other).0)]);
+    assert_eq!(distrusting.status.code(), Some(1), "{distrusting:?}");
+    assert_eq!(distrusting.stdout, b"");
+    assert_eq!(node.terminate().code(), Some(0));
+}
+
+#[test]
+fn with_tls_a_node_may_listen_beyond_loopback() {
+    let Some(identity) = identity() else { return };
+    let (cert, key) = files(&identity);
+    let blobs = folder(&[]);
+    let output = run(corecache()
+        .args(["serve", "--group", &group("blobs", &blobs)])
+        // An address of nobody's machine: it is refused by the system, not by the node.
+        .args(["--listen", "192.0.2.1:0", "--admin", "off"])
+        .args(["--tls-cert", text(&cert), "--tls-key", text(&key)]));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr.contains("can not listen on 192.0.2.1:0"), "{stderr}");
+    assert!(!stderr.contains("--insecure"), "{stderr}");
+}
+
+#[test]
+fn a_certificate_or_key_that_can_not_be_used_is_told() {
+    let (Some(identity), Some(other)) = (identity(), identity()) else {
+        return;
+    };
+    let (cert, key) = files(&identity);
+    let (_, other_key) = files(&other);
+    let blobs = folder(&[("text", b"no certificate")]);
+    let no_pem = blobs.path().join("text");
+    let missing = blobs.path().join("missing.pem");
+    let group = group("blobs", &blobs);
+    let serve = |cert: &Path, key: &Path| {
+        let output = run(corecache()
+            .args(["serve", "--group", &group])
+            .args(["--listen", "127.0.0.1:0", "--admin", "off"])
+            .args(["--tls-cert", text(cert), "--tls-key", text(key)]));
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for (cert, key) in [
+        (&no_pem, &key),
+        (&cert, &no_pem),
+        (&key, &cert),
+        (&cert, &other_key),
+    ] {
+        let stderr = serve(cert, key);
+        assert!(
+            stderr.contains("certificate chain and private key"),
+            "{stderr}"
+        );
+    }
+    let stderr = serve(&missing, &key);
+    assert!(
+        stderr.contains("--tls-cert") && stderr.contains("missing.pem"),
+        "{stderr}"
+    );
+    let stderr = serve(&cert, &missing);
+    assert!(
+        stderr.contains("--tls-key") && stderr.contains("missing.pem"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_file_without_certificates_can_not_be_trusted() {
+    let folder = folder(&[("text", b"no certificate")]);
+    let file = folder.path().join("text");
+    let output = run(corecache()
+        .args(["get", "blobs", "a", "--node", "127.0.0.1:1"])
+        .args(["--ca", text(&file)]));
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("--ca") && stderr.contains("no certificate in it"),
+        "{stderr}"
+    );
+}
