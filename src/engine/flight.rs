@@ -391,10 +391,6 @@ pub(crate) struct Parked<B: Body> {
 }
 
 impl<B: Body> Parked<B> {
-    pub fn flight(&self) -> &Arc<Flight<B>> {
-        &self.flight
-    }
-
     /// Takes the lead, unless somebody else has, or all is done.
     pub fn claim(self) -> Option<Lead<B>> {
         let mut state = self.flight.state.lock();

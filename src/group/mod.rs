@@ -135,7 +135,7 @@ pub enum GroupsError {
 
 /// Groups by name, in one cache.
 pub struct Groups {
-    groups: HashMap<Box<str>, Group>,
+    groups: HashMap<Box<[u8]>, Group, ahash::RandomState>,
     /// In the order in which they were given.
     order: Vec<Group>,
 }
@@ -159,7 +159,7 @@ impl Groups {
             .collect();
         let groups = order
             .iter()
-            .map(|group| (group.name().into(), group.clone()));
+            .map(|group| (group.name().as_bytes().into(), group.clone()));
         Ok(Self {
             groups: groups.collect(),
             order,
@@ -168,6 +168,11 @@ impl Groups {
 
     /// The group of that name.
     pub fn get(&self, name: &str) -> Option<&Group> {
+        self.get_bytes(name.as_bytes())
+    }
+
+    /// As [`Groups::get`], of a name as it comes over a wire.
+    pub fn get_bytes(&self, name: &[u8]) -> Option<&Group> {
         self.groups.get(name)
     }
 

@@ -189,10 +189,7 @@ impl Service {
     }
 
     fn group(&self, name: &[u8]) -> Result<&Group, Status> {
-        let group = std::str::from_utf8(name)
-            .ok()
-            .and_then(|name| self.groups.get(name));
-        group.ok_or_else(|| {
+        self.groups.get_bytes(name).ok_or_else(|| {
             let shown = &name[..name.len().min(crate::group::NAME_MAX_BYTES)];
             let names: Vec<_> = self.groups.iter().take(16).map(Group::name).collect();
             let message = format!(
