@@ -178,13 +178,15 @@ impl Pool {
 }
 
 /// What an allocation of `bytes` takes in an allocator with four size classes a doubling (jemalloc's; others are near).
+/// Of a large allocation only the pages that are written to are memory.
 pub(crate) fn footprint_bytes(bytes: usize) -> usize {
+    const PAGE_BYTES: usize = 4096;
     if bytes <= 128 {
         return bytes.next_multiple_of(16).max(16);
     }
     // Classes between two powers of two lie a quarter of the lower one apart.
     let class = 1usize << ((bytes - 1).ilog2() - 2);
-    bytes.next_multiple_of(class)
+    bytes.next_multiple_of(class.min(PAGE_BYTES))
 }
 
 #[cfg(test)]
