@@ -10,11 +10,10 @@
 //! [`LoadError::InvalidKey`]. Where there is nothing: [`LoadError::NotFound`]. When the system
 //! refuses (no permission, no descriptors, a broken disk): [`LoadError::Unavailable`] in its words.
 //!
-//! **Files that change.** A file that is seen to change while it is read is read again a few times,
-//! and then is unavailable. A value is kept only if its file has not been modified for two seconds;
-//! before that it is delivered, and loaded again for the next who asks. So what is kept is whole
-//! unless a writer pauses for longer or writes through a memory mapping: put files in place
-//! complete, by renaming them. See `snapshot`.
+//! **Files that change.** A file that changes while it is read, or was modified less than 0.2 s
+//! before, is looked at again a few times, and then is unavailable. So a value is one state of its
+//! file, unless who writes the file in place is held up for longer, or writes through a memory
+//! mapping: put files in place complete, by renaming them. See `snapshot`.
 //!
 //! **The folder** is held open from the start. Renamed, it is still the origin; removed, every key
 //! is unavailable until the node is started anew, even when a new folder takes the name.
@@ -32,10 +31,10 @@ use crate::group::{LoadContext, LoadError, Loader, Sink};
 
 use super::{Named, OriginError, require_plain_path};
 use folder::{Folder, Obstacle};
-use snapshot::Outcome;
+use snapshot::{Outcome, QUIET};
 
-/// How often a file that changes while it is read is read.
-const ATTEMPTS: usize = 4;
+/// How often a file that changes is looked at.
+const ATTEMPTS: usize = 3;
 
 /// A folder whose files are the values of a group.
 #[derive(Debug)]
@@ -79,7 +78,7 @@ impl Dir {
         }
         for _ in 0..ATTEMPTS {
             let file = self.folder.file(key).map_err(|it| refusal(key, it))?;
-            match snapshot::read(&file, key, ctx, sink, &mut after_piece)? {
+            match snapshot::read(&file, key, ctx, sink, QUIET, &mut after_piece)? {
                 Outcome::Settled(value) => return sink.append(&value),
                 Outcome::Fleeting(value) => {
                     sink.do_not_store();
@@ -89,7 +88,7 @@ impl Dir {
             }
         }
         Err(LoadError::Unavailable(format!(
-            "the file of the key {} changed each of the {ATTEMPTS} times it was read: \
+            "the file of the key {} changed each of the {ATTEMPTS} times it was looked at: \
              ask again, and replace files by renaming new ones over them",
             Named(key)
         )))

@@ -6,14 +6,15 @@
 //!
 //! A file system stamps changes with a clock that ticks every few milliseconds, so two changes
 //! within a tick leave one stamp, and one right after the first look may not show in the second
-//! (as in git's index, where such entries are called racy). So the first look has to find a file
-//! whose last change is more than a tick ago; a fresh one is waited for, a moment, once.
+//! (as in git's index, where such entries are called racy). And a change is stamped when it
+//! begins: a writer that pauses, between two writes or within one, leaves a file that stands still
+//! and is half written, which nothing but time tells from a whole one.
 //!
-//! A change is stamped when it begins, and a writer that pauses, between two writes or within one,
-//! leaves a file that stands still and is half written. Nothing tells that from a whole one but
-//! time: a value is kept only when its file was last modified [`QUIET`] ago. Until then it is
-//! delivered, and read again for the next who asks. A tool that gives the file an older time when
-//! it is complete (`cp -p`, `rsync -t`, `tar`) need not wait.
+//! So the first look has to find a file that was last modified [`QUIET`] ago, and one that is
+//! fresher is waited for, once a look. Who can not wait so long gets the file as it stands, and it
+//! is not kept. Waiting is for files that are loaded as soon as they are written; one that was
+//! written elsewhere and renamed into place, or given an older time (`cp -p`, `rsync -t`), waits
+//! for a tick of the clock alone.
 //!
 //! Files that the kernel makes up as they are read (in /proc, in /sys) have sizes that are not
 //! theirs and times that stand still. They are read to their end, delivered and not kept.
@@ -34,9 +35,8 @@ pub(super) const PIECE_BYTES: u64 = 256 * 1024;
 /// Longer than a tick of any kernel's clock (10 ms at 100 Hz) and its lag behind the time of day.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Longer than writers should pause, and than a tick of file systems that stamp whole seconds, or
-/// every second one.
-const QUIET: Duration = Duration::from_millis(2_100);
+/// Longer than a writer pauses that was not held up.
+pub(super) const QUIET: Duration = Duration::from_millis(200);
 
 /// What reading a file came to.
 #[derive(Debug)]
@@ -49,7 +49,8 @@ pub(super) enum Outcome {
     Changed,
 }
 
-/// Reads `file`, from its start, if it fits `sink`; writes nothing to it.
+/// Reads `file`, from its start, if it fits `sink`; writes nothing to it. It is to have been quiet
+/// for `quiet`.
 ///
 /// # Errors
 /// [`LoadError::TooLarge`], [`LoadError::TimedOut`], and [`LoadError::Unavailable`] with the
@@ -59,6 +60,7 @@ pub(super) fn read(
     key: &[u8],
     ctx: &LoadContext<'_>,
     sink: &mut Sink,
+    quiet: Duration,
     after_piece: &mut impl FnMut(),
 ) -> Result<Outcome, LoadError> {
     let failed = |error: io::Error| {
@@ -68,15 +70,15 @@ pub(super) fn read(
         ))
     };
     let mut before = Stamp::of(file).map_err(failed)?;
-    if let Some(left) = left_of(TICK, before.changed, SystemTime::now()) {
-        thread::sleep(left.min(ctx.remaining()));
+    let unrest = before.unrest(quiet);
+    let can_wait = unrest < ctx.remaining();
+    if can_wait && !unrest.is_zero() {
+        thread::sleep(unrest);
         before = Stamp::of(file).map_err(failed)?;
-        if left_of(TICK, before.changed, SystemTime::now()).is_some() && !ctx.remaining().is_zero()
-        {
+        if !before.unrest(quiet).is_zero() {
             return Ok(Outcome::Changed);
         }
     }
-    let is_quiet = left_of(QUIET, before.modified, SystemTime::now()).is_none();
     let size_bytes = usize::try_from(before.size_bytes).unwrap_or(usize::MAX);
     sink.expect(size_bytes)?;
 
@@ -100,7 +102,7 @@ pub(super) fn read(
     if before != Stamp::of(file).map_err(failed)? {
         return Ok(Outcome::Changed);
     }
-    Ok(if is_quiet && value.len() == size_bytes {
+    Ok(if can_wait && value.len() == size_bytes {
         Outcome::Settled(value)
     } else {
         Outcome::Fleeting(value)
@@ -129,80 +131,92 @@ impl Stamp {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
     }
+
+    /// How long it still takes until the file has been quiet for `quiet`, if nothing happens.
+    fn unrest(&self, quiet: Duration) -> Duration {
+        let now = SystemTime::now();
+        left_of(quiet, self.modified, now).max(left_of(TICK, self.changed, now))
+    }
 }
 
-/// What is left at `now` of a `span` that began at `time`; `None` when it is over, and when it
+/// What is left at `now` of a `span` that began at `time`: nothing when it is over, and when it
 /// lies so far ahead that a clock was wrong.
-fn left_of(span: Duration, time: Time, now: SystemTime) -> Option<Duration> {
-    let since_1970 = Duration::new(time.0.try_into().ok()?, time.1.try_into().ok()?);
-    let began = UNIX_EPOCH.checked_add(since_1970)?;
-    let left = match now.duration_since(began) {
-        Ok(past) => span.checked_sub(past)?,
-        Err(ahead) if ahead.duration() < span => span + ahead.duration(),
-        Err(_) => return None,
+fn left_of(span: Duration, time: Time, now: SystemTime) -> Duration {
+    let (Ok(seconds), Ok(nanoseconds)) = (time.0.try_into(), time.1.try_into()) else {
+        return Duration::ZERO;
     };
-    (!left.is_zero()).then_some(left)
+    let began = UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds));
+    match began.map(|began| now.duration_since(began)) {
+        Some(Ok(past)) => span.saturating_sub(past),
+        Some(Err(ahead)) if ahead.duration() < span => span + ahead.duration(),
+        _ => Duration::ZERO,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::Instant;
 
+    use tempfile::NamedTempFile;
+
     use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
 
     #[test]
     fn a_span_is_over_when_it_is_past_or_far_ahead() {
         let ms = Duration::from_millis;
         let left = |time| left_of(ms(20), time, UNIX_EPOCH + ms(1500));
-        assert_eq!(left((1, 480_000_000)), None);
-        assert_eq!(left((1, 490_000_000)), Some(ms(10)));
-        assert_eq!(left((1, 500_000_000)), Some(ms(20)));
-        assert_eq!(left((1, 510_000_000)), Some(ms(30)));
-        assert_eq!(left((1, 520_000_000)), None);
+        assert_eq!(left((1, 480_000_000)), ms(0));
+        assert_eq!(left((1, 490_000_000)), ms(10));
+        assert_eq!(left((1, 500_000_000)), ms(20));
+        assert_eq!(left((1, 510_000_000)), ms(30));
+        assert_eq!(left((1, 520_000_000)), ms(0));
         for odd in [(-1, 0), (i64::MAX, 0), (0, -1)] {
-            assert_eq!(left(odd), None, "{odd:?}");
+            assert_eq!(left(odd), ms(0), "{odd:?}");
         }
     }
 
-    fn read_now(file: &File) -> Outcome {
-        let ctx = LoadContext::new("blobs", Instant::now() + Duration::from_secs(60));
-        read(file, b"a", &ctx, &mut Sink::detached(100), &mut || ()).unwrap()
+    fn file(value: &str) -> NamedTempFile {
+        let file = NamedTempFile::new().unwrap();
+        fs::write(file.path(), value).unwrap();
+        file
+    }
+
+    fn read_within(time: Duration, file: &NamedTempFile, quiet: Duration) -> Outcome {
+        let (file, sink) = (File::open(file.path()).unwrap(), &mut Sink::detached(100));
+        let ctx = LoadContext::new("blobs", Instant::now() + time);
+        read(&file, b"a", &ctx, sink, quiet, &mut || ()).unwrap()
     }
 
     #[test]
-    fn a_value_is_kept_when_its_file_is_quiet() {
-        let temp = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(temp.path(), "value").unwrap();
-        let read = || read_now(&File::open(temp.path()).unwrap());
-        let modified = |time| temp.as_file().set_modified(time).unwrap();
-
-        modified(SystemTime::now() + QUIET / 2);
-        let fresh = read();
-        modified(SystemTime::now() - QUIET);
-        let quiet = read();
-        modified(SystemTime::now() + 10 * QUIET);
-        let ahead = read();
+    fn a_fresh_file_is_waited_for_and_kept() {
+        let file = file("value");
+        let outcome = read_within(HOUR, &file, QUIET);
         assert!(
-            matches!(&fresh, Outcome::Fleeting(value) if value == b"value"),
-            "{fresh:?}"
+            matches!(&outcome, Outcome::Settled(value) if value == b"value"),
+            "{outcome:?}"
         );
-        assert!(
-            matches!(&quiet, Outcome::Settled(value) if value == b"value"),
-            "{quiet:?}"
-        );
-        assert!(
-            matches!(&ahead, Outcome::Settled(value) if value == b"value"),
-            "{ahead:?}"
-        );
+        let waited = Stamp::of(file.as_file()).unwrap().unrest(QUIET);
+        assert_eq!(waited, Duration::ZERO);
     }
 
     #[test]
-    fn a_change_is_a_tick_old_when_its_file_is_read() {
-        let temp = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(temp.path(), "value").unwrap();
-        let file = File::open(temp.path()).unwrap();
-        read_now(&file);
-        let changed = Stamp::of(&file).unwrap().changed;
-        assert_eq!(left_of(TICK, changed, SystemTime::now()), None);
+    fn a_fresh_file_that_can_not_be_waited_for_is_not_kept() {
+        let file = file("value");
+        let outcome = read_within(HOUR, &file, 2 * HOUR);
+        assert!(
+            matches!(&outcome, Outcome::Fleeting(value) if value == b"value"),
+            "{outcome:?}"
+        );
+        for time in [SystemTime::now() - 3 * HOUR, SystemTime::now() + 3 * HOUR] {
+            file.as_file().set_modified(time).unwrap();
+            let outcome = read_within(HOUR, &file, 2 * HOUR);
+            assert!(
+                matches!(&outcome, Outcome::Settled(_)),
+                "{time:?}: {outcome:?}"
+            );
+        }
     }
 }

@@ -215,6 +215,7 @@ fn files_that_the_kernel_makes_up_are_read_whole_and_not_kept() {
         b"stat",
         &ctx(),
         &mut Sink::detached(LIMIT_BYTES),
+        QUIET,
         &mut || (),
     );
     let Ok(Outcome::Fleeting(value)) = outcome else {
