@@ -8,14 +8,15 @@ pub mod http;
 pub mod origin;
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long anything may take before the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,16 +56,23 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A temporary folder with these files, by path and content.
+/// A temporary folder with these files, by path and content. They were last modified long ago: a fresh file is waited
+/// for, lest it is still being written.
 pub fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     for (path, content) in files {
         let path = folder.path().join(path);
         fs::create_dir_all(path.parent().expect("a file is in a folder"))
-            .and_then(|()| fs::write(path, content))
+            .and_then(|()| write_old(&path, content))
             .expect("a temporary file can be written");
     }
     folder
+}
+
+fn write_old(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(content)?;
+    file.set_modified(SystemTime::now() - Duration::from_secs(3600))
 }
 
 /// The argument of `--group` for a folder.
