@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use super::service::Service;
 use super::stats::Metrics;
 
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 256;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves on `address` until the process ends; returns the address with its port.

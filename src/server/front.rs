@@ -128,10 +128,12 @@ impl Door {
             })
         });
         match found {
-            Ok(Some(reply)) => self.answer(ctx, sink, Ok(Reply::new(reply.into()))),
+            Ok(Some(reply)) => {
+                self.answer(ctx, sink, Ok(Reply::new(slice::of_encoded(reply))));
+            }
             Ok(None) => self.answer_later(ctx, sink, async {
-                let reply = gathered.await.map_err(|_| Status::stopping());
-                reply.map(|reply| Reply::new(reply.into()))
+                let reply = gathered.await.unwrap_or_else(|_| Err(Status::stopping()));
+                reply.map(|reply| Reply::new(slice::of_encoded(reply)))
             }),
             Err(status) => self.answer(ctx, sink, Err(status)),
         }

@@ -18,6 +18,7 @@ pub mod health;
 mod loaders;
 mod node;
 pub mod origin;
+mod outgoing;
 pub mod pb;
 pub mod reflection;
 mod service;

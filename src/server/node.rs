@@ -15,6 +15,7 @@ use super::cores::Cores;
 use super::gate::Gate;
 use super::health::{Health, Status};
 use super::loaders::{Limits, Loaders};
+use super::outgoing::Outgoing;
 use super::service::{Service, UNARY_LIMIT_BYTES};
 use super::{admin, front, pb, reflection};
 use crate::engine::{Builder, pin_or_warn};
@@ -120,6 +121,8 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub fn start(mut config: NodeConfig) -> Result<Self, StartError> {
+        // What the C-core has to say goes where everything else is logged.
+        grpcio::redirect_log();
         let service = Arc::new(service(&mut config)?);
         let health = Health::new();
         let gate = Arc::new(Gate::default());
@@ -201,6 +204,7 @@ fn service(config: &mut NodeConfig) -> Result<Service, StartError> {
     Ok(Service {
         groups,
         loaders,
+        outgoing: Outgoing::new(config.memory_bytes),
         started: Instant::now(),
     })
 }

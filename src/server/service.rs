@@ -7,6 +7,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::loaders::Loaders;
+use super::outgoing::{Encoded, Full, Outgoing};
 use super::wire::{self, GetManyRequest, GetRequest, Malformed};
 use crate::engine::Lent;
 use crate::group::{ErrorKind, GetError, Group, Groups, Value};
@@ -68,6 +69,12 @@ impl From<Malformed> for Status {
     }
 }
 
+impl From<Full> for Status {
+    fn from(error: Full) -> Self {
+        Self::new(Code::ResourceExhausted, error.to_string())
+    }
+}
+
 impl From<GetError> for Status {
     fn from(error: GetError) -> Self {
         let code = match error.kind() {
@@ -99,6 +106,7 @@ pub(super) struct Miss<'a> {
 pub(super) struct Service {
     pub groups: Groups,
     pub loaders: Loaders,
+    pub outgoing: Arc<Outgoing>,
     pub started: Instant,
 }
 
@@ -146,8 +154,8 @@ impl Service {
     pub fn get_many(
         &self,
         request: &[u8],
-        answer: impl FnOnce(Vec<u8>) + Send + 'static,
-    ) -> Result<Option<Vec<u8>>, Status> {
+        answer: impl FnOnce(Result<Encoded, Status>) + Send + 'static,
+    ) -> Result<Option<Encoded>, Status> {
         let GetManyRequest { group, keys } = GetManyRequest::parse(request)?;
         let group = self.group(group)?;
         if keys.len() > KEYS_MAX {
@@ -163,10 +171,11 @@ impl Service {
         }
         let missing: Vec<usize> = (0..keys.len()).filter(|&i| answers[i].is_none()).collect();
         if missing.is_empty() {
-            return Ok(Some(encode(group, &answers)));
+            return Ok(Some(self.outgoing.count(encode(group, &answers))?));
         }
         let gathering = Arc::new(Gathering {
             group: group.clone(),
+            outgoing: self.outgoing.clone(),
             left: AtomicUsize::new(missing.len()),
             state: Mutex::new((answers, Some(answer))),
         });
@@ -219,11 +228,12 @@ type Answers = Vec<Option<Result<Value, Status>>>;
 /// A `GetMany` that waits for some of its keys.
 struct Gathering<F> {
     group: Group,
+    outgoing: Arc<Outgoing>,
     left: AtomicUsize,
     state: Mutex<(Answers, Option<F>)>,
 }
 
-impl<F: FnOnce(Vec<u8>)> Gathering<F> {
+impl<F: FnOnce(Result<Encoded, Status>)> Gathering<F> {
     fn put(&self, index: usize, value: Result<Value, Status>) {
         self.state.lock().0[index] = Some(value);
         if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
@@ -234,7 +244,8 @@ impl<F: FnOnce(Vec<u8>)> Gathering<F> {
             (std::mem::take(&mut state.0), state.1.take())
         };
         if let Some(answer) = answer {
-            answer(encode(&self.group, &answers));
+            let reply = self.outgoing.count(encode(&self.group, &answers));
+            answer(reply.map_err(Status::from));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 
 use grpcio::GrpcSlice;
 
+use super::outgoing::Encoded;
 use crate::engine::{Blob, Lent};
 
 /// Up to here a copy costs less than a reference that the cores that answer would all count up and down.
@@ -29,25 +30,61 @@ pub(super) fn of_blob(frame: &Blob) -> GrpcSlice {
     }
 }
 
+/// A slice of a reply that was put together, counted until the C-core has sent it.
+pub(super) fn of_encoded(reply: Encoded) -> GrpcSlice {
+    let (bytes, len) = (reply.as_ptr(), reply.len());
+    // SAFETY: the bytes lie on the heap, where they stay while the box holds the reply.
+    unsafe {
+        holding(
+            bytes,
+            len,
+            Box::into_raw(Box::new(reply)).cast(),
+            release_encoded,
+        )
+    }
+}
+
 /// A slice that holds the blob until the C-core has sent it. So long the blob counts against the budget.
 fn referring(frame: Blob) -> GrpcSlice {
-    let (bytes, len) = (frame.as_ptr().cast_mut().cast(), frame.len());
+    let (bytes, len) = (frame.as_ptr(), frame.len());
+    // SAFETY: the reference that is given away keeps the bytes.
+    unsafe { holding(bytes, len, frame.into_raw().as_ptr().cast(), release_blob) }
+}
+
+/// A slice of bytes that are not copied.
+///
+/// # Safety
+/// The bytes stay as they are until `release` is called with `held`.
+unsafe fn holding(
+    bytes: *const u8,
+    len: usize,
+    held: *mut c_void,
+    release: unsafe extern "C" fn(*mut c_void),
+) -> GrpcSlice {
     let mut slice = GrpcSlice::default();
-    // SAFETY: the bytes live until `release` gives the reference back, which the C-core does once, when it is done
-    // with the slice; it never writes to a slice that it sends. The empty slice that is written over owns nothing.
+    // SAFETY: the bytes live, by the caller's word, until `release` is called, which the C-core does once, when it is
+    // done with the slice; it never writes to a slice that it sends. The empty slice written over owns nothing.
     unsafe {
-        let held = frame.into_raw().as_ptr().cast();
-        *slice.as_mut_ptr() =
-            grpcio_sys::grpc_slice_new_with_user_data(bytes, len, Some(release), held);
+        *slice.as_mut_ptr() = grpcio_sys::grpc_slice_new_with_user_data(
+            bytes.cast_mut().cast(),
+            len,
+            Some(release),
+            held,
+        );
     }
     slice
 }
 
-unsafe extern "C" fn release(held: *mut c_void) {
+unsafe extern "C" fn release_blob(held: *mut c_void) {
     if let Some(raw) = NonNull::new(held.cast()) {
         // SAFETY: `referring` gave this pointer away, and the C-core calls back once for each slice.
         drop(unsafe { Blob::from_raw(raw) });
     }
+}
+
+unsafe extern "C" fn release_encoded(held: *mut c_void) {
+    // SAFETY: `of_encoded` gave this box away, and the C-core calls back once for each slice.
+    drop(unsafe { Box::from_raw(held.cast::<Encoded>()) });
 }
 
 /// An encoded reply, on its way to the C-core.
