@@ -144,6 +144,14 @@ impl BlobCache {
         })
     }
 
+    /// Sets another budget, up or down; see [`Cache::resize`](super::Cache::resize).
+    ///
+    /// # Errors
+    /// [`BuildError::BudgetTooSmall`] and [`BuildError::BudgetTooLarge`]; the budget stays as it was.
+    pub fn resize(&self, budget_bytes: usize) -> Result<(), BuildError> {
+        self.core.resize(budget_bytes)
+    }
+
     #[inline]
     pub(crate) fn hash(&self, partition: u16, key: &[u8]) -> u64 {
         let mut hasher = self.hasher.build_hasher();

@@ -57,11 +57,10 @@ impl PartitionAccount {
 }
 
 pub(crate) struct Pool {
-    pub budget_bytes: usize,
+    budget_bytes: AtomicUsize,
     pub quantum_bytes: usize,
     /// Below zero: the shards have taken more than there is, on credit.
     available_bytes: AtomicIsize,
-    credit_cap_bytes: usize,
     /// What each shard is asked to give back of others' credit.
     owed_bytes: Box<[AtomicUsize]>,
     closed: AtomicBool,
@@ -73,10 +72,9 @@ pub(crate) struct Pool {
 impl Pool {
     pub fn new(budget_bytes: usize, shards: usize, shares: &[Share]) -> Self {
         Self {
-            budget_bytes,
+            budget_bytes: AtomicUsize::new(budget_bytes),
             quantum_bytes: (budget_bytes / shards / 64).clamp(1 << 10, 1 << 20),
             available_bytes: AtomicIsize::new(budget_bytes as isize),
-            credit_cap_bytes: budget_bytes / 16,
             owed_bytes: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             closed: AtomicBool::new(false),
             queued_bytes: AtomicUsize::new(0),
@@ -89,6 +87,21 @@ impl Pool {
                 })
                 .collect(),
         }
+    }
+
+    pub fn budget_bytes(&self) -> usize {
+        self.budget_bytes.load(Ordering::Relaxed)
+    }
+
+    fn credit_cap_bytes(&self) -> usize {
+        self.budget_bytes() / 16
+    }
+
+    /// Sets another budget. What the shards have taken over it becomes debt.
+    pub fn resize(&self, budget_bytes: usize) {
+        let before = self.budget_bytes.swap(budget_bytes, Ordering::Relaxed);
+        let change = budget_bytes as isize - before as isize;
+        self.available_bytes.fetch_add(change, Ordering::Relaxed);
     }
 
     /// Takes `need` bytes, and up to a quantum where the pool has it; 0 if it does not have `need`.
@@ -117,7 +130,7 @@ impl Pool {
         let mut available = self.available_bytes.load(Ordering::Relaxed);
         loop {
             let debt = (-available).max(0) as usize;
-            if debt > 0 && debt + need > self.credit_cap_bytes {
+            if debt > 0 && debt + need > self.credit_cap_bytes() {
                 return false;
             }
             let left = available - need as isize;
@@ -164,7 +177,7 @@ impl Pool {
     /// Counts an entry that is sent to its owner. False: there is much under way, the sender should wait.
     pub fn enqueue(&self, bytes: usize) -> bool {
         let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        queued + bytes <= self.credit_cap_bytes
+        queued + bytes <= self.credit_cap_bytes()
     }
 
     pub fn dequeue(&self, bytes: usize) {

@@ -12,7 +12,7 @@ use ahash::RandomState;
 use super::core::{BuildError, Builder, Core, Loaded};
 use super::entry::{Handle, Header, Typed};
 use super::flight::{EntryTooLarge, Failure};
-use super::stats::Stats;
+use super::stats::{Cause, Stats};
 
 /// Bytes on the heap that a key and a value own.
 type Weigher<K, V> = Box<dyn Fn(&K, &V) -> usize + Send + Sync>;
@@ -107,6 +107,43 @@ where
     ) -> Self {
         self.weigher = Some(Box::new(heap_bytes));
         self
+    }
+
+    /// Has `listener` told of each entry that leaves, and why. Readers do not find the entry any more by then.
+    ///
+    /// It runs on the thread of the shard's owner: hits are not held up by it, but the shard's next changes are, so it
+    /// should be quick. It may use the cache, as far as that does not wait for an owner: `get` and `insert_soon`, not
+    /// `insert`. One that panics is logged. A second listener is not taken.
+    ///
+    /// ```
+    /// use corecache::engine::{Cache, Cause};
+    /// use std::sync::mpsc;
+    ///
+    /// let (left, leaving) = mpsc::channel();
+    /// let cache = Cache::<u32, u32>::new(1 << 20)?
+    ///     .eviction_listener(move |key, _value, cause| drop(left.send((*key, cause))));
+    /// cache.insert(1, 10)?;
+    /// cache.remove(&1);
+    /// assert_eq!(leaving.recv()?, (1, Cause::Removed));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn eviction_listener(
+        self,
+        listener: impl Fn(&K, &V, Cause) + Send + Sync + 'static,
+    ) -> Self {
+        self.core.listen(Box::new(move |entry, cause| {
+            listener(entry.key(), entry.value(), cause);
+        }));
+        self
+    }
+
+    /// Sets another budget, up or down, while the cache is in use. What is over it is evicted soon after; values that
+    /// are still held, and tables that have grown, are not given back by that.
+    ///
+    /// # Errors
+    /// [`BuildError::BudgetTooSmall`] and [`BuildError::BudgetTooLarge`]; the budget stays as it was.
+    pub fn resize(&self, budget_bytes: usize) -> Result<(), BuildError> {
+        self.core.resize(budget_bytes)
     }
 
     fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {

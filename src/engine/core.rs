@@ -2,9 +2,8 @@
 
 use std::io;
 use std::ptr::NonNull;
-use std::sync::Arc;
-use std::sync::Once;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Once, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use super::budget::{Pool, Share, footprint_bytes};
 use super::clock::Clock;
 use super::entry::{Body, Handle, Header};
 use super::flight::{EntryTooLarge, Failure, Flights, Joined, Lead, Outcome, Waited};
-use super::owner::{self, Message, Owner, QUEUE_BYTES_AN_ENTRY, Shared};
+use super::owner::{self, Listener, Message, Owner, QUEUE_BYTES_AN_ENTRY, Shared};
 use super::pin::pin_to_core;
 use super::reclaim::{self, Guard};
 use super::stats::{PartitionCounters, ReadCounters, ShardGauges, Stats, bump};
@@ -131,17 +130,7 @@ impl Builder {
 
     fn check(&self, shards: usize) -> Result<(), BuildError> {
         let budget_bytes = self.budget_bytes;
-        let least_bytes = shards * SHARD_MIN_BYTES;
-        if budget_bytes > BUDGET_MAX_BYTES {
-            return Err(BuildError::BudgetTooLarge(budget_bytes));
-        }
-        if budget_bytes < least_bytes {
-            return Err(BuildError::BudgetTooSmall {
-                budget_bytes,
-                shards,
-                least_bytes,
-            });
-        }
+        check_budget(budget_bytes, shards)?;
         let guaranteed = self.shares.iter().map(|share| share.guaranteed_bytes);
         let guaranteed_bytes = guaranteed.fold(0, usize::saturating_add);
         if guaranteed_bytes > budget_bytes {
@@ -159,7 +148,7 @@ impl Builder {
         reclaim::prepare();
         let whole = Share {
             guaranteed_bytes: 0,
-            largest_bytes: self.budget_bytes,
+            largest_bytes: usize::MAX,
         };
         let shares = if self.shares.is_empty() {
             &[whole][..]
@@ -172,6 +161,21 @@ impl Builder {
             &self.cores,
         )
     }
+}
+
+fn check_budget(budget_bytes: usize, shards: usize) -> Result<(), BuildError> {
+    let least_bytes = shards * SHARD_MIN_BYTES;
+    if budget_bytes > BUDGET_MAX_BYTES {
+        return Err(BuildError::BudgetTooLarge(budget_bytes));
+    }
+    if budget_bytes < least_bytes {
+        return Err(BuildError::BudgetTooSmall {
+            budget_bytes,
+            shards,
+            least_bytes,
+        });
+    }
+    Ok(())
 }
 
 struct Shard<B: Body> {
@@ -189,6 +193,7 @@ pub(crate) struct Core<B: Body> {
     pub clock: Clock,
     owners: Vec<JoinHandle<()>>,
     clearing: Mutex<()>,
+    listener: Arc<OnceLock<Listener<B>>>,
 }
 
 impl<B: Body> Core<B> {
@@ -207,6 +212,7 @@ impl<B: Body> Core<B> {
             clock: Clock::new(),
             owners: Vec::with_capacity(shards),
             clearing: Mutex::new(()),
+            listener: Arc::default(),
             pool,
         };
         let mut made = Vec::with_capacity(shards);
@@ -237,6 +243,7 @@ impl<B: Body> Core<B> {
             gauges: self.gauges.clone(),
             queues: self.queues.clone(),
             clock: self.clock,
+            listener: self.listener.clone(),
         }
     }
 
@@ -378,7 +385,7 @@ impl<B: Body> Core<B> {
     pub fn largest_bytes(&self, partition: u16) -> usize {
         let share = self.pool.partitions[usize::from(partition)].share;
         let overhead = self.shards.len() * SHARD_MIN_BYTES / 2;
-        share.largest_bytes.min(self.pool.budget_bytes - overhead)
+        share.largest_bytes.min(self.pool.budget_bytes() - overhead)
     }
 
     /// Refuses what can never fit, and counts that.
@@ -436,6 +443,23 @@ impl<B: Body> Core<B> {
                 .fence_all(|key| B::partition(key) == partition);
         }
         self.tell_all(|done| Message::Clear { partition, done });
+    }
+
+    /// Sets another budget. What is over it is evicted soon, by the shards in proportion to what they hold.
+    pub fn resize(&self, budget_bytes: usize) -> Result<(), BuildError> {
+        check_budget(budget_bytes, self.shards.len())?;
+        self.pool.resize(budget_bytes);
+        let debt = self.pool.debt_bytes();
+        if debt > 0 {
+            owner::ask_to_yield(&self.pool, &self.gauges, &self.queues, None, debt);
+        }
+        Ok(())
+    }
+
+    /// Sets who is told of entries that leave; once.
+    pub fn listen(&self, listener: Listener<B>) {
+        // Its one caller takes the cache by value and hands it on, so a second one is a mistake that is not made.
+        let _ = self.listener.set(listener);
     }
 
     /// Waits until all that was sent before is done.
@@ -528,7 +552,7 @@ impl<B: Body> Core<B> {
             entry_bytes: self.pool.partitions[usize::from(partition)].used_bytes() as u64,
             used_bytes: sum(|shard| &shard.used_bytes),
             garbage_bytes: sum(|shard| &shard.garbage_bytes),
-            budget_bytes: self.pool.budget_bytes as u64,
+            budget_bytes: self.pool.budget_bytes() as u64,
             overshoot_bytes: self.pool.debt_bytes() as u64,
             queued: self.queues.iter().map(|queue| queue.len() as u64).sum(),
             flights: self

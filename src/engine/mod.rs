@@ -41,7 +41,7 @@ pub use cache::{Cache, Rejected};
 pub use core::{BuildError, Builder};
 pub use flight::{EntryTooLarge, Failure};
 pub use pin::pin_to_core;
-pub use stats::Stats;
+pub use stats::{Cause, Stats};
 
 #[cfg(feature = "server")]
 pub(crate) use blobs::Lent;

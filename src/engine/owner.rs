@@ -5,8 +5,8 @@
 
 use std::cell::Cell;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::flight::{Flight, Flights};
 use super::foreign::guarded;
 use super::policy::{Counters, S3Fifo};
 use super::reclaim;
-use super::stats::{PartitionCounters, ShardGauges, bump};
+use super::stats::{Cause, PartitionCounters, ShardGauges, bump};
 use super::table::Writer;
 
 /// Whose code runs on an owner, beside the drops that entries guard themselves: one that panics costs its own message,
@@ -107,6 +107,9 @@ pub(crate) struct Owner<B: Body> {
     /// The part of `used_bytes` that is the table's.
     table_bytes: usize,
     random: u64,
+    /// What has left since the listener was told last.
+    untold: Vec<(NonNull<Header>, Cause)>,
+    listener: Arc<OnceLock<Listener<B>>>,
     pub shard: usize,
     pub pool: Arc<Pool>,
     pub flights: Arc<Flights<B>>,
@@ -127,7 +130,11 @@ pub(crate) struct Shared<B: Body> {
     pub gauges: Arc<[ShardGauges]>,
     pub queues: Arc<[Sender<Message<B>>]>,
     pub clock: Clock,
+    pub listener: Arc<OnceLock<Listener<B>>>,
 }
+
+/// Told of each entry that has left, on the thread of its owner.
+pub(crate) type Listener<B> = Box<dyn Fn(&Handle<B>, Cause) + Send + Sync>;
 
 impl<B: Body> Owner<B> {
     pub fn new(shard: usize, shared: Shared<B>) -> Self {
@@ -141,6 +148,8 @@ impl<B: Body> Owner<B> {
             leased_bytes: 0,
             used_bytes: 0,
             table_bytes: 0,
+            untold: Vec::new(),
+            listener: shared.listener,
             random: 0x9e37_79b9_7f4a_7c15 ^ (shard as u64 + 1),
             shard,
             pool: shared.pool,
@@ -223,7 +232,7 @@ impl<B: Body> Owner<B> {
             bump(&self.counters[usize::from(partition)].refused);
             // A value that could not be replaced is out of date.
             if let Some(old) = self.writer.remove(hash, is_same) {
-                self.drop_out(old, |counters| &counters.replaced);
+                self.drop_out(old, Cause::Replaced);
             }
             return false;
         }
@@ -237,7 +246,7 @@ impl<B: Body> Owner<B> {
         bump(&self.counters[usize::from(partition)].stored);
         bump(&self.counters[usize::from(partition)].entries);
         if let Some(old) = old {
-            self.drop_out(old, |counters| &counters.replaced);
+            self.drop_out(old, Cause::Replaced);
         }
         self.charge_table();
         true
@@ -267,13 +276,12 @@ impl<B: Body> Owner<B> {
         if let Some(entry) = removed {
             // SAFETY: unlinked, but not yet retired.
             let is_expired = self.clock.is_past(unsafe { entry.as_ref() }.hard_expiry_ns);
-            self.drop_out(entry, |counters| {
-                if is_expired {
-                    &counters.expired
-                } else {
-                    &counters.removed
-                }
-            });
+            let cause = if is_expired {
+                Cause::Expired
+            } else {
+                Cause::Removed
+            };
+            self.drop_out(entry, cause);
             return !is_expired;
         }
         false
@@ -289,18 +297,14 @@ impl<B: Body> Owner<B> {
             let header = unsafe { entry.as_ref() };
             if header.generation != generation {
                 self.writer.remove(header.hash, |other| other == entry);
-                self.drop_out(entry, |counters| &counters.removed);
+                self.drop_out(entry, Cause::Removed);
             }
         }
         self.sweep();
     }
 
     /// Takes an unlinked entry out of its queue and retires it.
-    fn drop_out(
-        &mut self,
-        entry: NonNull<Header>,
-        cause: impl FnOnce(&PartitionCounters) -> &AtomicU64,
-    ) {
+    fn drop_out(&mut self, entry: NonNull<Header>, cause: Cause) {
         // SAFETY: retired only below; its reference is still ours.
         let header = unsafe { entry.as_ref() };
         let partition = &mut self.partitions[usize::from(header.partition)];
@@ -309,24 +313,37 @@ impl<B: Body> Owner<B> {
         self.retire(entry, cause);
     }
 
-    fn retire(
-        &mut self,
-        entry: NonNull<Header>,
-        cause: impl FnOnce(&PartitionCounters) -> &AtomicU64,
-    ) {
+    fn retire(&mut self, entry: NonNull<Header>, cause: Cause) {
         // SAFETY: as above.
         let header = unsafe { entry.as_ref() };
         let weight = header.weight_bytes as usize;
         let counters = &self.counters[usize::from(header.partition)];
-        bump(cause(counters));
+        bump(counters.left_by(cause));
         counters.entries.fetch_sub(1, Ordering::Relaxed);
         self.pool.partitions[usize::from(header.partition)].subtract(weight);
         self.retired_bytes += weight;
         self.retired.push(entry);
+        if self.listener.get().is_some() {
+            self.untold.push((entry, cause));
+        }
+    }
+
+    /// Tells the listener what has left. Readers do not find it any more; it is freed after this at the earliest.
+    fn tell(&mut self) {
+        let Some(listener) = self.listener.get() else {
+            return;
+        };
+        for (entry, cause) in std::mem::take(&mut self.untold) {
+            guarded("a listener", || {
+                // SAFETY: retired, and not yet swept: the table's reference is still there.
+                unsafe { with_handle::<B, _>(entry, |entry| listener(entry, cause)) }
+            });
+        }
     }
 
     /// Frees the garbage that nobody holds; returns its bytes.
     fn sweep(&mut self) -> usize {
+        self.tell();
         let mut freed = 0;
         // SAFETY: retired entries are unlinked, and the references are the table's, which are ours to drop.
         unsafe {
@@ -350,7 +367,7 @@ impl<B: Body> Owner<B> {
     /// The partition's own bound. What others of its shards hold is left to them: a shard that has nothing left to
     /// evict may go over it by its entry.
     fn make_room_in(&mut self, partition: usize, need: usize) -> bool {
-        if self.pool.partitions[partition].share.largest_bytes >= self.pool.budget_bytes {
+        if self.pool.partitions[partition].share.largest_bytes >= self.pool.budget_bytes() {
             return true;
         }
         while self.pool.partitions[partition].excess_with(need) > 0 {
@@ -442,9 +459,9 @@ impl<B: Body> Owner<B> {
         debug_assert_eq!(unlinked, Some(entry));
         let weight = header.weight_bytes as usize;
         if self.clock.is_past(header.hard_expiry_ns) {
-            self.retire(entry, |counters| &counters.expired);
+            self.retire(entry, Cause::Expired);
         } else {
-            self.retire(entry, |counters| &counters.evicted);
+            self.retire(entry, Cause::Evicted);
         }
         weight
     }
@@ -456,22 +473,19 @@ impl<B: Body> Owner<B> {
         self.table_bytes = bytes;
     }
 
-    /// Asks the other shards for `bytes`, each in proportion to what it has leased.
     fn ask_to_yield(&self, bytes: usize) {
-        let leased = |shard: usize| self.gauges[shard].leased_bytes.load(Ordering::Relaxed);
-        let others = || (0..self.queues.len()).filter(|&shard| shard != self.shard);
-        let total: u64 = others().map(leased).sum();
-        for shard in others() {
-            let part = bytes as u128 * u128::from(leased(shard));
-            let part = part.div_ceil(u128::from(total.max(1)));
-            self.pool.ask_back(shard, part as usize);
-            // A full queue will do: its owner looks after each message.
-            let _ = self.queues[shard].try_send(Message::Yield);
-        }
+        ask_to_yield(
+            &self.pool,
+            &self.gauges,
+            &self.queues,
+            Some(self.shard),
+            bytes,
+        );
     }
 
     /// Gives back what this shard was asked for, what the pool is short of, and what it does not need itself.
     fn settle(&mut self) {
+        self.tell();
         if self.retired_bytes >= self.sweep_at_bytes {
             self.sweep();
         }
@@ -517,6 +531,26 @@ impl<B: Body> Drop for Owner<B> {
         let release = |entry| drop(unsafe { Handle::<B>::from_raw(entry) });
         retired.into_iter().for_each(release);
         self.writer.for_each(release);
+    }
+}
+
+/// Asks the shards, all or all but one, for `bytes`, each in proportion to what it has leased.
+pub(crate) fn ask_to_yield<B: Body>(
+    pool: &Pool,
+    gauges: &[ShardGauges],
+    queues: &[Sender<Message<B>>],
+    except: Option<usize>,
+    bytes: usize,
+) {
+    let leased = |shard: usize| gauges[shard].leased_bytes.load(Ordering::Relaxed);
+    let asked = || (0..queues.len()).filter(|&shard| Some(shard) != except);
+    let total: u64 = asked().map(leased).sum();
+    for shard in asked() {
+        let part = bytes as u128 * u128::from(leased(shard));
+        let part = part.div_ceil(u128::from(total.max(1)));
+        pool.ask_back(shard, part as usize);
+        // A full queue will do: its owner looks after each message.
+        let _ = queues[shard].try_send(Message::Yield);
     }
 }
 

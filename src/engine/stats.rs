@@ -83,6 +83,30 @@ pub(crate) struct PartitionCounters {
     pub refused: AtomicU64,
 }
 
+/// Why an entry left the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Room was needed.
+    Evicted,
+    /// It had expired.
+    Expired,
+    /// A call removed it, or cleared the cache.
+    Removed,
+    /// A newer value of its key took its place.
+    Replaced,
+}
+
+impl PartitionCounters {
+    pub fn left_by(&self, cause: Cause) -> &AtomicU64 {
+        match cause {
+            Cause::Evicted => &self.evicted,
+            Cause::Expired => &self.expired,
+            Cause::Removed => &self.removed,
+            Cause::Replaced => &self.replaced,
+        }
+    }
+}
+
 pub(crate) fn bump(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
