@@ -100,3 +100,58 @@ fn what_does_not_fit_into_the_reply_is_told_so_and_the_rest_is_there() {
     assert!(told.contains("5000000"), "{told}");
     assert_eq!(result(&reply.answers[7]), Ok(&b"1"[..]));
 }
+
+/// Keeping every value until the last key is there makes this fail: it took 60 times the budget.
+#[test]
+fn a_call_for_more_than_a_reply_holds_takes_no_more_memory_than_that() {
+    const KEYS: usize = 200;
+    let blobs = folder(&[("0", &vec![7; 4_000_000])]);
+    for key in 1..KEYS {
+        let link = blobs.path().join(key.to_string());
+        std::fs::hard_link(blobs.path().join("0"), link).unwrap();
+    }
+    let group = group("blobs", &blobs);
+    let node = Node::start(["--memory", "32MiB", "--loaders", "4", "--group", &group]);
+    let client = Client::connect(node.addr);
+    let keys: Vec<String> = (0..KEYS).map(|key| key.to_string()).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
+
+    let reply = client.get_many("blobs", &keys).unwrap();
+    let values = reply
+        .answers
+        .iter()
+        .filter(|answer| code(answer) == 0)
+        .count();
+    let full = reply
+        .answers
+        .iter()
+        .filter(|answer| code(answer) == 8)
+        .count();
+    assert_eq!((values, full), (1, KEYS - 1));
+
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    let peak_kib: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    // The budget, the loads that run at once, the reply, and the process itself.
+    assert!(peak_kib < 200 << 10, "{peak_kib} KiB at the most");
+}
+
+#[test]
+fn a_cold_call_of_many_keys_does_not_fill_the_queue() {
+    let names: Vec<String> = (0..3000).map(|key| format!("k{key}")).collect();
+    let files: Vec<(&str, &[u8])> = names
+        .iter()
+        .map(|name| (&**name, name.as_bytes()))
+        .collect();
+    let blobs = folder(&files);
+    let node = Node::start(["--group", &group("blobs", &blobs)]);
+    let client = Client::connect(node.addr);
+    let keys: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
+    let reply = client.get_many("blobs", &keys).unwrap();
+    for (key, answer) in keys.iter().zip(&reply.answers) {
+        assert_eq!(result(answer), Ok(*key));
+    }
+}

@@ -14,8 +14,8 @@ use super::entry::{BLOB_PART_MAX_BYTES, BlobBuilder, Bytes, Handle, Header};
 use super::flight::{EntryTooLarge, Failure, Joined, Outcome};
 use super::stats::Stats;
 
-/// A counted reference to a stored value. It keeps the value in memory, and within the budget, also after it was
-/// evicted.
+/// A counted reference to a value. It keeps the value in memory also after it was evicted; so long the value counts
+/// against the budget. One that the cache could not store counts nowhere: it is its holders' alone.
 #[derive(Clone)]
 pub struct Blob(Handle<Bytes>);
 

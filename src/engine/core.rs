@@ -563,6 +563,16 @@ impl<B: Body> Core<B> {
         }
     }
 
+    pub fn budget_bytes(&self) -> u64 {
+        self.pool.budget_bytes() as u64
+    }
+
+    /// Bytes of entries that left the cache, but that somebody still holds.
+    pub fn garbage_bytes(&self) -> u64 {
+        let garbage = |shard: &ShardGauges| shard.garbage_bytes.load(Ordering::Relaxed);
+        self.gauges.iter().map(garbage).sum()
+    }
+
     pub fn shard_len(&self) -> usize {
         self.shards.len()
     }

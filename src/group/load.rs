@@ -155,6 +155,13 @@ impl PendingLoad {
         let _ = inner.cache.core().lead(inner.partition, lead, load);
     }
 
+    /// Whether more than half of the budget is taken by values that left the cache but are still held, by replies
+    /// that their callers do not read, say. What is loaded then can not be kept, and adds to what is held.
+    pub fn is_hopeless(&self) -> bool {
+        let core = self.group.inner.cache.core();
+        core.garbage_bytes() > core.budget_bytes() / 2
+    }
+
     /// Fails those who wait with [`ErrorKind::Busy`](super::ErrorKind::Busy) and this cause.
     pub fn refuse(mut self, cause: String) {
         if let Some(lead) = self.claim() {

@@ -114,7 +114,14 @@ impl Shared {
             };
             state.lanes[lane].running += 1;
             drop(state);
-            load.run();
+            if load.is_hopeless() {
+                load.refuse(
+                    "most of the memory is held by replies that their callers do not read; try again later"
+                        .to_owned(),
+                );
+            } else {
+                load.run();
+            }
             state = self.state.lock();
             state.lanes[lane].running -= 1;
             // The lane may have been at its limit, with more in its queue than this thread will take.

@@ -14,16 +14,21 @@ mod admin;
 mod cores;
 mod front;
 mod gate;
+#[doc(hidden)]
 pub mod health;
 mod loaders;
+mod many;
 mod node;
 pub mod origin;
 mod outgoing;
+#[doc(hidden)]
 pub mod pb;
+#[doc(hidden)]
 pub mod reflection;
 mod service;
 mod slice;
 mod stats;
+mod waiting;
 mod wire;
 
 pub use cores::{Cores, CoresError};

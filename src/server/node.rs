@@ -17,6 +17,7 @@ use super::health::{Health, Status};
 use super::loaders::{Limits, Loaders};
 use super::outgoing::Outgoing;
 use super::service::{Service, UNARY_LIMIT_BYTES};
+use super::waiting::Waiting;
 use super::{admin, front, pb, reflection};
 use crate::engine::{Builder, pin_or_warn};
 use crate::group::{GroupConfig, Groups, GroupsError};
@@ -25,6 +26,13 @@ use crate::group::{GroupConfig, Groups, GroupsError};
 const CACHE_SERVICE: &str = "corecache.v1.Cache";
 /// The largest request that is taken: 10,000 keys of the longest kind do not fit, and need not.
 const REQUEST_LIMIT_BYTES: i32 = 4 << 20;
+/// After so much silence a peer is asked whether it is still there, and cut off if it does not answer.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+const HANDSHAKE_TIMEOUT_MS: i32 = 10_000;
+/// A connection without a call for so long is closed in good order; clients open another when they need one.
+const IDLE_TIMEOUT_MS: i32 = 600_000;
+const PING_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// How long the answers are held back when a drain begins. Calls that are on their way arrive in that time.
 const HOLD: Duration = Duration::from_millis(100);
 /// After the drain time is over, calls are cancelled; that they end is waited for so long.
@@ -90,7 +98,7 @@ pub enum StartError {
     Threads(io::Error),
     /// The gRPC core refused.
     #[error("the gRPC server did not start: {0}")]
-    Grpc(#[from] grpcio::Error),
+    Grpc(String),
     /// The gRPC core can not use the certificates or the key.
     #[error(
         "can not serve TLS with this certificate chain and private key: both are to be PEM, the server's own \
@@ -121,6 +129,7 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub fn start(mut config: NodeConfig) -> Result<Self, StartError> {
+        raise_descriptor_limit();
         // What the C-core has to say goes where everything else is logged.
         grpcio::redirect_log();
         let service = Arc::new(service(&mut config)?);
@@ -205,8 +214,23 @@ fn service(config: &mut NodeConfig) -> Result<Service, StartError> {
         groups,
         loaders,
         outgoing: Outgoing::new(config.memory_bytes),
+        waiting: Waiting::default(),
         started: Instant::now(),
     })
+}
+
+/// Connections take descriptors: as many as this process may have are asked for. A refusal changes nothing.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
 }
 
 /// The completion queues, one thread each, bound to the cores.
@@ -236,12 +260,23 @@ fn listen(
         .max_concurrent_stream(i32::try_from(config.streams_a_connection).unwrap_or(i32::MAX))
         .max_receive_message_len(REQUEST_LIMIT_BYTES)
         .max_send_message_len(UNARY_LIMIT_BYTES as i32)
+        // A peer that is gone without a word, one that never says anything, and one that has nothing to say.
+        .keepalive_time(KEEPALIVE)
+        .keepalive_timeout(KEEPALIVE_TIMEOUT)
+        .raw_cfg_int(
+            c"grpc.server_handshake_timeout_ms".into(),
+            HANDSHAKE_TIMEOUT_MS,
+        )
+        .raw_cfg_int(c"grpc.max_connection_idle_ms".into(), IDLE_TIMEOUT_MS)
+        // Clients may look after us as often as that.
+        .http2_min_recv_ping_interval_without_data(PING_INTERVAL_MIN)
         .build_args();
     let builder = ServerBuilder::new(env.clone()).channel_args(arguments);
     let mut server = services
         .into_iter()
         .fold(builder, ServerBuilder::register_service)
-        .build()?;
+        .build()
+        .map_err(|error| StartError::Grpc(error.to_string()))?;
     let credentials = credentials(config.tls.as_ref())?;
     let port = server
         .add_listening_port(config.listen.to_string(), credentials)

@@ -1,14 +1,13 @@
 //! What a call means, whichever door it comes in by: groups, frames, errors, limits. No transport is named here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use super::loaders::Loaders;
+use super::many::{Answers, Gathering};
 use super::outgoing::{Encoded, Full, Outgoing};
-use super::wire::{self, GetManyRequest, GetRequest, Malformed};
+use super::waiting::{Crowded, Waiting};
+use super::wire::{GetManyRequest, GetRequest, Malformed};
 use crate::engine::Lent;
 use crate::group::{ErrorKind, GetError, Group, Groups, Value};
 
@@ -42,7 +41,7 @@ pub(super) struct Status {
 }
 
 impl Status {
-    fn new(code: Code, message: impl Into<String>) -> Self {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
@@ -75,6 +74,12 @@ impl From<Full> for Status {
     }
 }
 
+impl From<Crowded> for Status {
+    fn from(error: Crowded) -> Self {
+        Self::new(Code::ResourceExhausted, error.to_string())
+    }
+}
+
 impl From<GetError> for Status {
     fn from(error: GetError) -> Self {
         let code = match error.kind() {
@@ -98,8 +103,8 @@ pub(super) enum Lookup<'a, R> {
 }
 
 pub(super) struct Miss<'a> {
-    group: &'a Group,
-    key: &'a [u8],
+    pub group: &'a Group,
+    pub key: &'a [u8],
 }
 
 /// The calls of `corecache.v1.Cache` on the groups of this node.
@@ -107,6 +112,7 @@ pub(super) struct Service {
     pub groups: Groups,
     pub loaders: Loaders,
     pub outgoing: Arc<Outgoing>,
+    pub waiting: Waiting,
     pub started: Instant,
 }
 
@@ -121,7 +127,7 @@ impl Service {
         let group = self.group(group)?;
         group.check_key(key)?;
         let held = group.read_frame(key, |lent| {
-            check_reply(group, lent.value().len())?;
+            check_reply(group, key, lent.value().len())?;
             Ok(hit(lent))
         });
         match held {
@@ -136,10 +142,15 @@ impl Service {
         miss: &Miss<'_>,
         answer: impl FnOnce(Result<Value, Status>) + Send + 'static,
     ) {
-        let group = miss.group.clone();
+        let ticket = match self.waiting.enter() {
+            Ok(ticket) => ticket,
+            Err(full) => return answer(Err(full.into())),
+        };
+        let (group, key): (_, Box<[u8]>) = (miss.group.clone(), miss.key.into());
         let answer = move |value: Result<Value, GetError>| {
+            drop(ticket);
             let value = value.map_err(Status::from).and_then(|value| {
-                check_reply(&group, value.frame().len())?;
+                check_reply(&group, &key, value.frame().len())?;
                 Ok(value)
             });
             answer(value);
@@ -152,7 +163,7 @@ impl Service {
     /// Answers a `GetManyRequest` with an encoded `GetManyReply`: at once if all keys are held, and otherwise by
     /// `answer`, when the last of them is there. One of the two is called.
     pub fn get_many(
-        &self,
+        self: &Arc<Self>,
         request: &[u8],
         answer: impl FnOnce(Result<Encoded, Status>) + Send + 'static,
     ) -> Result<Option<Encoded>, Status> {
@@ -165,27 +176,16 @@ impl Service {
             );
             return Err(Status::new(Code::InvalidArgument, message));
         }
-        let mut answers: Vec<Option<Result<Value, Status>>> = Vec::with_capacity(keys.len());
-        for key in &keys {
-            answers.push(self.held(group, key));
+        let mut answers = Answers::new(keys.len());
+        for (index, key) in keys.iter().enumerate() {
+            if let Some(answer) = self.held(group, key) {
+                answers.put(index, answer);
+            }
         }
-        let missing: Vec<usize> = (0..keys.len()).filter(|&i| answers[i].is_none()).collect();
-        if missing.is_empty() {
-            return Ok(Some(self.outgoing.count(encode(group, &answers))?));
+        if answers.missing().is_empty() {
+            return Ok(Some(self.outgoing.count(answers.encode())?));
         }
-        let gathering = Arc::new(Gathering {
-            group: group.clone(),
-            outgoing: self.outgoing.clone(),
-            left: AtomicUsize::new(missing.len()),
-            state: Mutex::new((answers, Some(answer))),
-        });
-        for index in missing {
-            let gathering = gathering.clone();
-            let key = keys[index];
-            self.load(&Miss { group, key }, move |value| {
-                gathering.put(index, value)
-            });
-        }
+        Gathering::start(self, group, &keys, answers, answer);
         Ok(None)
     }
 
@@ -211,88 +211,15 @@ impl Service {
     }
 }
 
-fn check_reply(group: &Group, reply_bytes: usize) -> Result<(), Status> {
+fn check_reply(group: &Group, key: &[u8], reply_bytes: usize) -> Result<(), Status> {
     if reply_bytes <= UNARY_LIMIT_BYTES {
         return Ok(());
     }
     let message = format!(
-        "the value, of group {:?}, makes a reply of {reply_bytes} bytes, a unary reply has {UNARY_LIMIT_BYTES} bytes \
-         at the most",
+        "the value of key \"{}\" in group {:?} makes a reply of {reply_bytes} bytes, a unary reply has \
+         {UNARY_LIMIT_BYTES} bytes at the most",
+        key.escape_ascii(),
         group.name()
     );
     Err(Status::new(Code::OutOfRange, message))
-}
-
-type Answers = Vec<Option<Result<Value, Status>>>;
-
-/// A `GetMany` that waits for some of its keys.
-struct Gathering<F> {
-    group: Group,
-    outgoing: Arc<Outgoing>,
-    left: AtomicUsize,
-    state: Mutex<(Answers, Option<F>)>,
-}
-
-impl<F: FnOnce(Result<Encoded, Status>)> Gathering<F> {
-    fn put(&self, index: usize, value: Result<Value, Status>) {
-        self.state.lock().0[index] = Some(value);
-        if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return;
-        }
-        let (answers, answer) = {
-            let mut state = self.state.lock();
-            (std::mem::take(&mut state.0), state.1.take())
-        };
-        if let Some(answer) = answer {
-            let reply = self.outgoing.count(encode(&self.group, &answers));
-            answer(reply.map_err(Status::from));
-        }
-    }
-}
-
-/// The encoded `GetManyReply`. A value that would take it over the limit is left out, and its key told so; room for
-/// that is kept.
-fn encode(group: &Group, answers: &[Option<Result<Value, Status>>]) -> Vec<u8> {
-    const FAILURE_BYTES: usize = 160;
-    let mut reply = Vec::with_capacity(reply_len(answers).min(UNARY_LIMIT_BYTES));
-    for (index, answer) in answers.iter().enumerate() {
-        let still_to_come = answers.len() - index - 1;
-        let room = UNARY_LIMIT_BYTES.saturating_sub(reply.len() + still_to_come * FAILURE_BYTES);
-        match answer {
-            Some(Ok(value)) if wire::value_len(value.frame()) <= room => {
-                wire::put_value(&mut reply, value.frame());
-            }
-            Some(Ok(value)) => {
-                let status = check_reply(group, value.frame().len())
-                    .err()
-                    .unwrap_or_else(|| {
-                        Status::new(
-                            Code::ResourceExhausted,
-                            "the reply is full; ask for this key in another call",
-                        )
-                    });
-                wire::put_failure(&mut reply, status.code as i32, &status.message);
-            }
-            Some(Err(status)) if status.message.len() + 32 <= room.max(FAILURE_BYTES) => {
-                wire::put_failure(&mut reply, status.code as i32, &status.message);
-            }
-            Some(Err(status)) => {
-                wire::put_failure(&mut reply, status.code as i32, "the reply is full")
-            }
-            None => {
-                let status = Status::internal();
-                wire::put_failure(&mut reply, status.code as i32, &status.message);
-            }
-        }
-    }
-    reply
-}
-
-fn reply_len(answers: &[Option<Result<Value, Status>>]) -> usize {
-    let len = |answer: &Option<Result<Value, Status>>| match answer {
-        Some(Ok(value)) => wire::value_len(value.frame()),
-        Some(Err(status)) => status.message.len() + 32,
-        None => 0,
-    };
-    answers.iter().map(len).sum()
 }

@@ -150,6 +150,11 @@ impl Collector for Metrics {
                 reply.garbage_bytes,
             ),
             (
+                "calls_waiting",
+                "Keys that are being waited for",
+                self.0.waiting.len() as u64,
+            ),
+            (
                 "uptime_seconds",
                 "Time since the node started",
                 reply.uptime_seconds,

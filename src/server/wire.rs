@@ -128,15 +128,24 @@ pub(super) fn put_value(reply: &mut Vec<u8>, frame: &[u8]) {
     put_bytes(reply, 1, frame);
 }
 
+/// The bytes that [`put_failure`] adds.
+pub(super) fn failure_len(message: &str) -> usize {
+    // Each of the three lengths is encoded for what lies within it; a code takes a tag and a byte.
+    let failure = 2 + 1 + varint_len(message.len() as u64) + message.len();
+    let answer = 1 + varint_len(failure as u64) + failure;
+    1 + varint_len(answer as u64) + answer
+}
+
 /// Adds `Answer { failure: Failure { code, message } }` to a `GetManyReply`.
 pub(super) fn put_failure(reply: &mut Vec<u8>, code: i32, message: &str) {
-    let mut failure = Vec::with_capacity(message.len() + 16);
-    put_varint(&mut failure, 1 << 3 | VARINT);
-    put_varint(&mut failure, code as u64);
-    put_bytes(&mut failure, 2, message.as_bytes());
-    let mut answer = Vec::with_capacity(failure.len() + 8);
-    put_bytes(&mut answer, 2, &failure);
-    put_bytes(reply, 1, &answer);
+    let failure = 2 + 1 + varint_len(message.len() as u64) + message.len();
+    put_varint(reply, 1 << 3 | LENGTH_DELIMITED);
+    put_varint(reply, (1 + varint_len(failure as u64) + failure) as u64);
+    put_varint(reply, 2 << 3 | LENGTH_DELIMITED);
+    put_varint(reply, failure as u64);
+    put_varint(reply, 1 << 3 | VARINT);
+    put_varint(reply, code as u64);
+    put_bytes(reply, 2, message.as_bytes());
 }
 
 #[cfg(test)]
@@ -179,7 +188,9 @@ mod tests {
             expected.answers.push(Default::default());
             expected.answers.last_mut().unwrap().set_value(value);
         }
+        let before = reply.len();
         put_failure(&mut reply, 5, "no such key");
+        assert_eq!(reply.len() - before, failure_len("no such key"));
         let mut failure = cache::Failure::new();
         failure.code = 5;
         failure.message = "no such key".into();
