@@ -113,11 +113,12 @@ fn assert_table_tells(node: &Node, counters: &Counters) {
 fn assert_metrics_tell(node: &Node, counters: &Counters) {
     let (status, metrics) = http::get(node.admin, "/metrics");
     assert_eq!(status, 200);
-    let figure = |name: &str| -> u64 {
+    let text = |name: &str| {
         let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.unwrap_or_else(|| panic!("no {name} in {metrics}"));
-        number.trim().parse().expect("a figure is a number")
+        line.unwrap_or_else(|| panic!("no {name} in {metrics}"))
+            .trim()
     };
+    let figure = |name: &str| -> u64 { text(name).parse().expect("a figure is a number") };
     let of_blobs = |name: &str| figure(&format!("corecache_group_{name}{{group=\"blobs\"}}"));
     assert_eq!(of_blobs("hits_total"), counters.hits);
     assert_eq!(of_blobs("misses_total"), counters.misses);
@@ -125,7 +126,8 @@ fn assert_metrics_tell(node: &Node, counters: &Counters) {
     assert_eq!(of_blobs("loads_total"), counters.loads);
     assert_eq!(of_blobs("not_found_total"), counters.not_found);
     assert_eq!(of_blobs("load_failures_total"), counters.load_failures);
-    assert_eq!(of_blobs("load_nanoseconds_total"), counters.load_ns);
+    let seconds = text("corecache_group_load_seconds_total{group=\"blobs\"}");
+    assert_eq!(seconds.parse(), Ok(counters.load_ns as f64 / 1e9));
     assert_eq!(of_blobs("evictions_total"), counters.evictions);
     assert_eq!(of_blobs("refused_total"), counters.refused);
     assert_eq!(of_blobs("entries"), counters.entries);

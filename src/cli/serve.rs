@@ -46,11 +46,11 @@ pub struct Serve {
     guarantees: Vec<(String, usize)>,
 
     /// The most memory that a group may use; may be given several times
-    #[arg(long = "largest", value_name = "NAME=SIZE", value_parser = share)]
+    #[arg(long = "largest", value_name = "NAME=SIZE", value_parser = largest)]
     largest: Vec<(String, usize)>,
 
-    /// The largest value that is loaded and kept; a reply has 4 MiB at the most
-    #[arg(long, value_name = "SIZE", default_value_t = VALUE_LIMIT_BYTES, hide_default_value = true, value_parser = size::parse)]
+    /// The largest value that is loaded and kept [default: what a reply of 4 MiB carries, 4194299 bytes]
+    #[arg(long, value_name = "SIZE", default_value_t = VALUE_LIMIT_BYTES, hide_default_value = true, value_parser = entry_limit)]
     entry_limit: usize,
 
     /// The cores to bind the threads to, such as 0-3 or 0,2 [default: those that the system gives]
@@ -110,9 +110,10 @@ impl Serve {
         let signal = signals.forever().next();
         let first = Instant::now();
         log::info!(
-            "{}: draining for up to {} s; a second signal ends the node at once",
+            "{}: draining for up to {} s; another signal, from {} s on, ends the node at once",
             signal.map_or("signal", signal_name),
-            drain.as_secs_f64()
+            drain.as_secs_f64(),
+            ECHO.as_secs()
         );
         thread::spawn(move || {
             if signals.forever().any(|_| first.elapsed() > ECHO) {
@@ -152,7 +153,10 @@ impl Serve {
 
     fn config(self) -> Result<NodeConfig, Box<dyn Error>> {
         self.check_names()?;
-        let cores = self.cores.clone().unwrap_or_else(Cores::available);
+        let cores = match &self.cores {
+            Some(cores) => cores.clone().where_allowed(),
+            None => Cores::available(),
+        };
         let groups: Result<Vec<_>, _> = self.groups.iter().map(|group| self.group(group)).collect();
         let loads_a_group = self.group_loads.unwrap_or(match self.groups.len() {
             1 => self.loaders,
@@ -255,6 +259,24 @@ fn share(text: &str) -> Result<(String, usize), String> {
     match text.split_once('=') {
         Some((name, bytes)) if !name.is_empty() => Ok((name.to_owned(), size::parse(bytes)?)),
         _ => Err("write NAME=SIZE, such as blobs=64MiB".to_owned()),
+    }
+}
+
+fn largest(text: &str) -> Result<(String, usize), String> {
+    const LEAST_BYTES: usize = 64 << 10;
+    match share(text)? {
+        (_, ..LEAST_BYTES) => Err("a group with less than 64KiB holds next to nothing".to_owned()),
+        share => Ok(share),
+    }
+}
+
+fn entry_limit(text: &str) -> Result<usize, String> {
+    match size::parse(text)? {
+        0 => Err("at least 1 byte is needed, or no value could be loaded".to_owned()),
+        bytes @ ..=VALUE_LIMIT_BYTES => Ok(bytes),
+        bytes => Err(format!(
+            "a reply carries values of up to {VALUE_LIMIT_BYTES} bytes, {bytes} were asked for"
+        )),
     }
 }
 

@@ -225,6 +225,9 @@ impl BlobCache {
     /// The value of `key`; if it is not held, `load` writes it, on this thread, once for all who ask meanwhile. The
     /// rules are those of [`Cache::get_or_load`](super::Cache::get_or_load).
     ///
+    /// The shard's owner stores the value some microseconds after this returns: a [`BlobCache::get`] right then may
+    /// miss, unless [`BlobCache::flush`] comes before it. Asking with a loader never loads twice for that.
+    ///
     /// # Errors
     /// [`Failure::Failed`] with the loader's error; [`Failure::Reentrant`] if the loader waits for its own key.
     pub fn get_or_load(

@@ -193,6 +193,9 @@ where
     /// panics, its panic goes on in its caller, and the next of those who wait loads. A loader may ask the cache
     /// for other keys. A value that is too large for the cache is returned and not stored.
     ///
+    /// The shard's owner stores the value some microseconds after this returns: a [`Cache::get`] right then may miss,
+    /// unless [`Cache::flush`] comes before it. Asking with a loader never loads twice for that.
+    ///
     /// # Errors
     /// [`Failure::Failed`] with the loader's error; [`Failure::Reentrant`] if the loader waits for its own key.
     pub fn get_or_load<Q>(

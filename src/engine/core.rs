@@ -99,8 +99,8 @@ impl Builder {
         self
     }
 
-    /// Binds the owner of shard i to the i-th of these cores, going round. A core that the system refuses is used
-    /// without, after one warning in the log.
+    /// Binds the owner of shard i to the i-th of these cores, going round. Where the system refuses a core, the owner
+    /// runs unbound, and the log has one warning for all of them.
     pub fn pin_to(mut self, cores: impl IntoIterator<Item = usize>) -> Self {
         self.cores = cores.into_iter().collect();
         self

@@ -457,6 +457,11 @@ impl BlobBuilder {
         }
     }
 
+    /// Empties the value; what is reserved stays.
+    pub fn clear(&mut self) {
+        self.value_len = 0;
+    }
+
     /// Appends to the value; the allocation grows by half where it has to.
     pub fn extend(&mut self, bytes: &[u8]) {
         let used = self.key_len + usize::from(self.headroom) + self.value_len;

@@ -26,7 +26,7 @@ use super::foreign::guarded;
 #[non_exhaustive]
 pub enum Failure {
     /// The loader failed; this is its error.
-    #[error("{0}")]
+    #[error(transparent)]
     Failed(Arc<dyn Error + Send + Sync>),
     /// The loader panicked with this message.
     #[error("the loader panicked: {0}")]

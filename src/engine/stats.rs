@@ -132,7 +132,7 @@ pub struct Stats {
     pub misses: u64,
     /// Misses that joined a load which was under way.
     pub joined: u64,
-    /// Loads that were run.
+    /// Loads that have ended, however they did.
     pub loads: u64,
     /// Loads among them that brought an error or panicked.
     pub load_failures: u64,

@@ -105,7 +105,7 @@ impl fmt::Display for GetError {
 impl std::error::Error for GetError {}
 
 /// A key as text: quoted, escaped, and cut where it is long.
-struct Shown<'a>(&'a [u8]);
+pub(crate) struct Shown<'a>(pub &'a [u8]);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -116,5 +116,17 @@ impl fmt::Display for Shown<'_> {
             return Ok(());
         }
         write!(f, "... ({} bytes)", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_quoted_escaped_and_cut() {
+        assert_eq!(Shown(b"a\n\"\xff").to_string(), r#""a\n\"\xff""#);
+        let shown = Shown(&[b'k'; 4096]).to_string();
+        assert_eq!(shown, format!("\"{}\"... (4096 bytes)", "k".repeat(128)));
     }
 }

@@ -67,8 +67,26 @@ impl<'a> LoadContext<'a> {
     }
 }
 
-/// Why a loader has no value. The text is passed on to those who asked.
+/// Why a loader has no value. The text is passed on to those who asked, behind the names of group and key, which it
+/// need not repeat.
+///
+/// From an [`io::Error`] it is made by `?`: [`LoadError::TimedOut`] for a time that is over, else
+/// [`LoadError::Unavailable`]; and the error of a [`Sink`] comes back as what it was.
+///
+/// ```
+/// use corecache::group::{LoadContext, LoadError, Sink};
+///
+/// let load = |_key: &[u8], _ctx: &LoadContext<'_>, sink: &mut Sink| {
+///     let mut origin: &[u8] = b"a longer value than that";
+///     std::io::copy(&mut origin, sink)?;
+///     Ok::<(), LoadError>(())
+/// };
+/// let ctx = LoadContext::new("pages", std::time::Instant::now());
+/// let error = load(b"index", &ctx, &mut Sink::detached(10)).unwrap_err();
+/// assert!(matches!(error, LoadError::TooLarge(_)));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LoadError {
     /// The origin answered that there is no such key.
     #[error("{0}")]
@@ -91,6 +109,21 @@ pub enum LoadError {
     /// Anything else.
     #[error("{0}")]
     Other(String),
+}
+
+impl From<io::Error> for LoadError {
+    fn from(error: io::Error) -> Self {
+        use io::ErrorKind::{TimedOut, WouldBlock};
+
+        match error.downcast() {
+            Ok(error) => error,
+            // What a read of a socket with a time limit says is the one or the other, as systems go.
+            Err(error) if matches!(error.kind(), TimedOut | WouldBlock) => {
+                Self::TimedOut(error.to_string())
+            }
+            Err(error) => Self::Unavailable(error.to_string()),
+        }
+    }
 }
 
 /// Takes the value that a loader writes, and what is to be done with it.
@@ -147,6 +180,13 @@ impl Sink {
         Ok(())
     }
 
+    /// Forgets what was written and said, so that a loader can start again; the memory that was taken stays.
+    pub fn clear(&mut self) {
+        self.value.clear();
+        self.expires_at = None;
+        self.stored = true;
+    }
+
     /// The value is not to be served after `at`. Without this it stays until it is evicted.
     pub fn expires_at(&mut self, at: SystemTime) {
         self.expires_at = Some(at);
@@ -176,5 +216,47 @@ impl io::Write for Sink {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_sink_says_comes_back_from_io() {
+        let mut sink = Sink::detached(4);
+        let error = io::copy(&mut &b"12345"[..], &mut sink).unwrap_err();
+        let said = sink.append(b"12345").unwrap_err();
+        assert!(matches!(said, LoadError::TooLarge(_)), "{said:?}");
+        assert_eq!(LoadError::from(error), said);
+    }
+
+    #[test]
+    fn what_io_says_keeps_its_words() {
+        let error = |kind| LoadError::from(io::Error::new(kind, "the disk is on fire"));
+        let words = || "the disk is on fire".to_owned();
+        for kind in [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock] {
+            assert_eq!(error(kind), LoadError::TimedOut(words()));
+        }
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::Other] {
+            assert_eq!(error(kind), LoadError::Unavailable(words()));
+        }
+    }
+
+    #[test]
+    fn a_sink_that_is_cleared_starts_again() {
+        let mut sink = Sink::detached(4);
+        sink.append(b"old").unwrap();
+        sink.do_not_store();
+        sink.expires_at(SystemTime::UNIX_EPOCH);
+        sink.clear();
+        assert_eq!(
+            (sink.bytes(), sink.stored, sink.expires_at),
+            (&b""[..], true, None)
+        );
+        sink.append(b"newer").unwrap_err();
+        sink.append(b"new").unwrap();
+        assert_eq!(sink.bytes(), b"new");
     }
 }

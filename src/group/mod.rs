@@ -19,13 +19,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod error;
+pub(crate) mod error;
 pub(crate) mod frame;
 mod load;
 mod loader;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -94,9 +95,10 @@ impl GroupConfig {
         self
     }
 
-    /// How long a load may take, the time that it waits for a thread included.
+    /// How long a load may take, the time that it waits for a thread included; a year at the most.
     pub fn load_timeout(mut self, timeout: Duration) -> Self {
-        self.load_timeout = timeout;
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+        self.load_timeout = timeout.min(YEAR);
         self
     }
 }
@@ -269,6 +271,9 @@ impl Group {
 
     /// The value of `key`, loaded on this thread if it is not held and nobody else is loading it.
     ///
+    /// The shard's owner stores the value some microseconds after this returns: [`Group::held`] right then may miss,
+    /// unless [`Group::flush`] comes before it. This method never loads twice for that.
+    ///
     /// # Errors
     /// [`GetError`], whose text names group, key and cause.
     ///
@@ -314,6 +319,11 @@ impl Group {
     #[inline]
     pub(crate) fn read_frame<R>(&self, key: &[u8], f: impl FnOnce(&Lent) -> R) -> Option<R> {
         self.inner.cache.read_in(self.inner.partition, key, f)
+    }
+
+    /// Waits until all that was loaded before is held, as far as it is kept.
+    pub fn flush(&self) {
+        self.inner.cache.flush();
     }
 
     /// Whether `key` can be a key at all.
@@ -377,14 +387,66 @@ impl Value {
     }
 }
 
+impl Deref for Value {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
 impl AsRef<[u8]> for Value {
     fn as_ref(&self) -> &[u8] {
-        self.bytes()
+        self
     }
 }
 
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Value({} bytes)", self.bytes().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A group that loads each key as its own value.
+    fn echo(load_timeout: Duration) -> Group {
+        let load = |key: &[u8], _: &LoadContext<'_>, sink: &mut Sink| match key {
+            b"missing" => Err(LoadError::NotFound("the folder has no such file".into())),
+            _ => sink.append(key),
+        };
+        let config = GroupConfig::new("blobs", load).load_timeout(load_timeout);
+        let groups = Groups::new(&Builder::new(1 << 20), [config]).unwrap();
+        groups.get("blobs").unwrap().clone()
+    }
+
+    #[test]
+    fn a_load_may_take_as_long_as_it_likes() {
+        let group = echo(Duration::MAX);
+        assert_eq!(*group.get(b"a").unwrap(), *b"a");
+        let (answer, answers) = std::sync::mpsc::channel();
+        let load = group.ask(b"b", move |value| answer.send(value).unwrap());
+        load.expect("nobody has asked for it yet").run();
+        assert_eq!(*answers.recv().unwrap().unwrap(), *b"b");
+    }
+
+    #[test]
+    fn what_was_loaded_is_held_after_a_flush() {
+        let group = echo(Duration::from_secs(30));
+        for key in 0..100_u8 {
+            group.get(&[key]).unwrap();
+            group.flush();
+            assert_eq!(*group.held(&[key]).unwrap(), [key]);
+        }
+    }
+
+    #[test]
+    fn an_error_names_group_key_and_cause_once() {
+        let error = echo(Duration::from_secs(30)).get(b"missing").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        let text = r#"no key "missing" in group "blobs": the folder has no such file"#;
+        assert_eq!(error.to_string(), text);
     }
 }

@@ -21,7 +21,8 @@ use super::service::Service;
 use super::stats::Metrics;
 
 const CONNECTIONS_MAX: usize = 256;
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// A request that is sent by halves takes a connection no longer than this.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves on `address` until the process ends; returns the address with its port.
 pub(super) fn start(
@@ -40,7 +41,8 @@ pub(super) fn start(
     Ok(address)
 }
 
-/// The HTTP server does not tell which port it got for port 0, so one is chosen here.
+/// The HTTP server does not tell which port it got for port 0, so one is chosen here. If another process takes it in
+/// between, the start fails as for any port that is taken.
 fn free_port(address: SocketAddr) -> io::Result<SocketAddr> {
     if address.port() != 0 {
         return Ok(address);

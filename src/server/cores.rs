@@ -41,6 +41,27 @@ impl Cores {
         }
     }
 
+    /// The same number of threads, bound only to those of these cores that the system gives to this process; the
+    /// others are named in one warning.
+    pub fn where_allowed(self) -> Self {
+        let allowed = allowed();
+        let (pinned, refused): (Vec<_>, Vec<_>) = self
+            .pinned
+            .iter()
+            .partition(|core| allowed.is_empty() || allowed.contains(core));
+        if !refused.is_empty() {
+            let instead = match &*pinned {
+                [] => "the threads are not bound to cores".to_owned(),
+                pinned => format!("the threads share the cores {}", ranges(pinned)),
+            };
+            log::warn!(
+                "this process does not have the cores {}; {instead}",
+                ranges(&refused)
+            );
+        }
+        Self { pinned, ..self }
+    }
+
     /// How many cores there are to use.
     pub fn len(&self) -> usize {
         self.count
@@ -87,7 +108,17 @@ impl FromStr for Cores {
     }
 }
 
-/// The cores that the system lets this process run on.
+/// A list of cores as [`Cores::from_str`] reads it.
+fn ranges(cores: &[usize]) -> String {
+    let range = |run: &[usize]| match run {
+        [first, .., last] => format!("{first}-{last}"),
+        run => run.iter().map(usize::to_string).collect(),
+    };
+    let runs = cores.chunk_by(|a, b| a + 1 == *b);
+    runs.map(range).collect::<Vec<_>>().join(",")
+}
+
+/// The cores that the system lets this process run on; none where it does not say.
 #[cfg(target_os = "linux")]
 fn allowed() -> Vec<usize> {
     use rustix::thread::{CpuSet, sched_getaffinity};
@@ -117,5 +148,21 @@ mod tests {
         for wrong in ["", "a", "3-1", "-1", "1-", "0,,1", "1024", "0-99999999999"] {
             assert_eq!(cores(wrong), Err(CoresError(wrong.to_owned())), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn lists_are_shown_as_they_are_read() {
+        for list in ["0", "0-3", "5,0-1", "7,3-4,1"] {
+            assert_eq!(ranges(list.parse::<Cores>().unwrap().pinned()), list);
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn cores_that_are_not_given_are_left_out() {
+        let one = allowed()[0];
+        let cores: Cores = format!("{one},1022-1023").parse().unwrap();
+        let here = cores.where_allowed();
+        assert_eq!((here.len(), here.pinned()), (3, &[one][..]));
     }
 }

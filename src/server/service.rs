@@ -9,6 +9,7 @@ use super::outgoing::{Encoded, Full, Outgoing};
 use super::waiting::{Crowded, Waiting};
 use super::wire::{GetManyRequest, GetRequest, Malformed};
 use crate::engine::Lent;
+use crate::group::error::Shown;
 use crate::group::{ErrorKind, GetError, Group, Groups, Value};
 
 /// The largest reply to a unary call, encoded: what a stock client takes.
@@ -216,9 +217,9 @@ fn check_reply(group: &Group, key: &[u8], reply_bytes: usize) -> Result<(), Stat
         return Ok(());
     }
     let message = format!(
-        "the value of key \"{}\" in group {:?} makes a reply of {reply_bytes} bytes, a unary reply has \
-         {UNARY_LIMIT_BYTES} bytes at the most",
-        key.escape_ascii(),
+        "the value of key {} in group {:?} makes a reply of {reply_bytes} bytes, a unary reply has {UNARY_LIMIT_BYTES} \
+         bytes at the most",
+        Shown(key),
         group.name()
     );
     Err(Status::new(Code::OutOfRange, message))

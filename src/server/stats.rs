@@ -85,7 +85,7 @@ impl fmt::Debug for Metrics {
 /// A figure of a group: its name, what it says, and where it is read.
 type Figure<T> = (&'static str, &'static str, fn(&Counters) -> T);
 
-const COUNTERS: [Figure<u64>; 9] = [
+const COUNTERS: [Figure<u64>; 8] = [
     ("group_hits", "Keys that were answered from memory", |c| {
         c.hits
     }),
@@ -99,7 +99,11 @@ const COUNTERS: [Figure<u64>; 9] = [
         "Misses that joined a load which was under way",
         |c| c.joined,
     ),
-    ("group_loads", "Loads that were run", |c| c.loads),
+    (
+        "group_loads",
+        "Loads that have ended, however they did",
+        |c| c.loads,
+    ),
     (
         "group_not_found",
         "Loads that the origin answered with: no such key",
@@ -117,11 +121,6 @@ const COUNTERS: [Figure<u64>; 9] = [
         "group_refused",
         "Values that were not kept because they can not fit",
         |c| c.refused,
-    ),
-    (
-        "group_load_nanoseconds",
-        "Time spent in loads, added up",
-        |c| c.load_ns,
     ),
 ];
 
@@ -168,6 +167,16 @@ impl Collector for Metrics {
             let of = |group: &GroupStats| ConstCounter::new(read(&group.counters));
             self.by_group(&mut encoder, &reply, name, help, MetricType::Counter, of)?;
         }
+        let seconds = |group: &GroupStats| ConstCounter::new(group.counters.load_ns as f64 / 1e9);
+        let help = "Time spent in loads, added up, in seconds";
+        self.by_group(
+            &mut encoder,
+            &reply,
+            "group_load_seconds",
+            help,
+            MetricType::Counter,
+            seconds,
+        )?;
         for (name, help, read) in GAUGES {
             let of = |group: &GroupStats| ConstGauge::new(read(&group.counters) as i64);
             self.by_group(&mut encoder, &reply, name, help, MetricType::Gauge, of)?;

@@ -29,7 +29,7 @@ use std::path::Path;
 
 use crate::group::{LoadContext, LoadError, Loader, Sink};
 
-use super::{Named, OriginError, require_plain_path};
+use super::{OriginError, require_plain_path};
 use folder::{Folder, Obstacle};
 use snapshot::{Outcome, QUIET};
 
@@ -71,26 +71,24 @@ impl Dir {
     ) -> Result<(), LoadError> {
         require_plain_path(key)?;
         if key.contains(&0) {
-            return Err(LoadError::InvalidKey(format!(
-                "the key {} has a NUL, which no file name has",
-                Named(key)
-            )));
+            return Err(LoadError::InvalidKey(
+                "it has a NUL, which no file name has".into(),
+            ));
         }
         for _ in 0..ATTEMPTS {
-            let file = self.folder.file(key).map_err(|it| refusal(key, it))?;
-            match snapshot::read(&file, key, ctx, sink, QUIET, &mut after_piece)? {
-                Outcome::Settled(value) => return sink.append(&value),
-                Outcome::Fleeting(value) => {
+            let file = self.folder.file(key).map_err(refusal)?;
+            match snapshot::read(&file, ctx, sink, QUIET, &mut after_piece)? {
+                Outcome::Settled => return Ok(()),
+                Outcome::Fleeting => {
                     sink.do_not_store();
-                    return sink.append(&value);
+                    return Ok(());
                 }
-                Outcome::Changed => {}
+                Outcome::Changed => sink.clear(),
             }
         }
         Err(LoadError::Unavailable(format!(
-            "the file of the key {} changed each of the {ATTEMPTS} times it was looked at: \
-             ask again, and replace files by renaming new ones over them",
-            Named(key)
+            "its file changed each of the {ATTEMPTS} times it was looked at: ask again, and \
+             replace files by renaming new ones over them"
         )))
     }
 }
@@ -107,24 +105,21 @@ impl fmt::Display for Dir {
     }
 }
 
-fn refusal(key: &[u8], obstacle: Obstacle) -> LoadError {
-    let key = Named(key);
+fn refusal(obstacle: Obstacle) -> LoadError {
     match obstacle {
-        Obstacle::Missing => LoadError::NotFound(format!(
-            "no such key {key}: the origin's folder has no such file"
-        )),
+        Obstacle::Missing => LoadError::NotFound("the folder has no such file".into()),
         Obstacle::FolderGone => LoadError::Unavailable(
             "the origin's folder was removed: start the node again when it is back".into(),
         ),
-        Obstacle::NotAFile(what) => LoadError::InvalidKey(format!(
-            "the key {key} leads to {what}: only regular files are served"
-        )),
-        Obstacle::TooLong => LoadError::InvalidKey(format!(
-            "the key {key} is longer than a path, or a name in it, can be"
-        )),
-        Obstacle::Failed(error) => LoadError::Unavailable(format!(
-            "the file of the key {key} can not be opened: {error}"
-        )),
+        Obstacle::NotAFile(what) => {
+            LoadError::InvalidKey(format!("it leads to {what}; only regular files are served"))
+        }
+        Obstacle::TooLong => {
+            LoadError::InvalidKey("it is longer than a path, or a name in it, can be".into())
+        }
+        Obstacle::Failed(error) => {
+            LoadError::Unavailable(format!("its file can not be opened: {error}"))
+        }
     }
 }
 

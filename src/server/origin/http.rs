@@ -5,10 +5,10 @@
 //! value. `http://USER:PASSWORD@…` sends basic authentication, to that host and port alone.
 //!
 //! **Answers.** 200 is the value. 404 and 410 are [`LoadError::NotFound`]; 400 and 414
-//! [`LoadError::InvalidKey`]; 408, 429 and 5xx, as well as everything that goes wrong on the way,
-//! [`LoadError::Unavailable`]; no answer in time [`LoadError::TimedOut`]. All others, also 204 and
-//! 206, are no values: [`LoadError::Other`]. But for a missing key, errors carry the first words of
-//! the origin's answer. Up to [`REDIRECTS`] redirects are followed, also to other hosts, never
+//! [`LoadError::InvalidKey`]; 408, 429, 5xx, other answers below 400 (204, 206, a redirect that
+//! leads nowhere), as well as everything that goes wrong on the way, [`LoadError::Unavailable`]; no
+//! answer in time [`LoadError::TimedOut`]; all others [`LoadError::Other`]. But for a missing key,
+//! errors carry the first words of the origin's answer. Up to [`REDIRECTS`] redirects are followed, also to other hosts, never
 //! from https to http, and never with a user name that a Location carries.
 //!
 //! **Whole values alone.** A body that ends before its Content-Length, or before its last chunk,
@@ -41,7 +41,7 @@ use ureq::{Agent, Body};
 
 use crate::group::{LoadContext, LoadError, Loader, Sink};
 
-use super::{Named, OriginError};
+use super::OriginError;
 use address::{Base, Credentials, Site};
 use connect::Connect;
 use names::Names;
@@ -97,7 +97,7 @@ impl Loader for Http {
     fn load(&self, key: &[u8], ctx: &LoadContext<'_>, sink: &mut Sink) -> Result<(), LoadError> {
         let mut uri = self.base.address(key)?;
         for _ in 0..=REDIRECTS {
-            let site = Site::of(&uri).map_err(LoadError::Other)?;
+            let site = Site::of(&uri).map_err(LoadError::Unavailable)?;
             let mut answer = self.ask(&uri, &site, ctx)?;
             let status = answer.status().as_u16();
             if status == 200 {
@@ -106,17 +106,16 @@ impl Loader for Http {
             match answer.headers().get(LOCATION) {
                 Some(location) if redirect::is_redirect(status) => {
                     uri = redirect::target(&uri, location).map_err(|why| {
-                        LoadError::Other(format!("{site} redirects ({status}), but {why}"))
+                        LoadError::Unavailable(format!("{site} redirects ({status}), but {why}"))
                     })?;
                     words::drain(answer.body_mut());
                 }
-                _ => return Err(refusal(key, &site, &mut answer)),
+                _ => return Err(refusal(&site, &mut answer)),
             }
         }
-        Err(LoadError::Other(format!(
-            "{} redirects the key {} more than {REDIRECTS} times",
-            self.base.site(),
-            Named(key)
+        Err(LoadError::Unavailable(format!(
+            "{} redirects it more than {REDIRECTS} times",
+            self.base.site()
         )))
     }
 }
@@ -293,16 +292,16 @@ fn copy(mut body: impl Read, sink: &mut Sink, site: &Site) -> Result<(), LoadErr
 }
 
 /// What an answer that is no value comes to.
-fn refusal(key: &[u8], site: &Site, answer: &mut Response<Body>) -> LoadError {
+fn refusal(site: &Site, answer: &mut Response<Body>) -> LoadError {
     let status = answer.status();
-    let key = Named(key);
     let said = match words::first(answer.body_mut()) {
         words if words.is_empty() => status.to_string(),
         words => format!("{status}: {words}"),
     };
     match status.as_u16() {
-        404 | 410 => LoadError::NotFound(format!("no such key {key}: {site} answered {status}")),
-        400 | 414 => LoadError::InvalidKey(format!("{site} refused the key {key}: {said}")),
+        404 | 410 => LoadError::NotFound(format!("{site} answered {status}")),
+        400 | 414 => LoadError::InvalidKey(format!("{site} answered {said}")),
+        100..=399 => LoadError::Unavailable(format!("{site} answered {said}; only 200 is a value")),
         408 | 429 | 500..=599 => LoadError::Unavailable(format!("{site} answered {said}")),
         _ => LoadError::Other(format!("{site} answered {said}; only 200 is a value")),
     }

@@ -27,8 +27,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::group::{LoadContext, LoadError, Sink};
 
-use super::Named;
-
 /// How much is read before the deadline is looked at again.
 pub(super) const PIECE_BYTES: u64 = 256 * 1024;
 
@@ -39,36 +37,28 @@ const TICK: Duration = Duration::from_millis(20);
 pub(super) const QUIET: Duration = Duration::from_millis(200);
 
 /// What reading a file came to.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The file's bytes, to be kept.
-    Settled(Vec<u8>),
-    /// The file's bytes, which may be of a file that is still being written.
-    Fleeting(Vec<u8>),
-    /// The file changed while it was read.
+    /// The sink has the file's bytes, to be kept.
+    Settled,
+    /// The sink has the file's bytes, which may be of a file that is still being written.
+    Fleeting,
+    /// The file changed while it was read: the sink has nothing, or what is to be cleared away.
     Changed,
 }
 
-/// Reads `file`, from its start, if it fits `sink`; writes nothing to it. It is to have been quiet
-/// for `quiet`.
+/// Reads `file`, from its start, into `sink`, which is empty. It is to have been quiet for `quiet`.
 ///
 /// # Errors
 /// [`LoadError::TooLarge`], [`LoadError::TimedOut`], and [`LoadError::Unavailable`] with the
 /// system's words.
 pub(super) fn read(
     file: &File,
-    key: &[u8],
     ctx: &LoadContext<'_>,
     sink: &mut Sink,
     quiet: Duration,
     after_piece: &mut impl FnMut(),
 ) -> Result<Outcome, LoadError> {
-    let failed = |error: io::Error| {
-        LoadError::Unavailable(format!(
-            "the file of the key {} can not be read: {error}",
-            Named(key)
-        ))
-    };
     let mut before = Stamp::of(file).map_err(failed)?;
     let unrest = before.unrest(quiet);
     let can_wait = unrest < ctx.remaining();
@@ -82,18 +72,14 @@ pub(super) fn read(
     let size_bytes = usize::try_from(before.size_bytes).unwrap_or(usize::MAX);
     sink.expect(size_bytes)?;
 
-    let mut value = Vec::with_capacity(size_bytes.saturating_add(1));
     loop {
         if ctx.remaining().is_zero() {
-            return Err(LoadError::TimedOut(format!(
-                "reading the file of the key {} took longer than the caller waits",
-                Named(key)
-            )));
+            return Err(LoadError::TimedOut(
+                "reading its file took longer than the caller waits".into(),
+            ));
         }
-        let piece = file.take(PIECE_BYTES).read_to_end(&mut value);
-        let piece_bytes = piece.map_err(failed)? as u64;
+        let piece_bytes = io::copy(&mut file.take(PIECE_BYTES), sink).map_err(failed)?;
         after_piece();
-        sink.expect(value.len())?;
         if piece_bytes < PIECE_BYTES {
             break;
         }
@@ -102,11 +88,20 @@ pub(super) fn read(
     if before != Stamp::of(file).map_err(failed)? {
         return Ok(Outcome::Changed);
     }
-    Ok(if can_wait && value.len() == size_bytes {
-        Outcome::Settled(value)
+    Ok(if can_wait && sink.bytes().len() == size_bytes {
+        Outcome::Settled
     } else {
-        Outcome::Fleeting(value)
+        Outcome::Fleeting
     })
+}
+
+fn failed(error: io::Error) -> LoadError {
+    match error.into() {
+        LoadError::Unavailable(words) => {
+            LoadError::Unavailable(format!("its file can not be read: {words}"))
+        }
+        other => other,
+    }
 }
 
 /// What tells one state of a file from another.
@@ -184,20 +179,18 @@ mod tests {
         file
     }
 
-    fn read_within(time: Duration, file: &NamedTempFile, quiet: Duration) -> Outcome {
-        let (file, sink) = (File::open(file.path()).unwrap(), &mut Sink::detached(100));
+    fn read_within(time: Duration, file: &NamedTempFile, quiet: Duration) -> (Outcome, Vec<u8>) {
+        let (file, mut sink) = (File::open(file.path()).unwrap(), Sink::detached(100));
         let ctx = LoadContext::new("blobs", Instant::now() + time);
-        read(&file, b"a", &ctx, sink, quiet, &mut || ()).unwrap()
+        let outcome = read(&file, &ctx, &mut sink, quiet, &mut || ()).unwrap();
+        (outcome, sink.bytes().to_vec())
     }
 
     #[test]
     fn a_fresh_file_is_waited_for_and_kept() {
         let file = file("value");
-        let outcome = read_within(HOUR, &file, QUIET);
-        assert!(
-            matches!(&outcome, Outcome::Settled(value) if value == b"value"),
-            "{outcome:?}"
-        );
+        let read = read_within(HOUR, &file, QUIET);
+        assert_eq!(read, (Outcome::Settled, b"value".to_vec()));
         let waited = Stamp::of(file.as_file()).unwrap().unrest(QUIET);
         assert_eq!(waited, Duration::ZERO);
     }
@@ -205,18 +198,12 @@ mod tests {
     #[test]
     fn a_fresh_file_that_can_not_be_waited_for_is_not_kept() {
         let file = file("value");
-        let outcome = read_within(HOUR, &file, 2 * HOUR);
-        assert!(
-            matches!(&outcome, Outcome::Fleeting(value) if value == b"value"),
-            "{outcome:?}"
-        );
+        let read = read_within(HOUR, &file, 2 * HOUR);
+        assert_eq!(read, (Outcome::Fleeting, b"value".to_vec()));
         for time in [SystemTime::now() - 3 * HOUR, SystemTime::now() + 3 * HOUR] {
             file.as_file().set_modified(time).unwrap();
-            let outcome = read_within(HOUR, &file, 2 * HOUR);
-            assert!(
-                matches!(&outcome, Outcome::Settled(_)),
-                "{time:?}: {outcome:?}"
-            );
+            let read = read_within(HOUR, &file, 2 * HOUR);
+            assert_eq!(read, (Outcome::Settled, b"value".to_vec()), "{time:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use ureq::http::Uri;
 use ureq::http::uri::{Authority, Scheme};
 
 use crate::group::LoadError;
-use crate::server::origin::{Named, OriginError, require_plain_path, without_userinfo};
+use crate::server::origin::{OriginError, require_plain_path, without_userinfo};
 
 /// All bytes but RFC 3986's unreserved characters.
 const IN_VALUE: &AsciiSet = &NON_ALPHANUMERIC
@@ -81,13 +81,11 @@ impl Base {
         let url = format!("{}{escaped}", self.prefix);
         if url.len() > URL_BYTES {
             return Err(LoadError::InvalidKey(format!(
-                "the key {} makes a URL of more than {URL_BYTES} bytes",
-                Named(key)
+                "it makes a URL of more than {URL_BYTES} bytes"
             )));
         }
-        url.parse().map_err(|error| {
-            LoadError::InvalidKey(format!("the key {} makes no URL: {error}", Named(key)))
-        })
+        url.parse()
+            .map_err(|error| LoadError::InvalidKey(format!("it makes no URL: {error}")))
     }
 
     /// Whom this origin's credentials are for.
