@@ -261,6 +261,7 @@ fn held_garbage_leaves_the_rest_of_the_budget_in_use() {
     for key in 0..2000_u32 {
         cache.insert(&key.to_le_bytes(), &[1; KIB]).unwrap();
         held.push(cache.get(&key.to_le_bytes()).unwrap());
+        cache.remove(&key.to_le_bytes());
     }
     for key in 2000..12_000_u32 {
         cache.insert(&key.to_le_bytes(), &[1; KIB]).unwrap();

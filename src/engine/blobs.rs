@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 
-use super::core::{BuildError, Builder, Core, Loaded};
+use super::builder::{BuildError, Builder};
+use super::core::{Core, Loaded};
 use super::entry::{BLOB_PART_MAX_BYTES, BlobBuilder, Bytes, Handle, Header};
 use super::flight::{EntryTooLarge, Failure, Joined, Outcome};
 use super::stats::Stats;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 
-use super::core::{BuildError, Builder, Core, Loaded};
+use super::builder::{BuildError, Builder};
+use super::core::{Core, Loaded};
 use super::entry::{Handle, Header, Typed};
 use super::flight::{EntryTooLarge, Failure};
 use super::stats::{Cause, Stats};

@@ -10,7 +10,7 @@
 //! * [`Cache`] holds any `K` and `V`, [`BlobCache`] bytes; both are made by [`Builder`].
 //! * A key is loaded once however many ask: [`Cache::get_or_load`].
 //! * The budget is in bytes and covers entries, overhead, tables, and what was evicted but is still held.
-//! * What is evicted is chosen by S3-FIFO (SOSP 2023); see [`policy`].
+//! * What is evicted is chosen by two clocks, after S3-FIFO, with what ARC and LIRS know; see [`policy`].
 //!
 //! # Costs
 //! A change is a message to another thread: [`Cache::insert`] waits for its answer, some microseconds. A cache starts
@@ -23,6 +23,7 @@
 
 mod blobs;
 mod budget;
+mod builder;
 mod cache;
 mod clock;
 mod core;
@@ -37,8 +38,8 @@ mod stats;
 mod table;
 
 pub use blobs::{Blob, BlobCache, BlobSink};
+pub use builder::{BuildError, Builder};
 pub use cache::{Cache, Rejected};
-pub use core::{BuildError, Builder};
 pub use flight::{EntryTooLarge, Failure};
 pub use pin::pin_to_core;
 pub use stats::{Cause, Stats};

@@ -17,18 +17,20 @@ use super::clock::Clock;
 use super::entry::{Body, Handle, Header};
 use super::flight::{Flight, Flights};
 use super::foreign::guarded;
-use super::policy::{Counters, S3Fifo};
+use super::policy::{Entries, Policy, TwoClocks};
 use super::reclaim;
 use super::stats::{Cause, PartitionCounters, ShardGauges, bump};
 use super::table::Writer;
+
+mod room;
+
+pub(crate) use room::ask_to_yield;
 
 /// Whose code runs on an owner, beside the drops that entries guard themselves: one that panics costs its own message,
 /// not the shard.
 const KEY: &str = "a key that was compared or dropped";
 /// How long garbage that a reader holds is left alone.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
-/// Room is made in batches: one part in this many of what the shard uses, so that a sweep serves many evictions.
-const BATCH_PART: usize = 128;
 
 thread_local! {
     static IS_OWNER: Cell<bool> = const { Cell::new(false) };
@@ -65,12 +67,12 @@ pub(crate) enum Message<B: Body> {
 }
 
 /// What a queue's place costs beside the policy's own: the owner's way back from token to entry.
-pub(crate) const QUEUE_BYTES_AN_ENTRY: usize = S3Fifo::BYTES_AN_ENTRY + size_of::<usize>();
+pub(crate) const QUEUE_BYTES_AN_ENTRY: usize = TwoClocks::BYTES_AN_ENTRY + size_of::<usize>();
 
 /// The entries of one partition in this shard.
 #[derive(Default)]
 struct Partition {
-    policy: S3Fifo,
+    policy: TwoClocks,
     /// By token.
     entries: Vec<Option<NonNull<Header>>>,
 }
@@ -85,13 +87,17 @@ impl EntryCounters<'_> {
     }
 }
 
-impl Counters for EntryCounters<'_> {
-    fn get(&self, token: u32) -> u8 {
+impl Entries for EntryCounters<'_> {
+    fn counter(&self, token: u32) -> u8 {
         self.header(token).frequency()
     }
 
-    fn set(&mut self, token: u32, counter: u8) {
+    fn set_counter(&mut self, token: u32, counter: u8) {
         self.header(token).set_frequency(counter);
+    }
+
+    fn hash(&self, token: u32) -> u64 {
+        self.header(token).hash
     }
 }
 
@@ -256,10 +262,11 @@ impl<B: Body> Owner<B> {
         // SAFETY: the table holds a reference.
         let header = unsafe { entry.as_ref() };
         let partition = &mut self.partitions[partition];
-        // The upper half: the lower bits choose the bucket, so that neighbours share them.
-        let token = partition
-            .policy
-            .admit((header.hash >> 32) as u32, header.weight_bytes);
+        let token = partition.policy.admit(
+            header.hash,
+            header.weight_bytes,
+            &mut EntryCounters(&partition.entries),
+        );
         header.set_token(token);
         header.set_frequency(0);
         let index = token as usize;
@@ -359,156 +366,6 @@ impl<B: Body> Owner<B> {
         freed
     }
 
-    /// Sees to it that `need` bytes more for `partition` are within the budget.
-    fn make_room(&mut self, partition: usize, need: usize) -> bool {
-        self.make_room_in(partition, need) && self.make_room_here(partition, need)
-    }
-
-    /// The partition's own bound. What others of its shards hold is left to them: a shard that has nothing left to
-    /// evict may go over it by its entry.
-    fn make_room_in(&mut self, partition: usize, need: usize) -> bool {
-        if self.pool.partitions[partition].share.largest_bytes >= self.pool.budget_bytes() {
-            return true;
-        }
-        while self.pool.partitions[partition].excess_with(need) > 0 {
-            if self.evict_from(partition) == 0 {
-                let account = &self.pool.partitions[partition];
-                let is_over_already = account.excess_with(0) > account.share.largest_bytes / 16;
-                return !is_over_already;
-            }
-        }
-        true
-    }
-
-    fn make_room_here(&mut self, partition: usize, need: usize) -> bool {
-        loop {
-            let unused = self.unused();
-            if unused >= need {
-                return true;
-            }
-            let short = need - unused;
-            let leased = self.pool.lease(short);
-            self.leased_bytes += leased;
-            if leased > 0 || (self.retired_bytes >= short && self.sweep() > 0) {
-                continue;
-            }
-            let batch = short.max((self.used_bytes / BATCH_PART).min(self.pool.quantum_bytes));
-            if self.evict(batch, partition) > 0 {
-                self.sweep();
-                continue;
-            }
-            if !self.pool.borrow(short) {
-                return false;
-            }
-            self.leased_bytes += short;
-            self.ask_to_yield(short);
-            return true;
-        }
-    }
-
-    /// Evicts `bytes` or all that there is; returns how many it evicted.
-    fn evict(&mut self, bytes: usize, partition: usize) -> usize {
-        let mut evicted = 0;
-        while evicted < bytes {
-            let Some(victim) = self.choose_partition(partition) else {
-                break;
-            };
-            evicted += self.evict_from(victim);
-        }
-        evicted
-    }
-
-    /// Whose entry is to go: one of those over their guarantee, at random by weight, as if they shared one queue.
-    /// Where none is over, the partition that needs the room pays itself.
-    fn choose_partition(&mut self, needy: usize) -> Option<usize> {
-        let weight_of = |(index, partition): (usize, &Partition)| {
-            let is_fair = self.pool.partitions[index].is_over_guarantee();
-            if is_fair {
-                partition.policy.weight()
-            } else {
-                0
-            }
-        };
-        let total: u64 = self.partitions.iter().enumerate().map(weight_of).sum();
-        if total == 0 {
-            let own = !self.partitions[needy].policy.is_empty();
-            return own.then_some(needy);
-        }
-        let mut at = next_random(&mut self.random) % total;
-        for (index, partition) in self.partitions.iter().enumerate() {
-            let weight = weight_of((index, partition));
-            if at < weight {
-                return Some(index);
-            }
-            at -= weight;
-        }
-        None
-    }
-
-    fn evict_from(&mut self, partition: usize) -> usize {
-        let of = &mut self.partitions[partition];
-        let Some(token) = of.policy.evict(&mut EntryCounters(&of.entries)) else {
-            return 0;
-        };
-        let entry = of.entries[token as usize]
-            .take()
-            .expect("a token in use has an entry");
-        // SAFETY: the table still holds its reference.
-        let header = unsafe { entry.as_ref() };
-        let unlinked = self.writer.remove(header.hash, |other| other == entry);
-        debug_assert_eq!(unlinked, Some(entry));
-        let weight = header.weight_bytes as usize;
-        if self.clock.is_past(header.hard_expiry_ns) {
-            self.retire(entry, Cause::Expired);
-        } else {
-            self.retire(entry, Cause::Evicted);
-        }
-        weight
-    }
-
-    /// The table's lines are charged after they are there: they are small against a quantum.
-    fn charge_table(&mut self) {
-        let bytes = self.writer.bytes();
-        self.used_bytes += bytes - self.table_bytes;
-        self.table_bytes = bytes;
-    }
-
-    fn ask_to_yield(&self, bytes: usize) {
-        ask_to_yield(
-            &self.pool,
-            &self.gauges,
-            &self.queues,
-            Some(self.shard),
-            bytes,
-        );
-    }
-
-    /// Gives back what this shard was asked for, what the pool is short of, and what it does not need itself.
-    fn settle(&mut self) {
-        self.tell();
-        if self.retired_bytes >= self.sweep_at_bytes {
-            self.sweep();
-        }
-        let owed = self.pool.take_owed(self.shard);
-        if owed > self.unused() && self.evict(owed - self.unused(), 0) > 0 {
-            self.sweep();
-        }
-        let debt = self.pool.debt_bytes();
-        let spare = if debt > 0 {
-            self.unused().min(debt)
-        } else {
-            self.unused().saturating_sub(2 * self.pool.quantum_bytes)
-        };
-        if spare > 0 {
-            self.leased_bytes -= spare;
-            self.pool.give_back(spare);
-        }
-    }
-
-    fn unused(&self) -> usize {
-        self.leased_bytes.saturating_sub(self.used_bytes)
-    }
-
     fn show(&self) {
         let gauges = &self.gauges[self.shard];
         let set = |gauge: &AtomicU64, value: usize| gauge.store(value as u64, Ordering::Relaxed);
@@ -534,26 +391,6 @@ impl<B: Body> Drop for Owner<B> {
     }
 }
 
-/// Asks the shards, all or all but one, for `bytes`, each in proportion to what it has leased.
-pub(crate) fn ask_to_yield<B: Body>(
-    pool: &Pool,
-    gauges: &[ShardGauges],
-    queues: &[Sender<Message<B>>],
-    except: Option<usize>,
-    bytes: usize,
-) {
-    let leased = |shard: usize| gauges[shard].leased_bytes.load(Ordering::Relaxed);
-    let asked = || (0..queues.len()).filter(|&shard| Some(shard) != except);
-    let total: u64 = asked().map(leased).sum();
-    for shard in asked() {
-        let part = bytes as u128 * u128::from(leased(shard));
-        let part = part.div_ceil(u128::from(total.max(1)));
-        pool.ask_back(shard, part as usize);
-        // A full queue will do: its owner looks after each message.
-        let _ = queues[shard].try_send(Message::Yield);
-    }
-}
-
 fn answer(done: Option<Sender<bool>>, value: bool) {
     if let Some(done) = done {
         // Who asked may have left.
@@ -574,14 +411,6 @@ unsafe fn with_handle<B: Body, R>(entry: NonNull<Header>, f: impl FnOnce(&Handle
     // SAFETY: by the caller's word; the reference is not ours, so it is not dropped.
     let handle = std::mem::ManuallyDrop::new(unsafe { Handle::<B>::from_raw(entry) });
     f(&handle)
-}
-
-/// xorshift64 (G. Marsaglia, 2003).
-fn next_random(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ mod trace;
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Entries, Policy, S3Fifo, TwoClocks};
+use super::{COUNTER_TOP, Entries, Policy, S3Fifo, TwoClocks};
 use belady::Belady;
 use lru::Lru;
 
@@ -155,7 +155,6 @@ impl Trace {
 #[derive(Clone, Copy, Default)]
 struct Stored {
     key: u32,
-    weight: u32,
     counter: u8,
 }
 
@@ -170,8 +169,8 @@ impl Entries for Slots {
         self.0[token as usize].counter = counter;
     }
 
-    fn fingerprint(&self, token: u32) -> u32 {
-        fingerprint(self.0[token as usize].key)
+    fn hash(&self, token: u32) -> u64 {
+        hash(self.0[token as usize].key)
     }
 }
 
@@ -202,12 +201,12 @@ impl<P: Policy> Driven<P> {
             let victim = victim.expect("what does not fit beside others weighs less than all");
             self.tokens[self.entries.0[victim as usize].key as usize] = NONE;
         }
-        let token = self.policy.admit(fingerprint(key), weight, &mut self.entries);
+        let token = self.policy.admit(hash(key), weight, &mut self.entries);
         let slots = &mut self.entries.0;
         if token as usize == slots.len() {
             slots.push(Stored::default());
         }
-        slots[token as usize] = Stored { key, weight, counter: 0 };
+        slots[token as usize] = Stored { key, counter: 0 };
         self.tokens[key as usize] = token;
     }
 }
@@ -217,7 +216,7 @@ impl<P: Policy> Cache for Driven<P> {
         let token = self.tokens[request.key as usize];
         if token != NONE {
             let counter = &mut self.entries.0[token as usize].counter;
-            *counter = (*counter + 1).min(super::COUNTER_TOP);
+            *counter = (*counter + 1).min(COUNTER_TOP);
             return true;
         }
         if u64::from(request.weight) <= self.size {
@@ -228,11 +227,11 @@ impl<P: Policy> Cache for Driven<P> {
 }
 
 /// Keys are numbers in the order in which they come; a hash is not (splitmix64, G. Steele et al., 2014).
-fn fingerprint(key: u32) -> u32 {
+fn hash(key: u32) -> u64 {
     let mut z = u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z >> 32) as u32
+    z ^ z >> 31
 }
 
 #[cfg(test)]

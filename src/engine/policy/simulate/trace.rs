@@ -121,11 +121,18 @@ impl Trace {
 }
 
 /// Reads the next line without its end; false after the last.
-fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>, number: u64) -> Result<bool, TraceError> {
+fn read_line(
+    input: &mut impl BufRead,
+    line: &mut Vec<u8>,
+    number: u64,
+) -> Result<bool, TraceError> {
     line.clear();
     let mut limited = input.take(LINE_MAX_BYTES);
     let read = limited.read_until(b'\n', line);
-    let read = read.map_err(|source| TraceError::Read { line: number, source })?;
+    let read = read.map_err(|source| TraceError::Read {
+        line: number,
+        source,
+    })?;
     if read as u64 == LINE_MAX_BYTES && line.last() != Some(&b'\n') {
         return Err(TraceError::LongLine { line: number });
     }
@@ -144,7 +151,10 @@ fn split(bytes: &[u8], line: u64) -> Result<Option<Parts<'_>>, TraceError> {
     let size = words.next();
     let rest = words.count();
     if rest > 0 {
-        return Err(TraceError::Words { line, words: 2 + rest });
+        return Err(TraceError::Words {
+            line,
+            words: 2 + rest,
+        });
     }
     let size = size.map(|size| parse(size).ok_or_else(|| wrong_size(size, line)));
     Ok(Some((key, size.transpose()?)))

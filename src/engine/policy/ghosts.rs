@@ -1,0 +1,182 @@
+//! What was evicted lately: tags of hashes, in a table that forgets the oldest by itself.
+//!
+//! ```text
+//! ghost   | tag, 16 bits | left main, 1 bit | time, 15 bits |      a row is 16 ghosts: one cache line
+//! ```
+//!
+//! A hash chooses a row; a full row loses its oldest ghost. So the table remembers about as many evictions as it has
+//! places, some of them a little longer than others. The time is cut to a thousandth of that, and goes round after
+//! some thirty times as long, which no ghost lives to see. One stranger in four thousand is taken for a ghost.
+
+/// Ghosts in a row.
+const ROW: usize = 16;
+/// In how many steps the table's length in evictions is measured.
+const STEPS: u32 = 1024;
+
+const LEFT_MAIN: u32 = 1 << 15;
+const TIME: u32 = LEFT_MAIN - 1;
+const TAG: u32 = !(LEFT_MAIN | TIME);
+/// No ghost, since its time would be 0.
+const EMPTY: u32 = 0;
+
+/// What is known of an entry that was evicted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ghost {
+    /// Whether it left the main queue, not the small one.
+    pub left_main: bool,
+    /// How many entries have come since.
+    pub age: u32,
+}
+
+#[repr(align(64))]
+struct Row([u32; ROW]);
+
+#[derive(Default)]
+pub struct Ghosts {
+    rows: Vec<Row>,
+    /// How many entries come in one step of the time.
+    step: u32,
+}
+
+impl Ghosts {
+    pub const BYTES_A_GHOST: usize = size_of::<u32>();
+
+    /// Remembers an eviction, as one of about `count`. A table that has become much too small for that, or much too
+    /// large, is begun anew: this happens while a cache fills, when there are no ghosts, and seldom after that.
+    pub fn insert(&mut self, hash: u64, left_main: bool, now: u32, count: usize) {
+        let rows = count.div_ceil(ROW).max(1);
+        if rows > self.rows.len() + self.rows.len() / 4 || rows < self.rows.len() / 4 {
+            self.rows.clear();
+            self.rows.resize_with(rows, || Row([EMPTY; ROW]));
+            self.rows.shrink_to_fit();
+            self.step = ((rows * ROW) as u32 / STEPS).max(1);
+        }
+        let time = self.time(now);
+        let (row, tag) = self.find(hash);
+        let age = |ghost: u32| match ghost {
+            EMPTY => u32::MAX,
+            ghost => time.wrapping_sub(ghost) & TIME,
+        };
+        let oldest = row.iter_mut().max_by_key(|ghost| age(**ghost));
+        let left_main = if left_main { LEFT_MAIN } else { 0 };
+        *oldest.expect("a row has places") = tag | left_main | time;
+    }
+
+    /// Forgets a ghost; returns what was known of it.
+    pub fn take(&mut self, hash: u64, now: u32) -> Option<Ghost> {
+        if self.rows.is_empty() {
+            return None;
+        }
+        let (time, step) = (self.time(now), self.step);
+        let (row, tag) = self.find(hash);
+        let is_it = |ghost: &&mut u32| **ghost != EMPTY && **ghost & TAG == tag;
+        let ghost = std::mem::replace(row.iter_mut().find(is_it)?, EMPTY);
+        Some(Ghost {
+            left_main: ghost & LEFT_MAIN != 0,
+            age: (time.wrapping_sub(ghost) & TIME) * step,
+        })
+    }
+
+    /// At least 1, so that no ghost is [`EMPTY`].
+    fn time(&self, now: u32) -> u32 {
+        ((now / self.step) & TIME).max(1)
+    }
+
+    /// The row of a hash, and its tag where a ghost has it. A shard's hashes have some bits in common, those that choose
+    /// the shard; so they are mixed first.
+    fn find(&mut self, hash: u64) -> (&mut [u32; ROW], u32) {
+        let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let row = ((mixed >> 32) * self.rows.len() as u64) >> 32;
+        (&mut self.rows[row as usize].0, mixed as u32 & TAG)
+    }
+}
+
+#[cfg(test)]
+impl Ghosts {
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        let ghosts = self.rows.iter().flat_map(|row| row.0);
+        ghosts.filter(|&ghost| ghost != EMPTY).count()
+    }
+
+    /// Checks every invariant of the table.
+    pub fn validate(&self) {
+        for &ghost in self.rows.iter().flat_map(|row| &row.0) {
+            assert!(ghost == EMPTY || ghost & TIME != 0, "a ghost has no time");
+        }
+        assert_eq!(self.rows.is_empty(), self.step == 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(key: u64) -> u64 {
+        key.wrapping_mul(0xd6e8_feb8_6659_fd93)
+    }
+
+    /// Evicts one key at each time, from 0.
+    fn evicted(keys: u64, count: usize) -> Ghosts {
+        let mut ghosts = Ghosts::default();
+        for key in 0..keys {
+            ghosts.insert(hash(key), key % 3 == 0, key as u32, count);
+        }
+        ghosts.validate();
+        ghosts
+    }
+
+    #[test]
+    fn a_ghost_is_taken_once_with_what_is_known_of_it() {
+        let mut ghosts = evicted(10, 100);
+        assert_eq!(ghosts.len(), 10);
+        let ghost = ghosts.take(hash(6), 50).expect("it is among the last ten");
+        assert_eq!((ghost.left_main, ghost.age), (true, 44));
+        assert!(!ghosts.take(hash(7), 50).expect("the same").left_main);
+        assert_eq!(ghosts.take(hash(6), 50), None);
+        assert_eq!(ghosts.len(), 8);
+    }
+
+    #[test]
+    fn what_left_lately_is_remembered_and_what_left_long_ago_is_not() {
+        for count in [100, 1000, 100_000] {
+            let keys = 10 * count as u64;
+            let mut ghosts = evicted(keys, count);
+            assert!(ghosts.len() <= count.next_multiple_of(ROW));
+            let mut known = |from: u64, to: u64| {
+                let keys = from * keys / 1000..to * keys / 1000;
+                let (all, now) = (keys.end - keys.start, 10 * count as u32);
+                let found = keys.filter(|&key| {
+                    let ghost = ghosts.take(hash(key), now);
+                    let step = (count as u32 / STEPS).max(1);
+                    ghost.is_some_and(|ghost| ghost.age.abs_diff(now - key as u32) <= step)
+                });
+                found.count() as f64 / all as f64
+            };
+            assert!(
+                known(950, 1000) > 0.95,
+                "the last half of what there is room for"
+            );
+            assert!(known(0, 700) < 0.02, "three times as long ago");
+        }
+    }
+
+    #[test]
+    fn hardly_any_stranger_is_taken_for_a_ghost() {
+        let mut ghosts = evicted(20_000, 10_000);
+        let strangers =
+            (1_000_000..1_100_000).filter(|&key| ghosts.take(hash(key), 20_000).is_some());
+        assert!(strangers.count() < 60);
+    }
+
+    #[test]
+    fn a_shards_hashes_differ_enough_though_they_have_bits_in_common() {
+        let mut ghosts = Ghosts::default();
+        let of_shard = |key: u64| hash(key) & !(0xff << 40);
+        for key in 0..10_000 {
+            ghosts.insert(of_shard(key), false, key as u32, 15_000);
+        }
+        let known = (0..10_000).filter(|&key| ghosts.take(of_shard(key), 10_000).is_some());
+        assert!(known.count() > 9_500);
+    }
+}
