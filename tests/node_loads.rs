@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use grpcio::RpcStatusCode;
 use support::Node;
 use support::client::Client;
@@ -104,4 +106,35 @@ fn a_slow_origin_does_not_hold_up_another() {
     for call in calls {
         assert_eq!(call.value().unwrap(), b"slow");
     }
+}
+
+/// Without a look at the deadlines each of these calls stays until the load ends.
+#[test]
+fn callers_whose_time_is_over_do_not_wait_on() {
+    let latch = Latch::default();
+    let held = latch.clone();
+    let origin = Origin::start(move |_, _| {
+        held.wait();
+        Answer::Value(b"late".to_vec())
+    });
+    let node = Node::start(["--group", &origin.group("pages")]);
+    let client = Client::connect(node.addr);
+    let waiting = || {
+        let (_, figures) = support::http::get(node.admin, "/metrics");
+        let line = figures
+            .lines()
+            .find_map(|line| line.strip_prefix("corecache_calls_waiting "));
+        line.expect("it is told how many wait").to_owned()
+    };
+    let patient = client.start_get("pages", "slow");
+    for _ in 0..20 {
+        let timeout = Duration::from_millis(20);
+        let refusal = client.get_within(timeout, "pages", "slow").unwrap_err();
+        refusal.expect(RpcStatusCode::DEADLINE_EXCEEDED, &[]);
+    }
+    support::eventually("only the patient one waits", || waiting() == "1");
+    latch.open();
+    assert_eq!(patient.value().unwrap(), b"late");
+    assert_eq!(origin.requests("/slow"), 1);
+    support::eventually("nobody waits", || waiting() == "0");
 }

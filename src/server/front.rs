@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use futures_channel::oneshot;
+use futures_util::future::{Either, select};
 use grpcio::{
     GrpcSlice, Marshaller, MessageReader, Method, MethodType, RpcContext, RpcStatus, RpcStatusCode,
     ServiceBuilder, UnarySink, UnarySinkResult,
@@ -17,6 +18,7 @@ use super::gate::Gate;
 use super::pb;
 use super::service::{Lookup, Service, Status};
 use super::slice::{self, Reply};
+use super::waiting::Ticket;
 use crate::group::Value;
 
 /// `Get` with request and reply as the bytes that they are on the wire.
@@ -63,7 +65,7 @@ type Loaded = oneshot::Receiver<Result<Value, Status>>;
 
 enum Get {
     Hit(GrpcSlice),
-    Loading(Loaded),
+    Loading(Loaded, Ticket),
 }
 
 /// The service for grpcio to register. Its answers leave by `gate`.
@@ -95,24 +97,26 @@ struct Door {
 
 impl Door {
     fn on_get(&self, ctx: &RpcContext<'_>, request: Request, sink: UnarySink<Reply>) {
+        let deadline = ctx.deadline();
         let found = caught(|| {
             request.with_bytes(|bytes| {
                 Ok(match self.service.look_up(bytes, slice::of_lent)? {
                     Lookup::Hit(slice) => Get::Hit(slice),
                     Lookup::Miss(miss) => {
+                        let ticket = self.service.waiting.enter(move || deadline.exceeded())?;
                         let (answer, loaded) = oneshot::channel();
                         // The call may be gone by then.
                         self.service
                             .load(&miss, move |value| drop(answer.send(value)));
-                        Get::Loading(loaded)
+                        Get::Loading(loaded, ticket)
                     }
                 })
             })
         });
         match found {
             Ok(Get::Hit(slice)) => self.answer(ctx, sink, Ok(Reply::new(slice))),
-            Ok(Get::Loading(loaded)) => self.answer_later(ctx, sink, async {
-                let value = loaded.await.unwrap_or_else(|_| Err(Status::stopping()));
+            Ok(Get::Loading(loaded, ticket)) => self.answer_later(ctx, sink, async {
+                let value = within(loaded, ticket).await?;
                 value.map(|value| Reply::new(slice::of_blob(value.frame())))
             }),
             Err(status) => self.answer(ctx, sink, Err(status)),
@@ -120,19 +124,23 @@ impl Door {
     }
 
     fn on_get_many(&self, ctx: &RpcContext<'_>, request: Request, sink: UnarySink<Reply>) {
+        let deadline = ctx.deadline();
         let (answer, gathered) = oneshot::channel();
         let found = caught(|| {
-            request.with_bytes(|bytes| {
-                self.service
-                    .get_many(bytes, move |reply| drop(answer.send(reply)))
-            })
+            let answer = move |reply| drop(answer.send(reply));
+            let reply = request.with_bytes(|bytes| self.service.get_many(bytes, answer))?;
+            match reply {
+                Some(reply) => Ok(Err(reply)),
+                None => Ok(Ok(self
+                    .service
+                    .waiting
+                    .enter(move || deadline.exceeded())?)),
+            }
         });
         match found {
-            Ok(Some(reply)) => {
-                self.answer(ctx, sink, Ok(Reply::new(slice::of_encoded(reply))));
-            }
-            Ok(None) => self.answer_later(ctx, sink, async {
-                let reply = gathered.await.unwrap_or_else(|_| Err(Status::stopping()));
+            Ok(Err(reply)) => self.answer(ctx, sink, Ok(Reply::new(slice::of_encoded(reply)))),
+            Ok(Ok(ticket)) => self.answer_later(ctx, sink, async {
+                let reply = within(gathered, ticket).await?;
                 reply.map(|reply| Reply::new(slice::of_encoded(reply)))
             }),
             Err(status) => self.answer(ctx, sink, Err(status)),
@@ -164,6 +172,14 @@ impl Door {
             gate.pass().await;
             log_lost(send(sink, answer)).await;
         });
+    }
+}
+
+/// What is being loaded, or that the caller's time is over.
+async fn within<T>(loaded: oneshot::Receiver<T>, ticket: Ticket) -> Result<T, Status> {
+    match select(loaded, ticket).await {
+        Either::Left((loaded, _)) => loaded.map_err(|_| Status::stopping()),
+        Either::Right(_) => Err(Status::too_late()),
     }
 }
 

@@ -94,7 +94,7 @@ pub enum StartError {
     )]
     Admin(SocketAddr, io::Error),
     /// The system gave no threads.
-    #[error("no threads for the loaders: {0}")]
+    #[error("no threads for the loaders and the deadlines: {0}")]
     Threads(io::Error),
     /// The gRPC core refused.
     #[error("the gRPC server did not start: {0}")]
@@ -214,7 +214,7 @@ fn service(config: &mut NodeConfig) -> Result<Service, StartError> {
         groups,
         loaders,
         outgoing: Outgoing::new(config.memory_bytes),
-        waiting: Waiting::default(),
+        waiting: Waiting::start().map_err(StartError::Threads)?,
         started: Instant::now(),
     })
 }

@@ -57,6 +57,12 @@ impl Status {
         )
     }
 
+    /// For a caller whose time was over before its key was loaded. It knows by its own clock.
+    pub fn too_late() -> Self {
+        let message = "the deadline passed while the key was being loaded";
+        Self::new(Code::DeadlineExceeded, message)
+    }
+
     /// For a caller whose load was dropped.
     pub fn stopping() -> Self {
         Self::new(Code::Unavailable, "the node is stopping")
@@ -143,13 +149,8 @@ impl Service {
         miss: &Miss<'_>,
         answer: impl FnOnce(Result<Value, Status>) + Send + 'static,
     ) {
-        let ticket = match self.waiting.enter() {
-            Ok(ticket) => ticket,
-            Err(full) => return answer(Err(full.into())),
-        };
         let (group, key): (_, Box<[u8]>) = (miss.group.clone(), miss.key.into());
         let answer = move |value: Result<Value, GetError>| {
-            drop(ticket);
             let value = value.map_err(Status::from).and_then(|value| {
                 check_reply(&group, &key, value.frame().len())?;
                 Ok(value)

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use corecache::server::pb;
 use corecache::server::pb::cache::{Counters, GetManyReply, StatsReply, StatsRequest, Value};
@@ -83,6 +84,20 @@ impl Client {
         let method = bytes("/corecache.v1.Cache/Get");
         let sent = self.0.unary_call_async(&method, &request, patience());
         Pending(sent.expect("a call can be sent"))
+    }
+
+    /// As `get`, by a caller that gives up after `timeout`.
+    pub fn get_within(
+        &self,
+        timeout: Duration,
+        group: &str,
+        key: impl AsRef<[u8]>,
+    ) -> Result<Vec<u8>, Refusal> {
+        let request = request(group, &[key.as_ref()]);
+        let method = bytes("/corecache.v1.Cache/Get");
+        let options = CallOption::default().timeout(timeout);
+        let reply = self.0.unary_call(&method, &request, options)?;
+        Ok(decode::<Value>(&reply).value)
     }
 
     pub fn get_many(&self, group: &str, keys: &[&[u8]]) -> Result<GetManyReply, Refusal> {
