@@ -5,6 +5,7 @@ mod get;
 mod output;
 mod seconds;
 mod serve;
+mod simulate;
 mod size;
 mod stats;
 
@@ -28,6 +29,8 @@ enum Command {
     Get(get::Get),
     /// Shows what a node has done and holds.
     Stats(stats::Stats),
+    /// Replays a trace of requests: how large should a cache be?
+    Simulate(simulate::Simulate),
 }
 
 /// Reads the arguments and runs the command.
@@ -36,5 +39,6 @@ pub fn run() -> Result<(), Box<dyn Error>> {
         Command::Serve(serve) => serve.run(),
         Command::Get(get) => get.run(),
         Command::Stats(stats) => stats.run(),
+        Command::Simulate(simulate) => simulate.run(),
     }
 }

@@ -26,7 +26,7 @@ pub(crate) use blob::{BLOB_PART_MAX_BYTES, BlobBuilder, Bytes};
 use super::clock::NEVER;
 use super::foreign::guarded;
 
-/// The top of the counter that a hit bumps; S3-FIFO needs two bits.
+/// The top of the counter that a hit bumps; the policy needs two bits.
 pub(crate) const FREQUENCY_TOP: u8 = 3;
 
 #[repr(C)]

@@ -98,7 +98,11 @@ impl From<GetError> for Status {
             ErrorKind::Busy => Code::ResourceExhausted,
             ErrorKind::Panicked | ErrorKind::Reentrant | ErrorKind::Other => Code::Internal,
         };
-        Self::new(code, error.to_string())
+        let mut message = error.to_string();
+        if code == Code::OutOfRange {
+            message += &format!(" (a unary reply has {UNARY_LIMIT_BYTES} bytes at the most)");
+        }
+        Self::new(code, message)
     }
 }
 

@@ -26,7 +26,7 @@ const STEP_BACK: f64 = 0.02;
 /// A key goes to the main queue if it costs less than this part of what the last entry there does: one that is as
 /// good as the other is no reason to change them, and its age is known only roughly.
 const MARGIN: f64 = 0.8;
-/// So many entries of the main queue are looked at for one that was not hit.
+/// So many entries at the most are looked at, or moved, when one is admitted.
 const LOOKS: usize = 8;
 
 /// Ghosts for each entry.
@@ -195,8 +195,10 @@ impl TwoClocks {
 
     /// While there is room, the small queue gives what it has too much to the main queue.
     fn fill_main(&mut self) {
-        while self.queues.small.len > 1 && self.small_excess() > 0.0 {
-            self.promote_tail();
+        for _ in 0..LOOKS {
+            if self.queues.small.len > 1 && self.small_excess() > 0.0 {
+                self.promote_tail();
+            }
         }
     }
 

@@ -1,0 +1,208 @@
+//! `corecache simulate`.
+
+mod plot;
+mod progress;
+mod source;
+
+use std::error::Error;
+use std::fs;
+use std::io::{self, Write};
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use clap::Args;
+use corecache::engine::policy::simulate::{Contender, Outcome, Trace};
+
+use super::size;
+use progress::Progress;
+
+/// How many sizes are tried where none are given, each twice the one before; the last holds half of all keys.
+const LADDER: u32 = 9;
+
+#[derive(Args)]
+pub struct Simulate {
+    /// The trace: a request a line, `key` or `key size`, plain or compressed (.gz, .zst); - is standard input
+    trace: PathBuf,
+
+    /// Sizes of the cache, in entries if the lines are `key`, in bytes if they are `key size`: 5000, 64MiB, 10%
+    /// of all that the trace asks for
+    #[arg(short, long, value_name = "SIZE", value_delimiter = ',', value_parser = CacheSize::parse)]
+    sizes: Vec<CacheSize>,
+
+    /// Policies: corecache (what the server uses), s3fifo, lru, belady (the clairvoyant optimum)
+    #[arg(short, long, value_name = "POLICY", value_delimiter = ',', default_values_t = Contender::ALL)]
+    policy: Vec<Contender>,
+
+    /// Print a line of JSON for each size and policy
+    #[arg(long)]
+    json: bool,
+
+    /// Draw the hit ratios by size into this file
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+}
+
+/// A size as it was asked for.
+#[derive(Clone, Copy)]
+enum CacheSize {
+    Whole(u64),
+    Percent(f64),
+}
+
+impl CacheSize {
+    fn parse(text: &str) -> Result<Self, String> {
+        if let Some(percent) = text.trim().strip_suffix('%') {
+            let percent = percent.trim().parse().ok();
+            return percent
+                .filter(|percent| (0.0..=100.0).contains(percent))
+                .map(Self::Percent)
+                .ok_or_else(|| format!("{text:?} is no part; write a number from 0% to 100%"));
+        }
+        size::parse(text).map(|size| Self::Whole(size as u64))
+    }
+
+    fn of(self, footprint: u64) -> u64 {
+        match self {
+            Self::Whole(size) => size,
+            Self::Percent(percent) => ((footprint as f64 * percent / 100.0) as u64).max(1),
+        }
+    }
+}
+
+/// One line of the answer.
+struct Row {
+    policy: Contender,
+    size: u64,
+    outcome: Outcome,
+}
+
+impl Simulate {
+    pub fn run(self) -> Result<(), Box<dyn Error>> {
+        let name = self.trace.display().to_string();
+        let trace = source::read(&self.trace).map_err(|error| format!("{name}: {error}"))?;
+        let sizes = self.cache_sizes(&trace);
+        let rows = replay_all(&trace, &sizes, &self.policy);
+        if let Some(path) = &self.plot {
+            let title = self.trace.file_name().unwrap_or(self.trace.as_os_str());
+            let picture = plot::draw(&title.to_string_lossy(), trace.is_sized(), &rows);
+            fs::write(path, picture)
+                .map_err(|error| format!("--plot {}: {error}", path.display()))?;
+        }
+        let text = if self.json {
+            json(&rows)
+        } else {
+            table(&trace, &sizes, &self.policy, &rows)
+        };
+        io::stdout().lock().write_all(text.as_bytes())?;
+        Ok(())
+    }
+
+    /// Ascending, each once.
+    fn cache_sizes(&self, trace: &Trace) -> Vec<u64> {
+        let footprint = trace.footprint();
+        let mut sizes: Vec<u64> = if self.sizes.is_empty() {
+            let ladder = (1..=LADDER).map(|step| footprint >> step);
+            ladder.filter(|&size| size > 0).collect()
+        } else {
+            self.sizes.iter().map(|size| size.of(footprint)).collect()
+        };
+        if sizes.is_empty() {
+            sizes.push(footprint.max(1));
+        }
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
+    }
+}
+
+/// Replays the trace for each size and policy, on as many threads as there are cores.
+fn replay_all(trace: &Trace, sizes: &[u64], policies: &[Contender]) -> Vec<Row> {
+    let each = |size: u64| policies.iter().map(move |&policy| (size, policy));
+    let runs: Vec<_> = sizes.iter().flat_map(|&size| each(size)).collect();
+    let total = trace.requests().len() as u64 * runs.len() as u64;
+    let progress = Progress::new("replaying", total);
+    let threads = thread::available_parallelism()
+        .map_or(1, NonZero::get)
+        .min(runs.len());
+    let next = AtomicUsize::new(0);
+    let replay = || {
+        let mut rows = Vec::new();
+        loop {
+            let run = next.fetch_add(1, Ordering::Relaxed);
+            let Some(&(size, policy)) = runs.get(run) else {
+                return rows;
+            };
+            let outcome = trace.replay(policy, size, |requests| progress.add(requests));
+            rows.push((
+                run,
+                Row {
+                    policy,
+                    size,
+                    outcome,
+                },
+            ));
+        }
+    };
+    let mut rows: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(replay)).collect();
+        let joined = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a replay does not panic"));
+        joined.flatten().collect()
+    });
+    rows.sort_by_key(|row| row.0);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+fn json(rows: &[Row]) -> String {
+    let line = |row: &Row| {
+        format!(
+            "{{\"policy\":\"{}\",\"size\":{},\"requests\":{},\"hit_ratio\":{:.6},\"byte_hit_ratio\":{:.6}}}\n",
+            row.policy,
+            row.size,
+            row.outcome.requests,
+            row.outcome.hit_ratio(),
+            row.outcome.byte_hit_ratio()
+        )
+    };
+    rows.iter().map(line).collect()
+}
+
+fn table(trace: &Trace, sizes: &[u64], policies: &[Contender], rows: &[Row]) -> String {
+    let footprint = trace.footprint();
+    let all = match trace.is_sized() {
+        true => size::show(footprint),
+        false => format!("{footprint} entries"),
+    };
+    let (requests, keys) = (trace.requests().len(), trace.keys());
+    let mut text = format!("{requests} requests of {keys} keys, {all} in all\n");
+    let mut block = |heading: &str, ratio: fn(&Outcome) -> f64| {
+        text += &format!("\n{:>12} {:>8}", "size", "of all");
+        policies
+            .iter()
+            .for_each(|policy| text += &format!(" {policy:>10}"));
+        text += &format!("   {heading}\n");
+        for &size in sizes {
+            let shown = match trace.is_sized() {
+                true => size::show(size),
+                false => size.to_string(),
+            };
+            let part = 100.0 * size as f64 / footprint.max(1) as f64;
+            text += &format!("{shown:>12} {part:>7.2}%");
+            for row in rows.iter().filter(|row| row.size == size) {
+                text += &format!(" {:>10.2}", 100.0 * ratio(&row.outcome));
+            }
+            text += "\n";
+        }
+    };
+    block("hits %", Outcome::hit_ratio);
+    if trace.is_sized() {
+        block("bytes %", Outcome::byte_hit_ratio);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
