@@ -25,9 +25,7 @@ pub(crate) use blob::{BLOB_PART_MAX_BYTES, BlobBuilder, Bytes};
 
 use super::clock::NEVER;
 use super::foreign::guarded;
-
-/// The top of the counter that a hit bumps; the policy needs two bits.
-pub(crate) const FREQUENCY_TOP: u8 = 3;
+use super::policy::COUNTER_TOP;
 
 #[repr(C)]
 pub(crate) struct Header {
@@ -66,7 +64,7 @@ impl Header {
     #[inline]
     pub fn touch(&self) {
         let seen = self.frequency.load(Ordering::Relaxed);
-        if seen < FREQUENCY_TOP {
+        if seen < COUNTER_TOP {
             self.frequency.store(seen + 1, Ordering::Relaxed);
         }
     }
