@@ -16,7 +16,7 @@ use grpcio::{
 
 use super::gate::Gate;
 use super::pb;
-use super::service::{Lookup, Service, Status};
+use super::service::{Lookup, Many, Service, Status};
 use super::slice::{self, Reply};
 use super::waiting::Ticket;
 use crate::group::Value;
@@ -127,19 +127,15 @@ impl Door {
         let deadline = ctx.deadline();
         let (answer, gathered) = oneshot::channel();
         let found = caught(|| {
+            let is_over = move || deadline.exceeded();
             let answer = move |reply| drop(answer.send(reply));
-            let reply = request.with_bytes(|bytes| self.service.get_many(bytes, answer))?;
-            match reply {
-                Some(reply) => Ok(Err(reply)),
-                None => Ok(Ok(self
-                    .service
-                    .waiting
-                    .enter(move || deadline.exceeded())?)),
-            }
+            request.with_bytes(|bytes| self.service.get_many(bytes, is_over, answer))
         });
         match found {
-            Ok(Err(reply)) => self.answer(ctx, sink, Ok(Reply::new(slice::of_encoded(reply)))),
-            Ok(Ok(ticket)) => self.answer_later(ctx, sink, async {
+            Ok(Many::Reply(reply)) => {
+                self.answer(ctx, sink, Ok(Reply::new(slice::of_encoded(reply))));
+            }
+            Ok(Many::Loading(ticket)) => self.answer_later(ctx, sink, async {
                 let reply = within(gathered, ticket).await?;
                 reply.map(|reply| Reply::new(slice::of_encoded(reply)))
             }),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::loaders::Loaders;
 use super::many::{Answers, Gathering};
 use super::outgoing::{Encoded, Full, Outgoing};
-use super::waiting::{Crowded, Waiting};
+use super::waiting::{Crowded, Ticket, Waiting};
 use super::wire::{GetManyRequest, GetRequest, Malformed};
 use crate::engine::Lent;
 use crate::group::error::Shown;
@@ -113,6 +113,13 @@ pub(super) enum Lookup<'a, R> {
     Miss(Miss<'a>),
 }
 
+/// What became of a `GetMany` at once.
+pub(super) enum Many {
+    Reply(Encoded),
+    /// The answer is to come, while the caller waits with this.
+    Loading(Ticket),
+}
+
 pub(super) struct Miss<'a> {
     pub group: &'a Group,
     pub key: &'a [u8],
@@ -167,12 +174,13 @@ impl Service {
     }
 
     /// Answers a `GetManyRequest` with an encoded `GetManyReply`: at once if all keys are held, and otherwise by
-    /// `answer`, when the last of them is there. One of the two is called.
+    /// `answer`, when the last of them is there. `is_over` tells whether the caller's time is over.
     pub fn get_many(
         self: &Arc<Self>,
         request: &[u8],
+        is_over: impl Fn() -> bool + Send + 'static,
         answer: impl FnOnce(Result<Encoded, Status>) + Send + 'static,
-    ) -> Result<Option<Encoded>, Status> {
+    ) -> Result<Many, Status> {
         let GetManyRequest { group, keys } = GetManyRequest::parse(request)?;
         let group = self.group(group)?;
         if keys.len() > KEYS_MAX {
@@ -189,10 +197,12 @@ impl Service {
             }
         }
         if answers.missing().is_empty() {
-            return Ok(Some(self.outgoing.count(answers.encode())?));
+            return Ok(Many::Reply(self.outgoing.count(answers.encode())?));
         }
+        // Before anything is loaded: a call that is refused is to cost nothing.
+        let ticket = self.waiting.enter(is_over)?;
         Gathering::start(self, group, &keys, answers, answer);
-        Ok(None)
+        Ok(Many::Loading(ticket))
     }
 
     /// What can be said of a key at once.

@@ -10,6 +10,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
+use super::loaders::LaneStats;
 use super::pb::cache::{Counters, GroupStats, StatsReply};
 use super::service::Service;
 use crate::engine::Stats;
@@ -133,6 +134,20 @@ const GAUGES: [Figure<u64>; 2] = [
     ),
 ];
 
+/// A figure of what the loaders are doing for a group.
+type LaneFigure = (&'static str, &'static str, fn(LaneStats) -> usize);
+
+const LANES: [LaneFigure; 2] = [
+    (
+        "group_loads_queued",
+        "Loads that wait for a loader",
+        |lane| lane.queued,
+    ),
+    ("group_loads_running", "Loads that are running", |lane| {
+        lane.running
+    }),
+];
+
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let reply = reply(&self.0);
@@ -181,38 +196,18 @@ impl Collector for Metrics {
             let of = |group: &GroupStats| ConstGauge::new(read(&group.counters) as i64);
             self.by_group(&mut encoder, &reply, name, help, MetricType::Gauge, of)?;
         }
-        let queued = |group: &GroupStats| ConstGauge::new(self.lane(&group.name).0);
-        let help = "Loads that wait for a loader";
-        self.by_group(
-            &mut encoder,
-            &reply,
-            "group_loads_queued",
-            help,
-            MetricType::Gauge,
-            queued,
-        )?;
-        let running = |group: &GroupStats| ConstGauge::new(self.lane(&group.name).1);
-        let help = "Loads that are running";
-        self.by_group(
-            &mut encoder,
-            &reply,
-            "group_loads_running",
-            help,
-            MetricType::Gauge,
-            running,
-        )
+        for (name, help, read) in LANES {
+            let of = |group: &GroupStats| ConstGauge::new(read(self.lane(&group.name)) as i64);
+            self.by_group(&mut encoder, &reply, name, help, MetricType::Gauge, of)?;
+        }
+        Ok(())
     }
 }
 
 impl Metrics {
-    fn lane(&self, group: &str) -> (i64, i64) {
-        let lane = self
-            .0
-            .groups
-            .get(group)
-            .map(|group| self.0.loaders.stats(group));
-        let lane = lane.unwrap_or_default();
-        (lane.queued as i64, lane.running as i64)
+    fn lane(&self, group: &str) -> LaneStats {
+        let group = self.0.groups.get(group);
+        group.map_or_else(LaneStats::default, |group| self.0.loaders.stats(group))
     }
 
     fn by_group<M: EncodeMetric>(
