@@ -90,17 +90,18 @@ fn keys_of_one_hash_are_told_apart() {
     });
 }
 
-/// A key whose drop panics, once it is told to.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Fragile(u64);
+/// A value whose drop panics. Its clones are harmless: only what a cache drops goes off.
+struct Bomb(bool);
 
-static BREAKS: AtomicBool = AtomicBool::new(false);
+impl Clone for Bomb {
+    fn clone(&self) -> Self {
+        Self(false)
+    }
+}
 
-impl Drop for Fragile {
+impl Drop for Bomb {
     fn drop(&mut self) {
-        if BREAKS.load(Ordering::SeqCst) && thread::current().name() == Some("shard-0") {
-            panic!("on purpose");
-        }
+        assert!(!self.0, "on purpose");
     }
 }
 
@@ -108,28 +109,22 @@ impl Drop for Fragile {
 fn a_drop_that_panics_takes_no_shard_down() {
     without_deadlock(|| {
         let builder = Builder::new(32 << 10).shards(1);
-        let cache = Cache::<Fragile, u64>::from_builder(&builder).unwrap();
-        BREAKS.store(true, Ordering::SeqCst);
-        for number in 0..300 {
-            cache.insert(Fragile(number), number).unwrap();
-            cache.insert(Fragile(number), number + 1).unwrap();
+        let cache = Cache::<u64, Bomb>::from_builder(&builder).unwrap();
+        for number in 0..1000 {
+            cache.insert(number, Bomb(true)).unwrap();
+            cache.insert(number, Bomb(true)).unwrap();
             if number % 3 == 0 {
-                cache.remove(&Fragile(number));
+                cache.remove(&number);
             }
-            assert_eq!(
-                cache
-                    .get_or_load(&Fragile(number), |_| Ok(number + 1))
-                    .unwrap(),
-                number + 1
-            );
+            let value = cache.get_or_load(&number, |_| Ok(Bomb(true)));
+            assert!(!value.unwrap().0);
         }
         assert!(cache.stats().evicted > 0);
         cache.clear();
         let stats = cache.stats();
         assert_eq!((stats.entries, stats.entry_bytes, stats.flights), (0, 0, 0));
-        BREAKS.store(false, Ordering::SeqCst);
-        cache.insert(Fragile(1), 1).unwrap();
-        assert_eq!(cache.get(&Fragile(1)), Some(1));
+        cache.insert(1, Bomb(true)).unwrap();
+        assert!(cache.get(&1).is_some());
     });
 }
 

@@ -11,9 +11,9 @@ use ahash::RandomState;
 
 use super::builder::{BuildError, Builder};
 use super::core::{Core, Loaded};
-use super::entry::{BLOB_PART_MAX_BYTES, BlobBuilder, Bytes, Handle, Header};
+use super::entry::{BLOB_MAX_BYTES, BlobBuilder, Bytes, Facts, Handle, Header, KEY_MAX_BYTES};
 use super::flight::{EntryTooLarge, Failure, Joined, Outcome};
-use super::stats::Stats;
+use super::stats::{Cause, Stats};
 
 /// A counted reference to a value. It keeps the value in memory also after it was evicted; so long the value counts
 /// against the budget. One that the cache could not store counts nowhere: it is its holders' alone.
@@ -95,7 +95,6 @@ impl Lent {
 ///     Ok(())
 /// })?;
 /// assert_eq!(&*page, b"<h1>hello</h1>");
-/// pages.flush(); // until the owner has stored it; whoever asks with a loader meanwhile gets it all the same
 /// assert_eq!(pages.get_with(b"/index", <[u8]>::len), Some(14));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -153,6 +152,18 @@ impl BlobCache {
         self.core.resize(budget_bytes)
     }
 
+    /// Has `listener` told of each key and value that leave, and why; see
+    /// [`Cache::eviction_listener`](super::Cache::eviction_listener).
+    pub fn eviction_listener(
+        self,
+        listener: impl Fn(&[u8], &[u8], Cause) + Send + Sync + 'static,
+    ) -> Self {
+        self.core.listen(Box::new(move |entry, cause| {
+            listener(entry.key(), entry.value(), cause);
+        }));
+        self
+    }
+
     #[inline]
     pub(crate) fn hash(&self, partition: u16, key: &[u8]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
@@ -178,6 +189,7 @@ impl BlobCache {
     /// After a miss; see `Core::join`.
     pub(crate) fn join_in(&self, partition: u16, key: &[u8]) -> Joined<Bytes> {
         self.core.join(
+            partition,
             self.hash(partition, key),
             is_key(partition, key),
             |other| other.0 == partition && *other.1 == *key,
@@ -189,18 +201,14 @@ impl BlobCache {
         &self.core
     }
 
-    /// Ends a value: `prefix` goes in front of it, and it is weighed.
-    pub(crate) fn seal(
-        &self,
-        value: BlobBuilder,
-        partition: u16,
-        key: &[u8],
-        prefix: &[u8],
-    ) -> Handle<Bytes> {
-        let mut entry = value.finish(self.hash(partition, key), partition, prefix);
-        let weight = Core::<Bytes>::weigh(entry.allocated_bytes());
-        entry.header_mut().weight_bytes = u32::try_from(weight).unwrap_or(u32::MAX);
-        entry
+    /// What is known of an entry that is begun now; see `Core::facts`.
+    pub(crate) fn facts(&self, partition: u16, key: &[u8]) -> Facts {
+        self.core.facts(self.hash(partition, key), partition)
+    }
+
+    /// Ends a value: `prefix` goes in front of it.
+    pub(crate) fn seal(&self, value: BlobBuilder, facts: &Facts, prefix: &[u8]) -> Handle<Bytes> {
+        value.finish(self.core.arena(facts.hash), facts, prefix)
     }
 
     /// The value of `key`, counted; none if it is not held or has expired.
@@ -218,16 +226,82 @@ impl BlobCache {
         self.read_in(0, key, |lent| f(lent.value()))
     }
 
-    /// The values of many keys, in their order.
+    /// The values of many keys, in their order; see [`Cache::get_many`](super::Cache::get_many).
     pub fn get_many<'a>(&self, keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<Option<Blob>> {
-        keys.into_iter().map(|key| self.get(key)).collect()
+        let keys: Vec<_> = keys.into_iter().collect();
+        self.read_many(&keys)
+    }
+
+    fn read_many(&self, keys: &[&[u8]]) -> Vec<Option<Blob>> {
+        let hashes: Vec<_> = keys.iter().map(|key| self.hash(0, key)).collect();
+        self.core.read_many(&hashes, |index| {
+            let is_it = is_key(0, keys[index]);
+            self.core.read(0, hashes[index], is_it, |entry| {
+                // SAFETY: an entry of this cache, protected while this closure runs.
+                Blob(unsafe { Handle::acquire(entry) })
+            })
+        })
+    }
+
+    /// The values of many keys, in their order; those that are not held are written by one call of `load`, once for all
+    /// who ask meanwhile. `load` gets the keys that nobody is loading yet, and a sink for each. The rules are those of
+    /// [`Cache::get_many_or_load`](super::Cache::get_many_or_load).
+    ///
+    /// ```
+    /// use corecache::engine::BlobCache;
+    ///
+    /// let pages = BlobCache::new(16 << 20)?;
+    /// let asked: [&[u8]; 2] = [b"/a", b"/b"];
+    /// let found = pages.get_many_or_load(asked, |keys, values| {
+    ///     for (key, value) in keys.iter().zip(values) {
+    ///         value.extend_from_slice(key);
+    ///     }
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(&*found[1], b"/b");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`BlobCache::get_or_load`].
+    pub fn get_many_or_load<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a [u8]>,
+        mut load: impl FnMut(
+            &[&'a [u8]],
+            &mut [BlobSink<'_>],
+        ) -> Result<(), Box<dyn Error + Send + Sync>>,
+    ) -> Result<Vec<Blob>, Failure> {
+        let keys: Vec<_> = keys.into_iter().collect();
+        let mut values = self.read_many(&keys);
+        let missed: Vec<_> = (0..keys.len()).filter(|&at| values[at].is_none()).collect();
+        missed
+            .iter()
+            .try_for_each(|&at| check_len(keys[at].len(), 0))?;
+        let joined = missed.iter().map(|&at| (at, self.join_in(0, keys[at])));
+        let found = self.core.load_many(0, joined, |indexes| {
+            let asked: Vec<_> = indexes.iter().map(|&at| keys[at]).collect();
+            let facts: Vec<_> = asked.iter().map(|key| self.facts(0, key)).collect();
+            let mut written: Vec<_> = asked.iter().map(|key| BlobBuilder::new(key, 0)).collect();
+            let mut sinks: Vec<_> = written.iter_mut().map(BlobSink).collect();
+            load(&asked, &mut sinks).map_err(|error| Failure::Failed(error.into()))?;
+            let loaded = written.into_iter().zip(facts);
+            Ok(loaded
+                .map(|(value, facts)| Loaded {
+                    entry: self.seal(value, &facts, b""),
+                    stored: true,
+                })
+                .collect())
+        })?;
+        for (at, entry) in found {
+            values[at] = Some(Blob(entry));
+        }
+        let all: Option<Vec<Blob>> = values.into_iter().collect();
+        Ok(all.expect("what was missed has been loaded"))
     }
 
     /// The value of `key`; if it is not held, `load` writes it, on this thread, once for all who ask meanwhile. The
     /// rules are those of [`Cache::get_or_load`](super::Cache::get_or_load).
-    ///
-    /// The shard's owner stores the value some microseconds after this returns: a [`BlobCache::get`] right then may
-    /// miss, unless [`BlobCache::flush`] comes before it. Asking with a loader never loads twice for that.
     ///
     /// # Errors
     /// [`Failure::Failed`] with the loader's error; [`Failure::Reentrant`] if the loader waits for its own key.
@@ -261,16 +335,14 @@ impl BlobCache {
         if let Some(blob) = self.get(key) {
             return Ok(blob);
         }
-        check_len(key.len())?;
+        check_len(key.len(), 0)?;
         let joined = self.join_in(0, key);
-        let generation = self.core.generation(0);
+        let facts = self.facts(0, key);
         let outcome: Outcome<Bytes> = self.core.load(0, joined, deadline, |_owned| {
             let mut value = BlobBuilder::new(key, 0);
             load(key, &mut BlobSink(&mut value)).map_err(|error| Failure::Failed(error.into()))?;
-            let mut entry = self.seal(value, 0, key, b"");
-            entry.header_mut().generation = generation;
             Ok(Loaded {
-                entry,
+                entry: self.seal(value, &facts, b""),
                 stored: true,
             })
         });
@@ -282,7 +354,10 @@ impl BlobCache {
     /// # Errors
     /// [`EntryTooLarge`] if the value could never fit; what the key held stays.
     pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), EntryTooLarge> {
-        self.store(key, value, None, true)
+        let hash = self.hash(0, key);
+        let entry = self.entry(hash, key, value, None)?;
+        self.core.insert(hash, entry);
+        Ok(())
     }
 
     /// As [`BlobCache::insert`]; from `ttl` from now on the value is not served any more.
@@ -290,46 +365,46 @@ impl BlobCache {
     /// # Errors
     /// As for [`BlobCache::insert`].
     pub fn insert_for(&self, key: &[u8], value: &[u8], ttl: Duration) -> Result<(), EntryTooLarge> {
-        self.store(key, value, Some(ttl), true)
+        let hash = self.hash(0, key);
+        let entry = self.entry(hash, key, value, Some(ttl))?;
+        self.core.insert(hash, entry);
+        Ok(())
     }
 
-    /// As [`BlobCache::insert`], but returns as soon as the owner has been told. Writes of one thread to one key take
-    /// effect in their order.
+    /// As [`BlobCache::insert`], but does not wait while another thread changes the shard; see
+    /// [`Cache::insert_soon`](super::Cache::insert_soon).
     ///
     /// # Errors
     /// As for [`BlobCache::insert`].
     pub fn insert_soon(&self, key: &[u8], value: &[u8]) -> Result<(), EntryTooLarge> {
-        self.store(key, value, None, false)
+        let hash = self.hash(0, key);
+        let entry = self.entry(hash, key, value, None)?;
+        self.core.insert_soon(hash, entry);
+        Ok(())
     }
 
-    fn store(
+    fn entry(
         &self,
+        hash: u64,
         key: &[u8],
         value: &[u8],
         ttl: Option<Duration>,
-        wait: bool,
-    ) -> Result<(), EntryTooLarge> {
-        let least = key.len().saturating_add(value.len());
-        self.core.check_weight(0, least)?;
-        check_len(least)?;
-        let mut blob = BlobBuilder::new(key, 0);
-        blob.reserve(value.len());
-        blob.extend(value);
-        let mut entry = self.seal(blob, 0, key, b"");
-        self.core.admit(&entry)?;
-        let header = entry.header_mut();
-        header.generation = self.core.generation(0);
+    ) -> Result<Handle<Bytes>, EntryTooLarge> {
+        check_len(key.len(), value.len())?;
+        let weight = Bytes::weigh(key.len() + value.len(), ttl.is_some());
+        self.core.check_weight(0, weight)?;
+        let mut facts = self.core.facts(hash, 0);
         if let Some(ttl) = ttl {
-            header.hard_expiry_ns = self.core.clock.expiry_after(ttl);
+            facts.expiry_ns = self.core.clock.expiry_after(ttl);
         }
-        self.core.insert(entry, wait);
-        Ok(())
+        let arena = self.core.arena(hash);
+        Ok(Handle::blob(arena, &facts, key, value))
     }
 
     /// Removes a key; tells whether it was held. A load of the key that is under way reaches those who wait for it,
     /// and is not stored.
     pub fn remove(&self, key: &[u8]) -> bool {
-        self.core.remove(self.hash(0, key), (0, key.into()), true)
+        self.core.remove(self.hash(0, key), (0, key.into()))
     }
 
     /// Removes everything. Loads that are under way reach those who wait for them, and are not stored.
@@ -337,7 +412,7 @@ impl BlobCache {
         self.core.clear(0);
     }
 
-    /// Waits until all that was sent to the owners before is to be seen.
+    /// Returns when all that was begun before is to be seen, and the listener has been told of what left.
     pub fn flush(&self) {
         self.core.flush();
     }
@@ -353,13 +428,19 @@ impl BlobCache {
     }
 }
 
-fn check_len(bytes: usize) -> Result<(), EntryTooLarge> {
-    if bytes <= BLOB_PART_MAX_BYTES {
+fn check_len(key_bytes: usize, value_bytes: usize) -> Result<(), EntryTooLarge> {
+    let entry_bytes = key_bytes.saturating_add(value_bytes);
+    let largest_bytes = if key_bytes > KEY_MAX_BYTES {
+        KEY_MAX_BYTES
+    } else {
+        BLOB_MAX_BYTES
+    };
+    if entry_bytes <= largest_bytes {
         return Ok(());
     }
     Err(EntryTooLarge {
-        entry_bytes: bytes,
-        largest_bytes: BLOB_PART_MAX_BYTES,
+        entry_bytes,
+        largest_bytes,
     })
 }
 

@@ -6,7 +6,7 @@
 //! of the budget or one entry, so what may overshoot has one. A shard that finds itself with much more than it uses
 //! gives it back unasked.
 
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicUsize, Ordering};
 
 /// What a partition is promised, and what it may take at the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) struct PartitionAccount {
     pub share: Share,
     used_bytes: AtomicUsize,
     /// Entries of another generation than this are dead; see `Core::clear`.
-    generation: AtomicU16,
+    generation: AtomicU8,
 }
 
 impl PartitionAccount {
@@ -30,7 +30,7 @@ impl PartitionAccount {
     }
 
     #[inline]
-    pub fn generation(&self) -> u16 {
+    pub fn generation(&self) -> u8 {
         self.generation.load(Ordering::Relaxed)
     }
 
@@ -64,7 +64,7 @@ pub(crate) struct Pool {
     /// What each shard is asked to give back of others' credit.
     owed_bytes: Box<[AtomicUsize]>,
     closed: AtomicBool,
-    /// Entries on their way to their owners.
+    /// Entries that wait for their shard's turn.
     queued_bytes: AtomicUsize,
     pub partitions: Box<[PartitionAccount]>,
 }
@@ -83,7 +83,7 @@ impl Pool {
                 .map(|&share| PartitionAccount {
                     share,
                     used_bytes: AtomicUsize::new(0),
-                    generation: AtomicU16::new(0),
+                    generation: AtomicU8::new(0),
                 })
                 .collect(),
         }
@@ -93,7 +93,7 @@ impl Pool {
         self.budget_bytes.load(Ordering::Relaxed)
     }
 
-    fn credit_cap_bytes(&self) -> usize {
+    pub fn credit_cap_bytes(&self) -> usize {
         self.budget_bytes() / 16
     }
 
@@ -151,7 +151,7 @@ impl Pool {
             .fetch_add(bytes as isize, Ordering::Relaxed);
     }
 
-    /// The cache has been dropped; its owners end after the message that they are at.
+    /// The cache has been dropped; its owners end when they wake.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
     }
@@ -160,7 +160,7 @@ impl Pool {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Asks a shard to give back `bytes`; it looks after its next message.
+    /// Asks a shard to give back `bytes`; it looks after each turn.
     pub fn ask_back(&self, shard: usize, bytes: usize) {
         self.owed_bytes[shard].fetch_add(bytes, Ordering::Relaxed);
     }
@@ -174,7 +174,7 @@ impl Pool {
         owed.swap(0, Ordering::Relaxed).min(self.debt_bytes())
     }
 
-    /// Counts an entry that is sent to its owner. False: there is much under way, the sender should wait.
+    /// Counts an entry that is queued. False: there is much under way, who wants to queue more should wait.
     pub fn enqueue(&self, bytes: usize) -> bool {
         let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         queued + bytes <= self.credit_cap_bytes()
@@ -188,18 +188,6 @@ impl Pool {
     pub fn debt_bytes(&self) -> usize {
         (-self.available_bytes.load(Ordering::Relaxed)).max(0) as usize
     }
-}
-
-/// What an allocation of `bytes` takes in an allocator with four size classes a doubling (jemalloc's; others are near).
-/// Of a large allocation only the pages that are written to are memory.
-pub(crate) fn footprint_bytes(bytes: usize) -> usize {
-    const PAGE_BYTES: usize = 4096;
-    if bytes <= 128 {
-        return bytes.next_multiple_of(16).max(16);
-    }
-    // Classes between two powers of two lie a quarter of the lower one apart.
-    let class = 1usize << ((bytes - 1).ilog2() - 2);
-    bytes.next_multiple_of(class.min(PAGE_BYTES))
 }
 
 #[cfg(test)]

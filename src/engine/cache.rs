@@ -11,8 +11,9 @@ use ahash::RandomState;
 
 use super::builder::{BuildError, Builder};
 use super::core::{Core, Loaded};
-use super::entry::{Handle, Header, Typed};
-use super::flight::{EntryTooLarge, Failure};
+use super::entry::{Facts, Handle, Header, Typed};
+use super::flight::{EntryTooLarge, Failure, Joined};
+use super::policy::{Policy, TwoClocks};
 use super::stats::{Cause, Stats};
 
 /// Bytes on the heap that a key and a value own.
@@ -20,8 +21,8 @@ type Weigher<K, V> = Box<dyn Fn(&K, &V) -> usize + Send + Sync>;
 
 /// A concurrent cache with a budget in bytes, filled by whoever asks first.
 ///
-/// Reads take no lock and write to no memory that other readers use, once an entry is hot. Changes are made by one
-/// owner thread a shard. See the [module](crate::engine) for how that works, and its costs.
+/// Reads take no lock and write to no memory that other readers use, once an entry is hot. Each shard is changed by one
+/// thread at a time. See the [module](crate::engine) for how that works, and its costs.
 ///
 /// ```
 /// use corecache::engine::Cache;
@@ -112,9 +113,10 @@ where
 
     /// Has `listener` told of each entry that leaves, and why. Readers do not find the entry any more by then.
     ///
-    /// It runs on the thread of the shard's owner: hits are not held up by it, but the shard's next changes are, so it
-    /// should be quick. It may use the cache, as far as that does not wait for an owner: `get` and `insert_soon`, not
-    /// `insert`. One that panics is logged. A second listener is not taken.
+    /// It runs on the thread of the shard's owner, soon after, and holds up neither hits nor changes; it may use the
+    /// cache. What it was not told of yet counts against the budget; where that comes to a sixteenth of it, those who
+    /// change the cache tell the listener themselves. It hears of the entries of one key in their order. One that panics
+    /// is logged. A second listener is not taken.
     ///
     /// ```
     /// use corecache::engine::{Cache, Cause};
@@ -179,13 +181,91 @@ where
     }
 
     /// The values of many keys, in their order.
+    ///
+    /// A large cache waits for memory most of the time; this waits for many keys at once, and so takes a fraction of
+    /// the time that as many [`Cache::get`] do.
     pub fn get_many<'a, Q>(&self, keys: impl IntoIterator<Item = &'a Q>) -> Vec<Option<V>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized + 'a,
         V: Clone,
     {
-        keys.into_iter().map(|key| self.get(key)).collect()
+        let keys: Vec<_> = keys.into_iter().collect();
+        self.read_many(&keys, &self.hashes(&keys))
+    }
+
+    fn hashes<Q: Hash + ?Sized>(&self, keys: &[&Q]) -> Vec<u64> {
+        keys.iter().map(|key| self.hash(*key)).collect()
+    }
+
+    fn read_many<Q>(&self, keys: &[&Q], hashes: &[u64]) -> Vec<Option<V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+        V: Clone,
+    {
+        self.core.read_many(hashes, |index| {
+            let is_it = is_key::<K, V, Q>(keys[index]);
+            self.core.read(0, hashes[index], is_it, |entry| {
+                // SAFETY: an entry of this cache, protected while this closure runs.
+                unsafe { Typed::<K, V>::value_at(entry) }.clone()
+            })
+        })
+    }
+
+    /// The values of many keys, in their order; those that are not held are brought by one call of `load`, once for all
+    /// who ask meanwhile.
+    ///
+    /// `load` gets the keys that nobody is loading yet and returns a value for each, in their order. What others are
+    /// loading is waited for; should one of them give up, `load` is called again for its key. Where one key fails, so
+    /// does the whole call; what was brought is stored all the same.
+    ///
+    /// ```
+    /// use corecache::engine::Cache;
+    ///
+    /// let squares = Cache::<u64, u64>::new(1 << 20)?;
+    /// squares.insert(2, 4)?;
+    /// let values = squares.get_many_or_load(&[1, 2, 3], |keys| {
+    ///     assert_eq!(keys, [&1, &3]);
+    ///     Ok(keys.iter().map(|key| *key * *key).collect())
+    /// })?;
+    /// assert_eq!(values, [1, 4, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Cache::get_or_load`]; [`Failure::Failed`] too if `load` brings more values than keys, or fewer.
+    pub fn get_many_or_load<'a, Q>(
+        &self,
+        keys: impl IntoIterator<Item = &'a Q>,
+        mut load: impl FnMut(&[&'a Q]) -> Result<Vec<V>, Box<dyn Error + Send + Sync>>,
+    ) -> Result<Vec<V>, Failure>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized + 'a,
+        V: Clone,
+    {
+        let keys: Vec<_> = keys.into_iter().collect();
+        let hashes = self.hashes(&keys);
+        let mut values = self.read_many(&keys, &hashes);
+        let missed: Vec<_> = (0..keys.len()).filter(|&at| values[at].is_none()).collect();
+        let join = |&at: &usize| (at, self.join(hashes[at], keys[at]));
+        let joined = missed.iter().map(join);
+        let found = self.core.load_many(0, joined, |indexes| {
+            let asked: Vec<_> = indexes.iter().map(|&at| keys[at]).collect();
+            let facts = asked.iter().map(|key| self.core.facts(self.hash(*key), 0));
+            let facts: Vec<_> = facts.collect();
+            let loaded = load(&asked).map_err(|error| Failure::Failed(error.into()))?;
+            let with_values = asked.iter().zip(facts).zip(loaded);
+            Ok(with_values
+                .map(|((key, facts), value)| self.loaded(&facts, (*key).to_owned(), value))
+                .collect())
+        })?;
+        for (at, entry) in found {
+            values[at] = Some(entry.value().clone());
+        }
+        let all: Option<Vec<V>> = values.into_iter().collect();
+        Ok(all.expect("what was missed has been loaded"))
     }
 
     /// The value of `key`; if it is not held, `load` brings it, on this thread, once for all who ask meanwhile.
@@ -194,8 +274,8 @@ where
     /// panics, its panic goes on in its caller, and the next of those who wait loads. A loader may ask the cache
     /// for other keys. A value that is too large for the cache is returned and not stored.
     ///
-    /// The shard's owner stores the value some microseconds after this returns: a [`Cache::get`] right then may miss,
-    /// unless [`Cache::flush`] comes before it. Asking with a loader never loads twice for that.
+    /// The value has been stored when this returns on the thread that loaded it; those who waited for it may have
+    /// theirs a moment earlier.
     ///
     /// # Errors
     /// [`Failure::Failed`] with the loader's error; [`Failure::Reentrant`] if the loader waits for its own key.
@@ -251,32 +331,44 @@ where
         if let Some(value) = hit {
             return Ok(value);
         }
-        let joined = self.core.join(
-            hash,
-            is_it,
-            |other| other.borrow() == key,
-            || key.to_owned(),
-        );
-        let generation = self.core.generation(0);
+        let joined = self.join(hash, key);
+        let facts = self.core.facts(hash, 0);
         let outcome = self.core.load(0, joined, deadline, |owned| {
             let value = load(owned).map_err(|error| Failure::Failed(error.into()))?;
-            let mut entry = self.entry(hash, key.to_owned(), value);
-            entry.header_mut().generation = generation;
-            Ok(Loaded {
-                entry,
-                stored: true,
-            })
+            Ok(self.loaded(&facts, key.to_owned(), value))
         });
         Ok(outcome?.value().clone())
     }
 
-    /// Stores a value, in place of what the key held, and returns when readers see it. That takes a message to the
-    /// shard's owner and back; [`Cache::insert_soon`] does not wait.
+    fn join<Q>(&self, hash: u64, key: &Q) -> Joined<Typed<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let is_it = is_key::<K, V, Q>(key);
+        let is_same = |other: &K| other.borrow() == key;
+        self.core.join(0, hash, is_it, is_same, || key.to_owned())
+    }
+
+    fn loaded(&self, facts: &Facts, key: K, value: V) -> Loaded<Typed<K, V>> {
+        let weight = self.weight(&key, &value, false);
+        let arena = self.core.arena(facts.hash);
+        Loaded {
+            entry: Handle::typed(arena, facts, weight, key, value),
+            stored: true,
+        }
+    }
+
+    /// Stores a value, in place of what the key held, and returns when readers see it. It waits while another thread
+    /// changes the same shard, a microsecond or so; [`Cache::insert_soon`] does not.
     ///
     /// # Errors
     /// [`Rejected`] hands back a value that could never fit; what the key held stays.
     pub fn insert(&self, key: K, value: V) -> Result<(), Rejected<K, V>> {
-        self.store(key, value, None, true)
+        let hash = self.hash(&key);
+        let entry = self.entry(hash, key, value, None)?;
+        self.core.insert(hash, entry);
+        Ok(())
     }
 
     /// As [`Cache::insert`]; from `ttl` from now on the value is not served any more.
@@ -284,49 +376,47 @@ where
     /// # Errors
     /// As for [`Cache::insert`].
     pub fn insert_for(&self, key: K, value: V, ttl: Duration) -> Result<(), Rejected<K, V>> {
-        self.store(key, value, Some(ttl), true)
+        let hash = self.hash(&key);
+        let entry = self.entry(hash, key, value, Some(ttl))?;
+        self.core.insert(hash, entry);
+        Ok(())
     }
 
-    /// As [`Cache::insert`], but returns as soon as the owner has been told. Writes of one thread to one key take
-    /// effect in their order.
+    /// As [`Cache::insert`], but does not wait while another thread changes the shard: that one, or the shard's owner,
+    /// makes the change then, soon after this returns. Writes of one thread to one key take effect in their order.
     ///
     /// # Errors
     /// As for [`Cache::insert`].
     pub fn insert_soon(&self, key: K, value: V) -> Result<(), Rejected<K, V>> {
-        self.store(key, value, None, false)
-    }
-
-    fn store(
-        &self,
-        key: K,
-        value: V,
-        ttl: Option<Duration>,
-        wait: bool,
-    ) -> Result<(), Rejected<K, V>> {
-        let weight = self.weight(&key, &value);
-        if let Err(reason) = self.core.check_weight(0, weight) {
-            return Err(Rejected { key, value, reason });
-        }
-        let mut entry = self.entry(self.hash(&key), key, value);
-        let header = entry.header_mut();
-        header.generation = self.core.generation(0);
-        if let Some(ttl) = ttl {
-            header.hard_expiry_ns = self.core.clock.expiry_after(ttl);
-        }
-        self.core.insert(entry, wait);
+        let hash = self.hash(&key);
+        let entry = self.entry(hash, key, value, None)?;
+        self.core.insert_soon(hash, entry);
         Ok(())
     }
 
-    fn weight(&self, key: &K, value: &V) -> usize {
-        let heap_bytes = self.weigher.as_ref().map_or(0, |weigh| weigh(key, value));
-        Core::<Typed<K, V>>::weigh(Typed::<K, V>::ENTRY_BYTES).saturating_add(heap_bytes)
+    fn entry(
+        &self,
+        hash: u64,
+        key: K,
+        value: V,
+        ttl: Option<Duration>,
+    ) -> Result<Handle<Typed<K, V>>, Rejected<K, V>> {
+        let weight = self.weight(&key, &value, ttl.is_some());
+        if let Err(reason) = self.core.check_weight(0, weight) {
+            return Err(Rejected { key, value, reason });
+        }
+        let mut facts = self.core.facts(hash, 0);
+        if let Some(ttl) = ttl {
+            facts.expiry_ns = self.core.clock.expiry_after(ttl);
+        }
+        let arena = self.core.arena(hash);
+        Ok(Handle::typed(arena, &facts, weight, key, value))
     }
 
-    fn entry(&self, hash: u64, key: K, value: V) -> Handle<Typed<K, V>> {
-        let weight = self.weight(&key, &value);
-        let mut entry = Handle::typed(hash, key, value);
-        entry.header_mut().weight_bytes = u32::try_from(weight).unwrap_or(u32::MAX);
-        entry
+    fn weight(&self, key: &K, value: &V, expires: bool) -> usize {
+        let heap_bytes = self.weigher.as_ref().map_or(0, |weigh| weigh(key, value));
+        let entry_bytes = Typed::<K, V>::footprint_bytes(expires) + TwoClocks::BYTES_AN_ENTRY;
+        entry_bytes.saturating_add(heap_bytes)
     }
 
     /// Removes a key; tells whether it was held. A load of the key that is under way reaches those who wait for it,
@@ -336,7 +426,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        self.core.remove(self.hash(key), key.to_owned(), true)
+        self.core.remove(self.hash(key), key.to_owned())
     }
 
     /// Removes everything. Loads that are under way reach those who wait for them, and are not stored.
@@ -344,7 +434,7 @@ where
         self.core.clear(0);
     }
 
-    /// Waits until all that was sent to the owners before is to be seen.
+    /// Returns when all that was begun before is to be seen, and the listener has been told of what left.
     pub fn flush(&self) {
         self.core.flush();
     }

@@ -1,7 +1,7 @@
 //! What both caches share: shards, their owners, and the ways in.
 
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -10,34 +10,27 @@ use crossbeam::channel::{self, Sender};
 
 use parking_lot::Mutex;
 
-use super::budget::{Pool, Share, footprint_bytes};
+use super::arena::Arena;
+use super::budget::{Pool, Share};
 use super::builder::{BuildError, SHARD_MIN_BYTES, check_budget};
-use super::clock::Clock;
-use super::entry::{Body, Handle, Header};
-use super::flight::{EntryTooLarge, Failure, Flights, Joined, Lead, Outcome, Waited};
-use super::owner::{self, Listener, Message, Owner, QUEUE_BYTES_AN_ENTRY, Shared};
+use super::clock::{Clock, NEVER};
+use super::entry::{Body, Facts, Handle, Header, WEIGHT_MAX_BYTES};
+use super::flight::{EntryTooLarge, Failure, Flight, Flights, Joined, Lead, Outcome, Waited};
+use super::owner::{self, Change, Listener, Shared};
 use super::pin::pin_to_core;
 use super::reclaim::Guard;
-use super::stats::{PartitionCounters, ReadCounters, ShardGauges, Stats, bump};
-use super::table::Table;
-
-/// Messages that wait for one owner at the most; a sender waits for a place.
-const QUEUE_LEN: usize = 1024;
-/// What a header's 32 bits hold, less the value that stands for all that is more.
-const WEIGHT_MAX_BYTES: usize = u32::MAX as usize - 1;
-
-struct Shard<B: Body> {
-    table: Arc<Table>,
-    flights: Arc<Flights<B>>,
-}
+use super::shard::{self, Shard};
+use super::stats::{LoadCounters, PartitionCounters, ReadCounters, ShardGauges, Stats, bump};
 
 pub(crate) struct Core<B: Body> {
-    shards: Box<[Shard<B>]>,
-    queues: Arc<[Sender<Message<B>>]>,
+    shards: Arc<[Shard<B>]>,
     pool: Arc<Pool>,
     reads: ReadCounters,
-    counters: Arc<[PartitionCounters]>,
+    loads: Box<[LoadCounters]>,
+    /// By shard, then by partition.
+    counters: Box<[Arc<[PartitionCounters]>]>,
     gauges: Arc<[ShardGauges]>,
+    alarms: Arc<[Sender<()>]>,
     pub clock: Clock,
     owners: Vec<JoinHandle<()>>,
     clearing: Mutex<()>,
@@ -48,68 +41,74 @@ impl<B: Body> Core<B> {
     /// Starts the owners.
     pub fn start(pool: Arc<Pool>, shards: usize, cores: &[usize]) -> Result<Self, BuildError> {
         let partitions = pool.partitions.len();
-        let (queues, messages): (Vec<_>, Vec<_>) =
-            (0..shards).map(|_| channel::bounded(QUEUE_LEN)).unzip();
+        let (alarms, ringing): (Vec<_>, Vec<_>) = (0..shards).map(|_| channel::bounded(1)).unzip();
+        let counters = || (0..partitions).map(|_| PartitionCounters::default());
         let mut core = Self {
-            shards: Box::default(),
-            queues: queues.into(),
+            shards: Arc::default(),
             reads: ReadCounters::new(partitions),
-            counters: (0..partitions)
-                .map(|_| PartitionCounters::default())
-                .collect(),
+            loads: (0..partitions).map(|_| LoadCounters::default()).collect(),
+            counters: (0..shards).map(|_| counters().collect()).collect(),
             gauges: (0..shards).map(|_| ShardGauges::default()).collect(),
+            alarms: alarms.into(),
             clock: Clock::new(),
             owners: Vec::with_capacity(shards),
             clearing: Mutex::new(()),
             listener: Arc::default(),
             pool,
         };
-        let mut made = Vec::with_capacity(shards);
-        for (index, messages) in messages.into_iter().enumerate() {
-            let flights = Flights::new();
-            let owner = Owner::new(index, core.shared(&flights));
-            made.push(Shard {
-                table: owner.writer.table().clone(),
-                flights,
-            });
+        let new_shard = |(index, ringing)| Shard::new(index, core.shared(index), ringing);
+        core.shards = ringing.into_iter().enumerate().map(new_shard).collect();
+        for index in 0..shards {
             let pinned = (!cores.is_empty()).then(|| cores[index % cores.len()]);
+            let shards = core.shards.clone();
             let thread = thread::Builder::new().name(format!("shard-{index}"));
             // On failure the threads started so far are stopped by the drop of `core`.
             core.owners.push(thread.spawn(move || {
                 pinned.inspect(|&core| pin_or_warn(core));
-                owner.run(&messages);
+                shards[index].run();
             })?);
         }
-        core.shards = made.into();
         Ok(core)
     }
 
-    fn shared(&self, flights: &Arc<Flights<B>>) -> Shared<B> {
+    fn shared(&self, shard: usize) -> Shared<B> {
         Shared {
             pool: self.pool.clone(),
-            flights: flights.clone(),
-            counters: self.counters.clone(),
+            flights: Flights::new(),
+            counters: self.counters[shard].clone(),
             gauges: self.gauges.clone(),
-            queues: self.queues.clone(),
+            alarms: self.alarms.clone(),
             clock: self.clock,
             listener: self.listener.clone(),
         }
     }
 
-    fn shard_index(&self, hash: u64) -> usize {
-        // Bits that neither the tag nor, up to 2^32 buckets, the bucket is made of.
-        ((hash >> 32 & 0xffff) as usize * self.shards.len()) >> 16
-    }
-
     #[inline]
     fn shard(&self, hash: u64) -> &Shard<B> {
-        &self.shards[self.shard_index(hash)]
+        // Bits that neither the tag nor, up to 2^32 buckets, the bucket is made of.
+        let index = ((hash >> 32 & 0xffff) as usize * self.shards.len()) >> 16;
+        &self.shards[index]
+    }
+
+    /// Where entries of this hash lie.
+    pub fn arena(&self, hash: u64) -> &Arc<Arena> {
+        &self.shard(hash).arena
+    }
+
+    /// What is known of an entry that is begun now and does not expire.
+    pub fn facts(&self, hash: u64, partition: u16) -> Facts {
+        Facts {
+            hash,
+            partition,
+            generation: self.generation(partition),
+            expiry_ns: NEVER,
+        }
     }
 
     /// Reads an entry in place, without a lock, and counts the read.
     ///
     /// `f` runs while the entry is protected: the pointer is good until it returns.
-    #[inline]
+    #[inline(always)]
     pub fn read<R>(
         &self,
         partition: u16,
@@ -118,33 +117,53 @@ impl<B: Body> Core<B> {
         f: impl FnOnce(NonNull<Header>) -> R,
     ) -> Option<R> {
         let guard = Guard::enter();
-        let found = self.find_live(&guard, hash, is_it);
+        let found = self.find_live(&guard, partition, hash, is_it);
         self.reads.count(guard.reader(), partition, found.is_some());
         found.map(f)
     }
 
-    #[inline]
+    #[inline(always)]
     fn find_live(
         &self,
         guard: &Guard,
+        partition: u16,
         hash: u64,
         is_it: impl Fn(NonNull<Header>) -> bool,
     ) -> Option<NonNull<Header>> {
         let entry = self.shard(hash).table.find(guard, hash, is_it)?;
         // SAFETY: protected by the guard.
         let header = unsafe { entry.as_ref() };
-        let is_cleared = header.generation != self.generation(header.partition);
-        if is_cleared || self.clock.is_past(header.hard_expiry_ns) {
+        if header.generation != self.generation(partition) {
+            return None;
+        }
+        // SAFETY: as above; built by `B`, as all entries here.
+        if header.expires() && self.clock.is_past(unsafe { B::expiry_ns(entry) }) {
             return None;
         }
         header.touch();
         Some(entry)
     }
 
+    /// Has what a read of each of `hashes` will need fetched: many at a time, they cost not much more than one.
+    #[inline]
+    pub fn prefetch(&self, hashes: &[u64]) {
+        for &hash in hashes {
+            self.shard(hash).table.prefetch(hash);
+        }
+        for &hash in hashes {
+            self.shard(hash).table.prefetch_entry(hash);
+        }
+    }
+
     /// A counted reference to an entry; not counted as a read.
-    fn look(&self, hash: u64, is_it: impl Fn(NonNull<Header>) -> bool) -> Option<Handle<B>> {
+    fn look(
+        &self,
+        partition: u16,
+        hash: u64,
+        is_it: impl Fn(NonNull<Header>) -> bool,
+    ) -> Option<Handle<B>> {
         let guard = Guard::enter();
-        let entry = self.find_live(&guard, hash, is_it)?;
+        let entry = self.find_live(&guard, partition, hash, is_it)?;
         // SAFETY: protected by the guard, and built by `B`, as all entries here.
         Some(unsafe { Handle::acquire(entry) })
     }
@@ -152,12 +171,13 @@ impl<B: Body> Core<B> {
     /// After a miss: joins the key's flight, or opens one.
     pub fn join(
         &self,
+        partition: u16,
         hash: u64,
         is_it: impl Fn(NonNull<Header>) -> bool,
         is_key: impl Fn(&B::OwnedKey) -> bool,
         to_owned: impl FnOnce() -> B::OwnedKey,
     ) -> Joined<B> {
-        let look = || self.look(hash, is_it);
+        let look = || self.look(partition, hash, is_it);
         self.shard(hash).flights.join(hash, is_key, to_owned, look)
     }
 
@@ -169,24 +189,27 @@ impl<B: Body> Core<B> {
         deadline: Option<Instant>,
         load: impl FnOnce(&B::OwnedKey) -> Result<Loaded<B>, Failure>,
     ) -> Outcome<B> {
-        let counters = &self.counters[usize::from(partition)];
         let lead = match joined {
             Joined::Hit(entry) => return Ok(entry),
             Joined::Lead(lead) => lead,
             Joined::Follow(flight) => {
-                bump(&counters.joined);
-                let flights = &self.shard(flight.hash()).flights;
+                self.count_joined(partition);
                 match flight.wait(deadline) {
                     Waited::Outcome(outcome) => return outcome,
-                    Waited::Lead => Lead::take_over(flights, flight),
+                    Waited::Lead => self.take_over(flight),
                     Waited::LateLead => {
-                        drop(Lead::take_over(flights, flight));
+                        drop(self.take_over(flight));
                         return Err(Failure::TimedOut);
                     }
                 }
             }
         };
         self.lead(partition, lead, load)
+    }
+
+    /// Leads a flight whose leader is gone.
+    pub fn take_over(&self, flight: Arc<Flight<B>>) -> Lead<B> {
+        Lead::take_over(&self.shard(flight.hash()).flights, flight)
     }
 
     /// Loads on this thread and hands the outcome to all who wait. If `load` panics, the next waiter leads.
@@ -196,34 +219,39 @@ impl<B: Body> Core<B> {
         lead: Lead<B>,
         load: impl FnOnce(&B::OwnedKey) -> Result<Loaded<B>, Failure>,
     ) -> Outcome<B> {
-        let counters = &self.counters[usize::from(partition)];
-        let timed = LoadTimer::start(counters);
-        let outcome = lead.run(|| load(lead.flight().key()));
+        let timed = LoadTimer::start(self.load_counters(partition));
+        let leading = lead.enter();
+        let outcome = load(lead.flight().key());
+        drop(leading);
         timed.stop(outcome.is_ok());
-        match outcome {
-            Err(failure) => {
-                lead.finish(Err(failure.clone()));
-                Err(failure)
-            }
-            Ok(Loaded { entry, stored }) => {
-                if stored && self.admit(&entry).is_ok() {
-                    let flight = Some(lead.deliver(entry.clone()));
-                    self.send(Message::Publish {
-                        entry: entry.clone(),
-                        flight,
-                        done: None,
-                    });
-                } else {
-                    lead.finish(Ok(entry.clone()));
-                }
-                Ok(entry)
-            }
-        }
+        self.conclude(lead, outcome)
     }
 
-    /// What an entry of so many allocated bytes takes from the budget, the table's lines not included.
-    pub fn weigh(allocated_bytes: usize) -> usize {
-        footprint_bytes(allocated_bytes) + QUEUE_BYTES_AN_ENTRY
+    /// Hands an outcome to all who wait, and stores it.
+    pub fn conclude(&self, lead: Lead<B>, outcome: Result<Loaded<B>, Failure>) -> Outcome<B> {
+        let Loaded { entry, stored } = match outcome {
+            Ok(loaded) => loaded,
+            Err(failure) => {
+                lead.finish(Err(failure.clone()));
+                return Err(failure);
+            }
+        };
+        if stored && self.admit(&entry).is_ok() {
+            let flight = lead.deliver(entry.clone());
+            let hash = flight.hash();
+            self.shard(hash).change(Change::Publish {
+                hash,
+                entry: entry.clone(),
+                flight: Some(flight),
+            });
+        } else {
+            lead.finish(Ok(entry.clone()));
+        }
+        Ok(entry)
+    }
+
+    pub fn load_counters(&self, partition: u16) -> &LoadCounters {
+        &self.loads[usize::from(partition)]
     }
 
     pub fn share(&self, partition: u16) -> Share {
@@ -239,8 +267,7 @@ impl<B: Body> Core<B> {
 
     /// Refuses what can never fit, and counts that.
     pub fn admit(&self, entry: &Handle<B>) -> Result<(), EntryTooLarge> {
-        let header = entry.header();
-        self.check_weight(header.partition, header.weight_bytes as usize)
+        self.check_weight(entry.header().partition, entry.weight_bytes() as usize)
     }
 
     /// As [`Core::admit`], before there is an entry.
@@ -249,49 +276,50 @@ impl<B: Body> Core<B> {
         if entry_bytes <= largest_bytes {
             return Ok(());
         }
-        bump(&self.counters[usize::from(partition)].refused);
+        bump(&self.load_counters(partition).refused);
         Err(EntryTooLarge {
             entry_bytes,
             largest_bytes,
         })
     }
 
-    /// Stores an admitted entry in place of what its key holds; waits until that is to be seen, if `wait`.
-    pub fn insert(&self, entry: Handle<B>, wait: bool) -> bool {
-        self.shard(entry.header().hash)
-            .flights
-            .fence(entry.header().hash);
-        self.ask(wait, |done| Message::Publish {
-            entry,
-            flight: None,
-            done,
-        })
+    /// Stores an admitted entry in place of what its key holds; false if there was no room.
+    pub fn insert(&self, hash: u64, entry: Handle<B>) -> bool {
+        self.shard(hash).change(publish(hash, entry))
     }
 
-    /// Removes a key; tells whether there was an entry, if `wait`.
-    pub fn remove(&self, hash: u64, key: B::OwnedKey, wait: bool) -> bool {
-        self.shard(hash).flights.fence(hash);
-        self.ask(wait, |done| Message::Remove { hash, key, done })
+    /// As [`Core::insert`], but does not wait while another thread changes the shard.
+    pub fn insert_soon(&self, hash: u64, entry: Handle<B>) {
+        self.shard(hash).change_soon(publish(hash, entry));
+    }
+
+    /// Removes a key; tells whether there was an entry.
+    pub fn remove(&self, hash: u64, key: B::OwnedKey) -> bool {
+        self.shard(hash).change(Change::Remove { hash, key })
     }
 
     /// The generation that entries of this partition have now; loads take it before they begin.
     #[inline]
-    pub fn generation(&self, partition: u16) -> u16 {
+    pub fn generation(&self, partition: u16) -> u8 {
         self.pool.partitions[usize::from(partition)].generation()
     }
 
     /// Removes all entries of a partition: at once for readers, and for the budget by the time that it returns.
     /// What is being loaded now reaches those who wait, and is not stored.
     pub fn clear(&self, partition: u16) {
-        // One at a time, so that generations can not come round; an owner must not wait for the others.
-        let _turn = (!owner::is_this_thread()).then(|| self.clearing.lock());
+        // One at a time, so that generations can not come round; inside of a turn there is no waiting for others.
+        let is_inside = shard::is_inside();
+        let _turn = (!is_inside).then(|| self.clearing.lock());
         self.pool.partitions[usize::from(partition)].start_generation();
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             shard
                 .flights
                 .fence_all(|key| B::partition(key) == partition);
+            let mut from = Some(0).filter(|_| !is_inside);
+            while let Some(bucket) = from {
+                from = shard.turn(|owner| owner.clear(partition, bucket));
+            }
         }
-        self.tell_all(|done| Message::Clear { partition, done });
     }
 
     /// Sets another budget. What is over it is evicted soon, by the shards in proportion to what they hold.
@@ -300,7 +328,7 @@ impl<B: Body> Core<B> {
         self.pool.resize(budget_bytes);
         let debt = self.pool.debt_bytes();
         if debt > 0 {
-            owner::ask_to_yield(&self.pool, &self.gauges, &self.queues, None, debt);
+            owner::ask_to_yield(&self.pool, &self.gauges, &self.alarms, None, debt);
         }
         Ok(())
     }
@@ -311,99 +339,60 @@ impl<B: Body> Core<B> {
         let _ = self.listener.set(listener);
     }
 
-    /// Waits until all that was sent before is done.
+    /// Returns when all that was begun before is to be seen, and the listener has been told of it.
     pub fn flush(&self) {
-        self.tell_all(Message::Flush);
-    }
-
-    fn tell_all(&self, message: impl Fn(Sender<bool>) -> Message<B>) {
-        let (done, all_done) = channel::bounded(self.queues.len());
-        for queue in self.queues.iter() {
-            let _ = post(queue, message(done.clone()));
+        if shard::is_inside() {
+            return;
         }
-        drop(done);
-        if !owner::is_this_thread() {
-            while all_done.recv().is_ok() {}
-        }
-    }
-
-    fn ask(&self, wait: bool, message: impl FnOnce(Option<Sender<bool>>) -> Message<B>) -> bool {
-        if !wait || owner::is_this_thread() {
-            self.send(message(None));
-            return true;
-        }
-        let (done, answer) = channel::bounded(1);
-        self.send(message(Some(done)));
-        answer.recv().unwrap_or(false)
-    }
-
-    fn send(&self, message: Message<B>) {
-        let (hash, bytes) = match &message {
-            Message::Publish { entry, .. } => {
-                let header = entry.header();
-                (header.hash, header.weight_bytes as usize)
-            }
-            Message::Remove { hash, .. } => (*hash, 0),
-            _ => (0, 0),
-        };
-        let index = self.shard_index(hash);
-        let is_calm = self.pool.enqueue(bytes);
-        if let Err(message) = post(&self.queues[index], message) {
-            self.pool.dequeue(bytes);
-            self.lose(index, message);
-        } else if !is_calm && !owner::is_this_thread() {
-            // Entries on their way are within no budget: who sends many waits until the owner has come by.
-            let (done, passed) = channel::bounded(1);
-            let _ = post(&self.queues[index], Message::Flush(done));
-            let _ = passed.recv();
-        }
-    }
-
-    /// Only what an owner sends while it drops a value can fail to be sent; see [`owner::is_this_thread`].
-    fn lose(&self, index: usize, message: Message<B>) {
-        log::error!("the queue of shard {index} is full, a change made by a value's drop is lost");
-        if let Message::Publish {
-            flight: Some(flight),
-            ..
-        } = message
-        {
-            self.shards[index].flights.close(&flight);
+        for shard in self.shards.iter() {
+            shard.turn(|owner| owner.sweep());
+            shard.tell();
         }
     }
 
     /// Counts a caller that joined a load without waiting on this thread.
     pub fn count_joined(&self, partition: u16) {
-        bump(&self.counters[usize::from(partition)].joined);
+        bump(&self.load_counters(partition).joined);
     }
 
     /// The figures of one partition; `used_bytes` and what follows it are the whole cache's.
     pub fn partition_stats(&self, partition: u16) -> Stats {
         let (hits, misses) = self.reads.sum(partition);
-        let counters = &self.counters[usize::from(partition)];
-        let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let sum = |gauge: fn(&ShardGauges) -> &std::sync::atomic::AtomicU64| {
+        let loads = self.load_counters(partition);
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let sum = |gauge: fn(&ShardGauges) -> &AtomicU64| {
             self.gauges.iter().map(|shard| get(gauge(shard))).sum()
+        };
+        let count = |counter: fn(&PartitionCounters) -> &AtomicU64| -> u64 {
+            let shards = self.counters.iter();
+            shards
+                .map(|shard| get(counter(&shard[usize::from(partition)])))
+                .sum()
         };
         Stats {
             hits,
             misses,
-            joined: get(&counters.joined),
-            loads: get(&counters.loads),
-            load_failures: get(&counters.load_failures),
-            load_time: Duration::from_nanos(get(&counters.load_ns)),
-            entries: get(&counters.entries),
-            stored: get(&counters.stored),
-            evicted: get(&counters.evicted),
-            expired: get(&counters.expired),
-            removed: get(&counters.removed),
-            replaced: get(&counters.replaced),
-            refused: get(&counters.refused),
+            joined: get(&loads.joined),
+            loads: get(&loads.loads),
+            load_failures: get(&loads.load_failures),
+            load_time: Duration::from_nanos(get(&loads.load_ns)),
+            entries: count(|shard| &shard.entries),
+            stored: count(|shard| &shard.stored),
+            evicted: count(|shard| &shard.evicted),
+            expired: count(|shard| &shard.expired),
+            removed: count(|shard| &shard.removed),
+            replaced: count(|shard| &shard.replaced),
+            refused: get(&loads.refused) + count(|shard| &shard.refused),
             entry_bytes: self.pool.partitions[usize::from(partition)].used_bytes() as u64,
             used_bytes: sum(|shard| &shard.used_bytes),
             garbage_bytes: sum(|shard| &shard.garbage_bytes),
             budget_bytes: self.pool.budget_bytes() as u64,
             overshoot_bytes: self.pool.debt_bytes() as u64,
-            queued: self.queues.iter().map(|queue| queue.len() as u64).sum(),
+            queued: self
+                .shards
+                .iter()
+                .map(|shard| shard.queue_len() as u64)
+                .sum(),
             flights: self
                 .shards
                 .iter()
@@ -430,28 +419,32 @@ impl<B: Body> Core<B> {
 impl<B: Body> Drop for Core<B> {
     fn drop(&mut self) {
         self.pool.close();
-        for queue in self.queues.iter() {
-            // A full queue will do: its owner looks after each message.
-            let _ = queue.try_send(Message::Stop);
+        for alarm in self.alarms.iter() {
+            let _ = alarm.try_send(());
         }
-        // A value can hold the last reference to its own cache, and be dropped by an owner; then the owners end later.
-        if !owner::is_this_thread() {
+        // A value or a listener can hold the last reference to its own cache, and end on an owner; then the owners
+        // end later.
+        let this_thread = thread::current().id();
+        let is_owner = self
+            .owners
+            .iter()
+            .any(|owner| owner.thread().id() == this_thread);
+        if !is_owner && !shard::is_inside() {
             for owner in self.owners.drain(..) {
                 let _ = owner.join();
             }
         }
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             shard.flights.close_all();
         }
     }
 }
 
-/// Sends, and waits for a place in the queue; an owner does not wait, it gets the message back.
-fn post<B: Body>(queue: &Sender<Message<B>>, message: Message<B>) -> Result<(), Message<B>> {
-    if owner::is_this_thread() {
-        queue.try_send(message).map_err(|error| error.into_inner())
-    } else {
-        queue.send(message).map_err(|error| error.into_inner())
+fn publish<B: Body>(hash: u64, entry: Handle<B>) -> Change<B> {
+    Change::Publish {
+        hash,
+        entry,
+        flight: None,
     }
 }
 
@@ -462,14 +455,14 @@ pub(crate) struct Loaded<B: Body> {
 }
 
 /// Counts a load when it ends, however it ends.
-struct LoadTimer<'a> {
-    counters: &'a PartitionCounters,
+pub(crate) struct LoadTimer<'a> {
+    counters: &'a LoadCounters,
     start: Instant,
     is_ok: bool,
 }
 
 impl<'a> LoadTimer<'a> {
-    fn start(counters: &'a PartitionCounters) -> Self {
+    pub fn start(counters: &'a LoadCounters) -> Self {
         Self {
             counters,
             start: Instant::now(),
@@ -477,7 +470,7 @@ impl<'a> LoadTimer<'a> {
         }
     }
 
-    fn stop(mut self, is_ok: bool) {
+    pub fn stop(mut self, is_ok: bool) {
         self.is_ok = is_ok;
     }
 }

@@ -1,61 +1,75 @@
 //! An entry is one allocation: a [`Header`], then the key, then the value.
 //!
 //! ```text
-//! typed   | Header | K | V |
-//! blob    | Header | key_len | value_len | key bytes | gap | value bytes |
+//! typed   | Header | weight | K | V |                       and, if the entry expires, when
+//! blob    | Header | lengths | key bytes | gap | value bytes |               as above
 //! ```
 //!
-//! The table and the owner only ever see the header; a [`Body`] knows what lies behind it. An entry is immutable
-//! from the moment it is published, except for what the table below allows:
+//! The table and the writer of a shard only ever see the header; a [`Body`] knows what lies behind it. An entry is
+//! immutable from the moment it is published, except for what the table below allows:
 //!
 //! | field | written by | read by |
 //! |---|---|---|
 //! | `refs` | anyone who holds a reference | anyone |
-//! | `frequency` | readers, up to its top; the owner | readers, the owner |
-//! | `token` | the owner | the owner |
-//! | all others | the builder, before the entry is published | anyone |
+//! | `state` | readers, up to the counter's top; the writer | readers, the writer |
+//! | `place` | the writer, for its policy | the writer |
+//! | all others | who builds it, before it is published | anyone |
 
+use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
 
 mod blob;
 
-pub(crate) use blob::{BLOB_PART_MAX_BYTES, BlobBuilder, Bytes};
+pub(crate) use blob::{BLOB_MAX_BYTES, BlobBuilder, Bytes, KEY_MAX_BYTES};
 
+use super::arena::{self, Arena};
 use super::clock::NEVER;
 use super::foreign::guarded;
 use super::policy::COUNTER_TOP;
 
+/// What an entry's weight is, at the most; the value above it stands for all that is more.
+pub(crate) const WEIGHT_MAX_BYTES: usize = u32::MAX as usize - 1;
+
+/// Bits of [`Header::state`].
+const COUNTER: u8 = 0b11;
+const EXPIRES: u8 = 1 << 7;
+const _: () = assert!(COUNTER_TOP == COUNTER);
+
 #[repr(C)]
 pub(crate) struct Header {
-    pub hash: u64,
-    /// When the entry must not be served any more, on the cache's clock; [`NEVER`] if it does not expire.
-    pub hard_expiry_ns: u64,
+    /// The part of the key's hash that says where it belongs in its shard's table.
+    pub hash: u32,
     refs: AtomicU32,
-    /// What the entry costs the budget, its share of table and queues included.
-    pub weight_bytes: u32,
-    token: AtomicU32,
+    place: AtomicU32,
     pub partition: u16,
     /// Entries of an older generation than their partition's are dead.
-    pub generation: u16,
-    frequency: AtomicU8,
-    /// Blob only: unused bytes between key and value.
-    gap_bytes: u8,
+    pub generation: u8,
+    state: AtomicU8,
+}
+
+/// What is known of an entry beside its key and its value.
+#[derive(Clone, Copy)]
+pub(crate) struct Facts {
+    pub hash: u64,
+    pub partition: u16,
+    pub generation: u8,
+    /// When it must not be served any more, on the cache's clock; [`NEVER`] if it does not expire.
+    pub expiry_ns: u64,
 }
 
 impl Header {
-    fn new(hash: u64, partition: u16) -> Self {
+    fn new(facts: &Facts) -> Self {
+        let state = if facts.expiry_ns == NEVER { 0 } else { EXPIRES };
         Self {
-            hash,
-            hard_expiry_ns: NEVER,
+            hash: facts.hash as u32,
             refs: AtomicU32::new(1),
-            weight_bytes: 0,
-            token: AtomicU32::new(0),
-            partition,
-            generation: 0,
-            frequency: AtomicU8::new(0),
-            gap_bytes: 0,
+            place: AtomicU32::new(0),
+            partition: facts.partition,
+            generation: facts.generation,
+            state: AtomicU8::new(state),
         }
     }
 
@@ -63,26 +77,33 @@ impl Header {
     /// two bumps to each other; the policy only asks for more or less.
     #[inline]
     pub fn touch(&self) {
-        let seen = self.frequency.load(Ordering::Relaxed);
-        if seen < COUNTER_TOP {
-            self.frequency.store(seen + 1, Ordering::Relaxed);
+        let seen = self.state.load(Ordering::Relaxed);
+        if seen & COUNTER < COUNTER_TOP {
+            self.state.store(seen + 1, Ordering::Relaxed);
         }
     }
 
-    pub fn frequency(&self) -> u8 {
-        self.frequency.load(Ordering::Relaxed)
+    #[inline]
+    pub fn expires(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & EXPIRES != 0
     }
 
-    pub fn set_frequency(&self, frequency: u8) {
-        self.frequency.store(frequency, Ordering::Relaxed);
+    pub fn counter(&self) -> u8 {
+        self.state.load(Ordering::Relaxed) & COUNTER
     }
 
-    pub fn token(&self) -> u32 {
-        self.token.load(Ordering::Relaxed)
+    pub fn set_counter(&self, counter: u8) {
+        let seen = self.state.load(Ordering::Relaxed);
+        self.state
+            .store(seen & !COUNTER | counter, Ordering::Relaxed);
     }
 
-    pub fn set_token(&self, token: u32) {
-        self.token.store(token, Ordering::Relaxed);
+    pub fn place(&self) -> u32 {
+        self.place.load(Ordering::Relaxed)
+    }
+
+    pub fn set_place(&self, place: u32) {
+        self.place.store(place, Ordering::Relaxed);
     }
 
     /// Whether the caller's reference is the only one. Acquire: what the others did with the entry is done.
@@ -107,6 +128,18 @@ pub(crate) unsafe trait Body: Sized + Send + Sync + 'static {
 
     /// Whether two entries are of one key.
     fn same_key(a: &Handle<Self>, b: &Handle<Self>) -> bool;
+
+    /// What the entry costs the budget.
+    ///
+    /// # Safety
+    /// `entry` was built by this body and is alive.
+    unsafe fn weight_bytes(entry: NonNull<Header>) -> u32;
+
+    /// When an entry that expires must not be served any more.
+    ///
+    /// # Safety
+    /// As above; the entry [expires](Header::expires).
+    unsafe fn expiry_ns(entry: NonNull<Header>) -> u64;
 
     /// Drops key and value and frees the allocation.
     ///
@@ -173,14 +206,9 @@ impl<B: Body> Handle<B> {
         unsafe { self.entry.as_ref() }
     }
 
-    /// The header of an entry that nobody else has seen yet.
-    pub fn header_mut(&mut self) -> &mut Header {
-        assert!(
-            self.header().is_unshared(),
-            "a published entry is immutable"
-        );
-        // SAFETY: the only reference is ours, and it is borrowed mutably.
-        unsafe { self.entry.as_mut() }
+    pub fn weight_bytes(&self) -> u32 {
+        // SAFETY: built by `B`; our reference keeps it alive.
+        unsafe { B::weight_bytes(self.entry) }
     }
 }
 
@@ -208,11 +236,18 @@ pub(crate) struct Typed<K, V>(PhantomData<(K, V)>);
 #[repr(C)]
 struct TypedEntry<K, V> {
     header: Header,
+    weight_bytes: u32,
     key: K,
     value: V,
 }
 
-// SAFETY: `free` takes back the box that `Handle::typed` made.
+#[repr(C)]
+struct ExpiringEntry<K, V> {
+    entry: TypedEntry<K, V>,
+    expiry_ns: u64,
+}
+
+// SAFETY: `free` releases what `Handle::typed` allocated, by the same layout.
 unsafe impl<K, V> Body for Typed<K, V>
 where
     K: Eq + Send + Sync + 'static,
@@ -232,20 +267,49 @@ where
         a.key() == b.key()
     }
 
+    unsafe fn weight_bytes(entry: NonNull<Header>) -> u32 {
+        // SAFETY: by the caller's word.
+        unsafe { entry.cast::<TypedEntry<K, V>>().as_ref().weight_bytes }
+    }
+
+    unsafe fn expiry_ns(entry: NonNull<Header>) -> u64 {
+        // SAFETY: by the caller's word: one that expires was built so.
+        unsafe { entry.cast::<ExpiringEntry<K, V>>().as_ref().expiry_ns }
+    }
+
     unsafe fn free(entry: NonNull<Header>) {
-        // SAFETY: the pointer came from a box of this type, by the caller's word.
-        let entry = unsafe { Box::from_raw(entry.cast::<TypedEntry<K, V>>().as_ptr()) };
-        // Mostly an owner comes by here. A key or value that panics when it is dropped must not take it down.
-        guarded("a key or a value that was dropped", || drop(entry));
+        let typed = entry.cast::<TypedEntry<K, V>>();
+        // SAFETY: alive until here, and the last reference, by the caller's word.
+        unsafe {
+            let layout = Self::layout(entry.as_ref().expires());
+            if std::mem::needs_drop::<TypedEntry<K, V>>() {
+                // Who comes by here mostly has other things to do, which must not end with somebody else's panic.
+                guarded("a key or a value that was dropped", || {
+                    typed.drop_in_place();
+                });
+            }
+            arena::release(entry.cast(), layout);
+        }
     }
 }
 
 impl<K, V> Typed<K, V> {
-    /// The bytes of one entry, heap memory behind key and value not included.
-    pub const ENTRY_BYTES: usize = size_of::<TypedEntry<K, V>>();
+    fn layout(expires: bool) -> Layout {
+        if expires {
+            Layout::new::<ExpiringEntry<K, V>>()
+        } else {
+            Layout::new::<TypedEntry<K, V>>()
+        }
+    }
+
+    /// The memory that one entry takes, what key and value own on the heap not included.
+    pub fn footprint_bytes(expires: bool) -> usize {
+        arena::footprint_bytes(Self::layout(expires))
+    }
 
     /// # Safety
     /// `entry` was built by this body and outlives `'a`.
+    #[inline]
     pub unsafe fn key_at<'a>(entry: NonNull<Header>) -> &'a K {
         // SAFETY: by the caller's word.
         unsafe { &(*entry.cast::<TypedEntry<K, V>>().as_ptr()).key }
@@ -253,6 +317,7 @@ impl<K, V> Typed<K, V> {
 
     /// # Safety
     /// `entry` was built by this body and outlives `'a`.
+    #[inline]
     pub unsafe fn value_at<'a>(entry: NonNull<Header>) -> &'a V {
         // SAFETY: by the caller's word.
         unsafe { &(*entry.cast::<TypedEntry<K, V>>().as_ptr()).value }
@@ -264,14 +329,24 @@ where
     K: Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    pub fn typed(hash: u64, key: K, value: V) -> Self {
-        let entry = Box::new(TypedEntry {
-            header: Header::new(hash, 0),
-            key,
-            value,
-        });
+    pub fn typed(arena: &Arc<Arena>, facts: &Facts, weight_bytes: usize, key: K, value: V) -> Self {
+        let expires = facts.expiry_ns != NEVER;
+        let start = arena.allocate(Typed::<K, V>::layout(expires));
+        // SAFETY: allocated with the layout of what is written; the larger one starts with the smaller.
+        unsafe {
+            start.cast::<TypedEntry<K, V>>().write(TypedEntry {
+                header: Header::new(facts),
+                weight_bytes: u32::try_from(weight_bytes).unwrap_or(u32::MAX),
+                key,
+                value,
+            });
+            if expires {
+                let entry = start.cast::<ExpiringEntry<K, V>>().as_ptr();
+                (&raw mut (*entry).expiry_ns).write(facts.expiry_ns);
+            }
+        }
         Self {
-            entry: NonNull::from(Box::leak(entry)).cast(),
+            entry: start.cast(),
             body: PhantomData,
         }
     }
@@ -284,6 +359,24 @@ where
     pub fn value(&self) -> &V {
         // SAFETY: as above.
         unsafe { Typed::<K, V>::value_at(self.entry) }
+    }
+}
+
+#[cfg(test)]
+impl<K, V> Handle<Typed<K, V>>
+where
+    K: Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// An entry of no shard.
+    pub fn lone(hash: u64, key: K, value: V) -> Self {
+        let facts = Facts {
+            hash,
+            partition: 0,
+            generation: 0,
+            expiry_ns: NEVER,
+        };
+        Self::typed(&Arena::new(), &facts, 0, key, value)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Singleflight: one load for a key, however many ask.
 //!
 //! A flight is opened by the first who misses and joined by those who come after. One of them leads: it loads, and
-//! hands the outcome to the flight, where all take it. A flight stays in the map until the owner has published the
+//! hands the outcome to the flight, where all take it. A flight stays in the map until the shard's writer has published the
 //! entry, so that nobody loads again in between. Those who wait may leave at a deadline of their own. If the leader
 //! goes away without an outcome (it panicked), the next waiter leads.
 //!
@@ -221,7 +221,7 @@ impl<B: Body> Flights<B> {
         })
     }
 
-    /// Joins the flight of a key or opens one. `look` searches the table once more, under the lock: the owner
+    /// Joins the flight of a key or opens one. `look` searches the table once more, under the lock: the writer
     /// publishes first and closes the flight after, so one of the two is seen.
     pub fn join(
         self: &Arc<Self>,
@@ -335,10 +335,9 @@ impl<B: Body> Lead<B> {
         &self.flight
     }
 
-    /// Runs the load on this thread, which from here on is the one that waiters wait for.
-    pub fn run<R>(&self, load: impl FnOnce() -> R) -> R {
-        let _leading = Leading::enter(&self.flight.leader);
-        load()
+    /// From here on this thread is the one that waiters wait for, until what is returned is dropped.
+    pub fn enter(&self) -> Leading {
+        Leading::enter(&self.flight.leader)
     }
 
     /// Leaves the flight without a leader until [`Parked::claim`]; a waiter that may block leads it meanwhile.
@@ -358,7 +357,7 @@ impl<B: Body> Lead<B> {
         self.flight.complete(outcome);
     }
 
-    /// Hands over an entry that the owner is to publish; it then closes the flight. Returns the flight for that.
+    /// Hands over an entry that the shard's writer is to publish; it then closes the flight. Returns the flight for that.
     pub fn deliver(mut self, entry: Handle<B>) -> Arc<Flight<B>> {
         self.done = true;
         self.flight.complete(Ok(entry));
@@ -423,17 +422,18 @@ fn this_thread() -> u64 {
     })
 }
 
-struct Leading<'a>(&'a AtomicU64);
+/// A thread leads a flight while it has this.
+pub(crate) struct Leading(Arc<AtomicU64>);
 
-impl<'a> Leading<'a> {
-    fn enter(leader: &'a AtomicU64) -> Self {
+impl Leading {
+    fn enter(leader: &Arc<AtomicU64>) -> Self {
         leader.store(this_thread(), Ordering::SeqCst);
         LEADING.with(|count| count.set(count.get() + 1));
-        Self(leader)
+        Self(leader.clone())
     }
 }
 
-impl Drop for Leading<'_> {
+impl Drop for Leading {
     fn drop(&mut self) {
         self.0.store(0, Ordering::SeqCst);
         LEADING.with(|count| count.set(count.get() - 1));

@@ -21,9 +21,11 @@
 //! lost, with an error in the log, where the queue is full. But it must not wait for a thread that is changing the
 //! same cache, as a lock that is held around [`Cache::insert`] would make it do.
 
+mod arena;
 mod blobs;
 mod budget;
 mod builder;
+mod bulk;
 mod cache;
 mod clock;
 mod core;
@@ -31,9 +33,11 @@ mod entry;
 mod flight;
 mod foreign;
 mod owner;
+mod pages;
 mod pin;
 pub mod policy;
 mod reclaim;
+mod shard;
 mod stats;
 mod table;
 

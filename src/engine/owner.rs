@@ -1,369 +1,430 @@
-//! The owner of a shard: the one thread that changes its table.
-//!
-//! It takes messages, makes room, publishes, evicts, and frees what no reader holds any more. While nothing comes it
-//! sleeps; only as long as there is garbage that readers hold does it look again now and then.
+//! What the one writer of a shard does in its turn: it makes room, publishes, evicts, and retires.
 
-use std::cell::Cell;
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam::channel::Sender;
 
 use super::budget::Pool;
-use super::clock::Clock;
+use super::clock::{Clock, NEVER};
 use super::entry::{Body, Handle, Header};
 use super::flight::{Flight, Flights};
 use super::foreign::guarded;
-use super::policy::{Entries, Policy, TwoClocks};
+use super::policy::{Entries, Policy, Token, TwoClocks};
 use super::reclaim;
-use super::stats::{Cause, PartitionCounters, ShardGauges, bump};
+use super::stats::{Cause, PartitionCounters, ShardGauges};
 use super::table::Writer;
 
+mod patrol;
 mod room;
 
+use patrol::Patrol;
 pub(crate) use room::ask_to_yield;
 
-/// Whose code runs on an owner, beside the drops that entries guard themselves: one that panics costs its own message,
-/// not the shard.
+/// Whose code runs in a turn: one that panics costs its own change, not the shard.
 const KEY: &str = "a key that was compared or dropped";
 /// How long garbage that a reader holds is left alone.
-const SWEEP_EVERY: Duration = Duration::from_millis(50);
+const SWEEP_EVERY_NS: u64 = 50_000_000;
 
-thread_local! {
-    static IS_OWNER: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this thread owns a shard. If so it runs a key's or a value's code (`Eq`, `Drop`), and must not wait for an
-/// owner: neither for itself nor for one that may be waiting for it.
-pub(crate) fn is_this_thread() -> bool {
-    IS_OWNER.get()
-}
-
-pub(crate) enum Message<B: Body> {
+pub(crate) enum Change<B: Body> {
     /// Store an entry; close the flight that brought it.
     Publish {
+        hash: u64,
         entry: Handle<B>,
         flight: Option<Arc<Flight<B>>>,
-        done: Option<Sender<bool>>,
     },
     Remove {
         hash: u64,
         key: B::OwnedKey,
-        done: Option<Sender<bool>>,
     },
-    /// Remove the entries of a partition's former generations.
-    Clear {
-        partition: u16,
-        done: Sender<bool>,
-    },
-    /// Wakes an owner that is asked to give back; see `Pool::ask_back`.
-    Yield,
-    /// Answered when all that was sent before is done.
-    Flush(Sender<bool>),
-    Stop,
 }
 
-/// What a queue's place costs beside the policy's own: the owner's way back from token to entry.
-pub(crate) const QUEUE_BYTES_AN_ENTRY: usize = TwoClocks::BYTES_AN_ENTRY + size_of::<usize>();
-
-/// The entries of one partition in this shard.
-#[derive(Default)]
-struct Partition {
-    policy: TwoClocks,
-    /// By token.
-    entries: Vec<Option<NonNull<Header>>>,
-}
-
-struct EntryCounters<'a>(&'a [Option<NonNull<Header>>]);
-
-impl EntryCounters<'_> {
-    fn header(&self, token: u32) -> &Header {
-        let entry = self.0[token as usize].expect("a token in use has an entry");
-        // SAFETY: the table holds a reference to each entry that the queues hold a token of.
-        unsafe { entry.as_ref() }
+impl<B: Body> Change<B> {
+    pub fn weight_bytes(&self) -> usize {
+        match self {
+            Change::Publish { entry, .. } => entry.weight_bytes() as usize,
+            Change::Remove { .. } => 0,
+        }
     }
 }
 
-impl Entries for EntryCounters<'_> {
-    fn counter(&self, token: u32) -> u8 {
-        self.header(token).frequency()
+/// Told of each entry that has left.
+pub(crate) type Listener<B> = Box<dyn Fn(&Handle<B>, Cause) + Send + Sync>;
+type Untold<B> = Vec<(Handle<B>, Cause)>;
+
+struct Listening<B: Body> {
+    listener: Arc<OnceLock<Listener<B>>>,
+    untold: Untold<B>,
+    untold_bytes: usize,
+}
+
+/// What a policy asks of the entries whose addresses are its tokens.
+struct InTable<B>(PhantomData<B>);
+
+impl<B> InTable<B> {
+    fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+fn token(entry: NonNull<Header>) -> Token {
+    entry.as_ptr().expose_provenance() as Token
+}
+
+fn entry_of(token: Token) -> NonNull<Header> {
+    let entry = std::ptr::with_exposed_provenance_mut(token as usize);
+    NonNull::new(entry).expect("a token is an address")
+}
+
+fn header<'a>(token: Token) -> &'a Header {
+    // SAFETY: the table holds a reference to each entry that the queues hold.
+    unsafe { entry_of(token).as_ref() }
+}
+
+impl<B: Body> Entries for InTable<B> {
+    fn counter(&self, token: Token) -> u8 {
+        header(token).counter()
     }
 
-    fn set_counter(&mut self, token: u32, counter: u8) {
-        self.header(token).set_frequency(counter);
+    fn set_counter(&mut self, token: Token, counter: u8) {
+        header(token).set_counter(counter);
     }
 
-    fn hash(&self, token: u32) -> u64 {
-        self.header(token).hash
+    fn hash(&self, token: Token) -> u32 {
+        header(token).hash
     }
+
+    fn weight(&self, token: Token) -> u32 {
+        // SAFETY: as in `header`, and built by `B`, as all entries here.
+        unsafe { B::weight_bytes(entry_of(token)) }
+    }
+
+    fn place(&self, token: Token) -> u32 {
+        header(token).place()
+    }
+
+    fn set_place(&mut self, token: Token, place: u32) {
+        header(token).set_place(place);
+    }
+}
+
+/// What is left to do when a turn has ended.
+pub(crate) struct Ended<B: Body> {
+    /// Nobody holds these any more: they are to be dropped.
+    pub dead: Vec<Handle<B>>,
+    /// There is something for the owner to do.
+    pub calls_owner: bool,
+    /// So much is untold that this thread should see to it.
+    pub tells_much: bool,
 }
 
 pub(crate) struct Owner<B: Body> {
     pub writer: Writer,
-    partitions: Vec<Partition>,
+    /// The queues of each partition.
+    policies: Vec<TwoClocks>,
     retired: Vec<NonNull<Header>>,
     retired_bytes: usize,
     /// With so much garbage it is time for a sweep, whether room is needed or not.
     sweep_at_bytes: usize,
+    dead: Vec<Handle<B>>,
     leased_bytes: usize,
     used_bytes: usize,
     /// The part of `used_bytes` that is the table's.
     table_bytes: usize,
+    patrol: Patrol,
+    /// When the shard's own thread comes by, if not called before.
+    wakes_ns: u64,
     random: u64,
-    /// What has left since the listener was told last.
-    untold: Vec<(NonNull<Header>, Cause)>,
-    listener: Arc<OnceLock<Listener<B>>>,
-    pub shard: usize,
+    listening: Listening<B>,
+    /// A turn that has begun and not ended. If one begins so, the one before ended with a panic.
+    is_open: bool,
+    is_broken: bool,
+    shard: usize,
     pub pool: Arc<Pool>,
     pub flights: Arc<Flights<B>>,
-    pub counters: Arc<[PartitionCounters]>,
-    pub gauges: Arc<[ShardGauges]>,
-    pub queues: Arc<[Sender<Message<B>>]>,
-    pub clock: Clock,
+    counters: Arc<[PartitionCounters]>,
+    gauges: Arc<[ShardGauges]>,
+    clock: Clock,
+    /// Wake the owners of all shards.
+    alarms: Arc<[Sender<()>]>,
 }
 
-// SAFETY: the raw pointers are references to entries, which are Send; the owner alone uses them.
+// SAFETY: the raw pointers are references to entries, which are Send; who has the turn alone uses them.
 unsafe impl<B: Body> Send for Owner<B> {}
 
-/// What an owner shares with the rest of its cache.
+/// What a shard shares with the rest of its cache.
 pub(crate) struct Shared<B: Body> {
     pub pool: Arc<Pool>,
     pub flights: Arc<Flights<B>>,
     pub counters: Arc<[PartitionCounters]>,
     pub gauges: Arc<[ShardGauges]>,
-    pub queues: Arc<[Sender<Message<B>>]>,
     pub clock: Clock,
     pub listener: Arc<OnceLock<Listener<B>>>,
+    pub alarms: Arc<[Sender<()>]>,
 }
-
-/// Told of each entry that has left, on the thread of its owner.
-pub(crate) type Listener<B> = Box<dyn Fn(&Handle<B>, Cause) + Send + Sync>;
 
 impl<B: Body> Owner<B> {
     pub fn new(shard: usize, shared: Shared<B>) -> Self {
         let partitions = shared.pool.partitions.len();
         Self {
             writer: Writer::new(),
-            partitions: (0..partitions).map(|_| Partition::default()).collect(),
+            policies: (0..partitions).map(|_| TwoClocks::default()).collect(),
             retired: Vec::new(),
             retired_bytes: 0,
             sweep_at_bytes: shared.pool.quantum_bytes,
+            dead: Vec::new(),
             leased_bytes: 0,
             used_bytes: 0,
             table_bytes: 0,
-            untold: Vec::new(),
-            listener: shared.listener,
+            patrol: Patrol::default(),
+            wakes_ns: NEVER,
             random: 0x9e37_79b9_7f4a_7c15 ^ (shard as u64 + 1),
+            listening: Listening {
+                listener: shared.listener,
+                untold: Vec::new(),
+                untold_bytes: 0,
+            },
+            is_open: false,
+            is_broken: false,
             shard,
             pool: shared.pool,
             flights: shared.flights,
             counters: shared.counters,
             gauges: shared.gauges,
-            queues: shared.queues,
             clock: shared.clock,
+            alarms: shared.alarms,
         }
     }
 
-    /// Works until [`Message::Stop`], or until the cache has been dropped.
-    pub fn run(mut self, messages: &Receiver<Message<B>>) {
-        IS_OWNER.set(true);
-        while !self.pool.is_closed() {
-            match self.next_message(messages) {
-                Some(Message::Stop) => return,
-                Some(message) => drop(guarded(KEY, || self.handle(message))),
-                None => drop(self.sweep()),
-            }
+    /// Begins a turn.
+    pub fn open(&mut self) {
+        if self.is_open && !self.is_broken {
+            self.is_broken = true;
+            log::error!(
+                "shard {} is broken: it is read on, and not changed any more",
+                self.shard
+            );
+        }
+        self.is_open = true;
+    }
+
+    /// Ends a turn.
+    pub fn close(&mut self) -> Ended<B> {
+        if !self.is_broken {
             self.settle();
-            self.show();
+        }
+        self.show();
+        self.is_open = false;
+        Ended {
+            dead: std::mem::take(&mut self.dead),
+            calls_owner: self.is_overdue(),
+            tells_much: self.listening.untold_bytes > self.pool.credit_cap_bytes(),
         }
     }
 
-    /// Sleeps until there is one; none if it is time to look after the garbage.
-    fn next_message(&self, messages: &Receiver<Message<B>>) -> Option<Message<B>> {
-        if self.retired.is_empty() {
-            return Some(messages.recv().unwrap_or(Message::Stop));
-        }
-        match messages.recv_timeout(SWEEP_EVERY) {
-            Ok(message) => Some(message),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
-        }
+    /// Makes a change that was queued.
+    pub fn unqueue(&mut self, change: Change<B>) {
+        self.pool.dequeue(change.weight_bytes());
+        self.make(change);
     }
 
-    fn handle(&mut self, message: Message<B>) {
-        match message {
-            Message::Publish {
+    /// Makes a change; false if there was nothing to remove, or what was to be stored has no room.
+    pub fn make(&mut self, change: Change<B>) -> bool {
+        match change {
+            Change::Publish {
+                hash,
                 entry,
                 flight,
-                done,
             } => {
-                self.pool.dequeue(entry.header().weight_bytes as usize);
-                let hash = entry.header().hash;
-                let stored =
-                    guarded(KEY, || self.publish(entry, flight.as_deref())).unwrap_or(false);
+                let is_stored = self.guarded(|owner| owner.publish(hash, entry, flight.as_deref()));
                 match &flight {
                     // Only now: until here whoever missed found the flight.
                     Some(flight) => self.flights.close(flight),
                     // What was begun before the write is to be seen must not come after it.
                     None => self.flights.fence(hash),
                 }
-                answer(done, stored);
+                is_stored
             }
-            Message::Remove { hash, key, done } => {
-                let removed = self.remove(hash, &key);
-                answer(done, removed);
+            Change::Remove { hash, key } => {
+                let is_removed = self.guarded(|owner| owner.remove(hash, &key));
+                self.flights.fence(hash);
+                is_removed
             }
-            Message::Clear { partition, done } => {
-                self.clear(usize::from(partition));
-                answer(Some(done), true);
-            }
-            Message::Flush(done) => answer(Some(done), true),
-            // What it is about is done after each message.
-            Message::Yield | Message::Stop => {}
         }
     }
 
-    fn publish(&mut self, entry: Handle<B>, flight: Option<&Flight<B>>) -> bool {
+    /// Runs what calls a key's code, on a shard that is whole.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self) -> bool) -> bool {
+        !self.is_broken && guarded(KEY, || work(self)).unwrap_or(false)
+    }
+
+    fn publish(&mut self, hash: u64, entry: Handle<B>, flight: Option<&Flight<B>>) -> bool {
         let header = entry.header();
-        let generation = self.pool.partitions[usize::from(header.partition)].generation();
+        let partition = usize::from(header.partition);
+        let generation = self.pool.partitions[partition].generation();
         if flight.is_some_and(Flight::is_fenced) || header.generation != generation {
             return false;
         }
-        let (hash, weight, partition) = (header.hash, header.weight_bytes, header.partition);
-        let is_same = |other: NonNull<Header>| same_key::<B>(&entry, other);
-        if !self.make_room(usize::from(partition), weight as usize) {
-            bump(&self.counters[usize::from(partition)].refused);
+        let weight = entry.weight_bytes() as usize;
+        let is_same = |other| same_key(&entry, other);
+        if !self.make_room(partition, weight) {
+            add(&self.counters[partition].refused, 1);
             // A value that could not be replaced is out of date.
             if let Some(old) = self.writer.remove(hash, is_same) {
                 self.drop_out(old, Cause::Replaced);
             }
             return false;
         }
-        let raw = entry.as_ptr();
-        let old = self
-            .writer
-            .insert(raw, hash, |other| same_key::<B>(&entry, other));
-        self.enqueue(entry.into_raw(), usize::from(partition));
-        self.used_bytes += weight as usize;
-        self.pool.partitions[usize::from(partition)].add(weight as usize);
-        bump(&self.counters[usize::from(partition)].stored);
-        bump(&self.counters[usize::from(partition)].entries);
-        if let Some(old) = old {
-            self.drop_out(old, Cause::Replaced);
+        let old = self.writer.insert(entry.as_ptr(), hash, is_same);
+        let expires_ns = expiry_ns::<B>(entry.as_ptr());
+        let new = entry.into_raw();
+        match old {
+            None => self.policies[partition].admit(token(new), &mut InTable::<B>::new()),
+            Some(old) => self.replace(partition, old, new),
         }
+        self.used_bytes += weight;
+        self.pool.partitions[partition].add(weight);
+        self.patrol.expect(expires_ns);
+        add(&self.counters[partition].stored, 1);
+        add(&self.counters[partition].entries, 1);
         self.charge_table();
         true
     }
 
-    fn enqueue(&mut self, entry: NonNull<Header>, partition: usize) {
-        // SAFETY: the table holds a reference.
-        let header = unsafe { entry.as_ref() };
-        let partition = &mut self.partitions[partition];
-        let token = partition.policy.admit(
-            header.hash,
-            header.weight_bytes,
-            &mut EntryCounters(&partition.entries),
-        );
-        header.set_token(token);
-        header.set_frequency(0);
-        let index = token as usize;
-        if index == partition.entries.len() {
-            partition.entries.push(None);
-        }
-        partition.entries[index] = Some(entry);
+    /// The new entry stands where the old one stood, and is as much asked for.
+    fn replace(&mut self, partition: usize, old: NonNull<Header>, new: NonNull<Header>) {
+        let (old_token, new_token) = (token(old), token(new));
+        header(new_token).set_counter(header(old_token).counter());
+        self.policies[partition].replace(old_token, new_token, &mut InTable::<B>::new());
+        self.retire(old, Cause::Replaced);
     }
 
     fn remove(&mut self, hash: u64, key: &B::OwnedKey) -> bool {
         // SAFETY: the table holds a reference to each entry that it shows us.
         let is_it = |entry| unsafe { with_handle::<B, _>(entry, |entry| B::has_key(entry, key)) };
-        let removed = self.writer.remove(hash, is_it);
-        if let Some(entry) = removed {
-            // SAFETY: unlinked, but not yet retired.
-            let is_expired = self.clock.is_past(unsafe { entry.as_ref() }.hard_expiry_ns);
-            let cause = if is_expired {
-                Cause::Expired
-            } else {
-                Cause::Removed
-            };
-            self.drop_out(entry, cause);
-            return !is_expired;
-        }
-        false
+        let Some(entry) = self.writer.remove(hash, is_it) else {
+            return false;
+        };
+        let is_expired = self.is_expired(entry);
+        let cause = if is_expired {
+            Cause::Expired
+        } else {
+            Cause::Removed
+        };
+        self.drop_out(entry, cause);
+        !is_expired
     }
 
-    fn clear(&mut self, partition: usize) {
-        let generation = self.pool.partitions[partition].generation();
-        for index in 0..self.partitions[partition].entries.len() {
-            let Some(entry) = self.partitions[partition].entries[index] else {
-                continue;
+    fn weight_of(&self, entry: NonNull<Header>) -> usize {
+        // SAFETY: linked, or not yet swept; built by `B`, as all entries here.
+        unsafe { B::weight_bytes(entry) as usize }
+    }
+
+    fn is_expired(&self, entry: NonNull<Header>) -> bool {
+        self.clock.is_past(expiry_ns::<B>(entry))
+    }
+
+    /// Removes the entries of a partition's former generations from some buckets, `from` on; returns where to go on.
+    pub fn clear(&mut self, partition: u16, from: usize) -> Option<usize> {
+        const BUCKETS_A_TURN: usize = 1024;
+        let generation = self.pool.partitions[usize::from(partition)].generation();
+        let to = (from + BUCKETS_A_TURN).min(self.writer.buckets());
+        for bucket in from..to {
+            let is_dead = |entry: &NonNull<Header>| {
+                // SAFETY: the table holds a reference to each entry that it shows us.
+                let header = unsafe { entry.as_ref() };
+                header.partition == partition && header.generation != generation
             };
-            // SAFETY: the table holds a reference to each entry in the queues.
-            let header = unsafe { entry.as_ref() };
-            if header.generation != generation {
-                self.writer.remove(header.hash, |other| other == entry);
+            let dead: Vec<_> = self.writer.bucket(bucket).filter(is_dead).collect();
+            for entry in dead {
+                self.writer.unlink(entry);
                 self.drop_out(entry, Cause::Removed);
             }
         }
         self.sweep();
+        (to < self.writer.buckets()).then_some(to)
     }
 
     /// Takes an unlinked entry out of its queue and retires it.
     fn drop_out(&mut self, entry: NonNull<Header>, cause: Cause) {
-        // SAFETY: retired only below; its reference is still ours.
-        let header = unsafe { entry.as_ref() };
-        let partition = &mut self.partitions[usize::from(header.partition)];
-        partition.policy.remove(header.token());
-        partition.entries[header.token() as usize] = None;
+        let partition = usize::from(header(token(entry)).partition);
+        self.policies[partition].remove(token(entry), &mut InTable::<B>::new());
         self.retire(entry, cause);
     }
 
+    /// Takes the table's reference to an entry that is in neither table nor queue any more.
     fn retire(&mut self, entry: NonNull<Header>, cause: Cause) {
-        // SAFETY: as above.
-        let header = unsafe { entry.as_ref() };
-        let weight = header.weight_bytes as usize;
-        let counters = &self.counters[usize::from(header.partition)];
-        bump(counters.left_by(cause));
-        counters.entries.fetch_sub(1, Ordering::Relaxed);
-        self.pool.partitions[usize::from(header.partition)].subtract(weight);
+        let weight = self.weight_of(entry);
+        let partition = usize::from(header(token(entry)).partition);
+        let counters = &self.counters[partition];
+        add(counters.left_by(cause), 1);
+        add(&counters.entries, 1_u64.wrapping_neg());
+        self.pool.partitions[partition].subtract(weight);
         self.retired_bytes += weight;
         self.retired.push(entry);
-        if self.listener.get().is_some() {
-            self.untold.push((entry, cause));
+        if self.listening.listener.get().is_some() {
+            // SAFETY: the table's reference is still there.
+            let entry = unsafe { Handle::acquire(entry) };
+            self.listening.untold.push((entry, cause));
+            self.listening.untold_bytes += weight;
         }
     }
 
-    /// Tells the listener what has left. Readers do not find it any more; it is freed after this at the earliest.
-    fn tell(&mut self) {
-        let Some(listener) = self.listener.get() else {
-            return;
-        };
-        for (entry, cause) in std::mem::take(&mut self.untold) {
-            guarded("a listener", || {
-                // SAFETY: retired, and not yet swept: the table's reference is still there.
-                unsafe { with_handle::<B, _>(entry, |entry| listener(entry, cause)) }
-            });
-        }
+    /// What the listener was not told yet.
+    pub fn take_untold(&mut self) -> Untold<B> {
+        self.listening.untold_bytes = 0;
+        std::mem::take(&mut self.listening.untold)
     }
 
-    /// Frees the garbage that nobody holds; returns its bytes.
-    fn sweep(&mut self) -> usize {
-        self.tell();
-        let mut freed = 0;
+    /// Takes the garbage that nobody holds out of the books; it is dropped when the turn has ended. Returns its bytes.
+    pub fn sweep(&mut self) -> usize {
+        if self.retired.is_empty() {
+            return 0;
+        }
+        let (mut freed, dead) = (0, &mut self.dead);
+        dead.reserve(self.retired.len());
         // SAFETY: retired entries are unlinked, and the references are the table's, which are ours to drop.
         unsafe {
             reclaim::sweep(&mut self.retired, |entry| {
-                freed += entry.as_ref().weight_bytes as usize;
-                drop(Handle::<B>::from_raw(entry));
+                freed += B::weight_bytes(entry) as usize;
+                dead.push(Handle::<B>::from_raw(entry));
             });
         }
         self.retired_bytes -= freed;
         self.used_bytes -= freed;
         // Twice what could not be freed: so a sweep is paid by what was retired since the last one.
-        self.sweep_at_bytes = 2 * self.retired_bytes + self.pool.quantum_bytes;
+        self.sweep_at_bytes = 2 * self.retired_bytes + self.batch_bytes();
         freed
+    }
+
+    /// What the shard's own thread does when it comes by.
+    pub fn look_after(&mut self) {
+        self.wakes_ns = 0;
+        if !self.is_broken {
+            self.sweep();
+            self.patrol();
+        }
+    }
+
+    /// Whether the shard's own thread would sleep for too long.
+    fn is_overdue(&self) -> bool {
+        let has_garbage = !self.retired.is_empty() && self.wakes_ns == NEVER;
+        has_garbage || !self.listening.untold.is_empty() || self.patrol.due_ns() < self.wakes_ns
+    }
+
+    /// For how long the shard's own thread may sleep; without an end if there is none.
+    pub fn go_to_sleep(&mut self) -> Option<Duration> {
+        let now_ns = self.clock.now_ns();
+        self.wakes_ns = self.patrol.due_ns();
+        if !self.retired.is_empty() {
+            self.wakes_ns = self.wakes_ns.min(now_ns + SWEEP_EVERY_NS);
+        }
+        let sleeps_ns = self.wakes_ns.saturating_sub(now_ns);
+        (self.wakes_ns != NEVER).then(|| Duration::from_nanos(sleeps_ns))
     }
 
     fn show(&self) {
@@ -379,8 +440,8 @@ impl<B: Body> Owner<B> {
 impl<B: Body> Drop for Owner<B> {
     /// Nobody reads the table any more. Entries that are still held elsewhere outlive it by their own references.
     fn drop(&mut self) {
-        if thread::panicking() {
-            // A broken invariant ended this owner, not its cache: readers go on, so nothing is freed.
+        if self.is_broken || self.is_open || thread::panicking() {
+            // Nobody knows what it still holds.
             return;
         }
         let retired = std::mem::take(&mut self.retired);
@@ -391,15 +452,25 @@ impl<B: Body> Drop for Owner<B> {
     }
 }
 
-fn answer(done: Option<Sender<bool>>, value: bool) {
-    if let Some(done) = done {
-        // Who asked may have left.
-        let _ = done.send(value);
+/// Adds to a counter that is written by whoever has the turn, and by nobody else.
+fn add(counter: &AtomicU64, more: u64) {
+    let now = counter.load(Ordering::Relaxed).wrapping_add(more);
+    counter.store(now, Ordering::Relaxed);
+}
+
+fn expiry_ns<B: Body>(entry: NonNull<Header>) -> u64 {
+    // SAFETY: callers have the entry from the table, or from a handle; all entries here are built by `B`.
+    unsafe {
+        if entry.as_ref().expires() {
+            B::expiry_ns(entry)
+        } else {
+            NEVER
+        }
     }
 }
 
 fn same_key<B: Body>(entry: &Handle<B>, other: NonNull<Header>) -> bool {
-    // SAFETY: the table holds a reference to each entry that it shows its owner.
+    // SAFETY: the table holds a reference to each entry that it shows its writer.
     unsafe { with_handle::<B, _>(other, |other| B::same_key(entry, other)) }
 }
 

@@ -31,12 +31,18 @@
 //!   bytes. For this the queues are divided by the logarithm of the weight.
 //!
 //! # Costs
-//! 20 bytes an entry, and 6 to 8 for its share of the ghosts. An insertion looks at one cache line of ghosts and at
-//! no more than eight entries. An eviction passes over an entry once for each hit that its counter holds, and over
-//! no more than a thousand entries.
+//! Less than 9 bytes an entry in the queues, of which the token takes 6, and 6 to 8 for its share of the ghosts; beside
+//! that up to 2 KiB for each power of two among the weights. An entry that is removed leaves a hole. Where there are
+//! many, blocks are put together; until then they are a quarter full at the least, which is 34 bytes an entry (in a
+//! class of weight that gets an entry only once in thousands, a block may hold one alone).
+//!
+//! An insertion looks at one cache line of ghosts and at no more than eight entries. An eviction passes over an entry
+//! once for each hit that its counter holds, and over no more than a thousand entries. To take any entry out, or to
+//! replace it, costs the same few steps on the mean.
 //!
 //! [`S3Fifo`] is there to be compared with; [`simulate`] replays traces through both.
 
+mod blocks;
 mod clocks;
 mod ghosts;
 mod queues;
@@ -49,17 +55,26 @@ pub use s3fifo::S3Fifo;
 /// The top of the counters that hits bump.
 pub const COUNTER_TOP: u8 = 3;
 
+/// A number that the driver gives an entry, from 1 to 2^48 - 1: an address in the engine, an index in the simulation.
+pub type Token = u64;
+
 /// What the driver of a policy keeps of each entry, by its token.
 pub trait Entries {
     /// The counter that hits bump, 0 to [`COUNTER_TOP`].
-    fn counter(&self, token: u32) -> u8;
+    fn counter(&self, token: Token) -> u8;
     /// Sets it.
-    fn set_counter(&mut self, token: u32, counter: u8);
-    /// The hash that the entry was admitted with.
-    fn hash(&self, token: u32) -> u64;
+    fn set_counter(&mut self, token: Token, counter: u8);
+    /// 32 bits of the key's hash, always the same. Bits that all keys have in common are lost to the ghosts.
+    fn hash(&self, token: Token) -> u32;
+    /// The entry's weight. It does not change as long as the policy has the entry.
+    fn weight(&self, token: Token) -> u32;
+    /// What the policy keeps with the entry: where it stands.
+    fn place(&self, token: Token) -> u32;
+    /// Sets it.
+    fn set_place(&mut self, token: Token, place: u32);
 }
 
-/// Chooses what is evicted. Tokens are small numbers, and used again.
+/// Chooses what is evicted.
 pub trait Policy: Default {
     /// What an entry costs in here, its share of the ghosts included.
     const BYTES_AN_ENTRY: usize;
@@ -75,17 +90,27 @@ pub trait Policy: Default {
     /// The weight of all entries.
     fn weight(&self) -> u64;
 
-    /// Takes in a new entry and returns its token, whose counter the caller sets to 0.
-    fn admit(&mut self, hash: u64, weight: u32, entries: &mut impl Entries) -> u32;
+    /// Takes in a new entry, whose counter the caller has set to 0.
+    ///
+    /// # Panics
+    /// If `token` has more than 48 bits.
+    fn admit(&mut self, token: Token, entries: &mut impl Entries);
+
+    /// Takes `new` in for `old`, whose key it has: in the same queue and, if about as heavy, in the same position; else
+    /// where new entries come in. The counter is left as the caller sets it.
+    ///
+    /// # Panics
+    /// If `old` was not admitted, or `new` has more than 48 bits.
+    fn replace(&mut self, old: Token, new: Token, entries: &mut impl Entries);
 
     /// Takes an entry out that was removed, not evicted.
     ///
     /// # Panics
-    /// If `token` is not in use.
-    fn remove(&mut self, token: u32);
+    /// If `token` was not admitted.
+    fn remove(&mut self, token: Token, entries: &mut impl Entries);
 
     /// Chooses an entry, takes it out and returns its token; none if there is none.
-    fn evict(&mut self, entries: &mut impl Entries) -> Option<u32>;
+    fn evict(&mut self, entries: &mut impl Entries) -> Option<Token>;
 }
 
 #[cfg(test)]

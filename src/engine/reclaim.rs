@@ -1,15 +1,15 @@
 //! Safe reclamation for tables with one writer and many readers: hazard slots with an asymmetric fence.
 //!
 //! A reader that is about to look at an entry announces it in a slot of its own and then checks that the table still
-//! holds it (M. Michael, "Hazard Pointers", TPDS 2004). The owner unlinks an entry, and frees it once no slot
-//! announces it. Between the reader's announcement and its check a store-load fence is needed; the owner takes it
+//! holds it (M. Michael, "Hazard Pointers", TPDS 2004). The writer unlinks an entry, and frees it once no slot
+//! announces it. Between the reader's announcement and its check a store-load fence is needed; the writer takes it
 //! over for all readers with one `membarrier` call a batch, so that a read costs a plain store to a line that no other
 //! reader touches. Where the kernel has no `membarrier`, both sides fence.
 //!
 //! A borrow that lasts long keeps the entry that it borrows, and no other.
 //!
 //! ```text
-//! reader                               owner
+//! reader                               writer
 //!   slot = entry                         unlink entry from the table
 //!   (light fence)                        (heavy fence)
 //!   table still holds entry? use it      slot == entry? keep it for the next round : free it
@@ -18,7 +18,7 @@
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, compiler_fence, fence,
+    AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering, compiler_fence, fence,
 };
 
 use crossbeam::utils::CachePadded;
@@ -29,6 +29,7 @@ use super::entry::Header;
 const SLOTS: usize = 4;
 
 /// The slots of one thread; padded, so that threads share no line.
+#[repr(C)]
 struct Record {
     slots: [AtomicPtr<Header>; SLOTS],
     taken: AtomicBool,
@@ -113,23 +114,24 @@ thread_local! {
 /// One slot of the calling thread, to look at one entry at a time. Guards of a thread are dropped in the reverse
 /// order of their making; nobody but this crate holds one.
 pub(crate) struct Guard {
-    slot: &'static AtomicPtr<Header>,
-    reader: usize,
-    /// A record taken for this guard alone.
-    extra: Option<RecordRef>,
+    record: RecordRef,
+    /// Which of the record's slots; [`EXTRA`]: the last of a record that was taken for this guard alone.
+    depth: usize,
     /// Slots belong to the thread that took them.
     _not_send: std::marker::PhantomData<*const ()>,
 }
 
+const EXTRA: usize = usize::MAX;
+
 impl Guard {
-    #[inline]
+    #[inline(always)]
     pub fn enter() -> Self {
         LOCAL.with(|local| {
             let depth = local.depth.get();
             match local.record.get() {
                 Some(record) if depth < SLOTS => {
                     local.depth.set(depth + 1);
-                    Self::new(&record.slots[depth], record.id, None)
+                    Self::new(record, depth)
                 }
                 _ => Self::enter_slowly(local),
             }
@@ -137,6 +139,7 @@ impl Guard {
     }
 
     #[cold]
+    #[inline(never)]
     fn enter_slowly(local: &Local) -> Self {
         let record = take_record();
         // A thread whose destructors run has no end to give its record back at.
@@ -144,46 +147,54 @@ impl Guard {
             local.record.set(Some(record));
             return Self::enter();
         }
-        Self::new(&record.slots[0], record.id, Some(record))
+        Self::new(record, EXTRA)
     }
 
-    fn new(slot: &'static AtomicPtr<Header>, reader: usize, extra: Option<RecordRef>) -> Self {
+    #[inline(always)]
+    fn new(record: RecordRef, depth: usize) -> Self {
         Self {
-            slot,
-            reader,
-            extra,
+            record,
+            depth,
             _not_send: std::marker::PhantomData,
         }
     }
 
-    /// A small number that no other guard of another thread has at the same time.
-    #[inline]
-    pub fn reader(&self) -> usize {
-        self.reader
+    #[inline(always)]
+    fn slot(&self) -> &AtomicPtr<Header> {
+        &self.record.slots[self.depth % SLOTS]
     }
 
-    /// Announces `entry` and tells whether `word` still holds `seen`. If so, the entry lives until the next call
-    /// or the guard's end.
-    #[inline]
-    pub fn protect(&self, entry: NonNull<Header>, word: &AtomicU64, seen: u64) -> bool {
+    /// A small number that no other guard of another thread has at the same time.
+    #[inline(always)]
+    pub fn reader(&self) -> usize {
+        self.record.id
+    }
+
+    /// Announces `entry` and tells whether it is still at its place. If so, the entry lives until the next call or the
+    /// guard's end.
+    #[inline(always)]
+    pub fn protect(&self, entry: NonNull<Header>, place: &AtomicPtr<Header>) -> bool {
         // Release: what was read of the entry that the slot held before is read before that one may be freed.
-        self.slot.store(entry.as_ptr(), Ordering::Release);
+        self.slot().store(entry.as_ptr(), Ordering::Release);
         light_fence();
-        word.load(Ordering::Acquire) == seen
+        place.load(Ordering::Acquire) == entry.as_ptr()
     }
 }
 
 impl Drop for Guard {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        // Release: what was read through the guard is read before the owner may free it.
-        self.slot.store(ptr::null_mut(), Ordering::Release);
-        match self.extra {
-            None => LOCAL.with(|local| local.depth.set(local.depth.get() - 1)),
-            Some(record) => give_back(record),
+        // Release: what was read through the guard is read before the writer may free it.
+        self.slot().store(ptr::null_mut(), Ordering::Release);
+        if self.depth == EXTRA {
+            give_back(self.record);
+        } else {
+            LOCAL.with(|local| local.depth.set(self.depth));
         }
     }
 }
+
+const _: () = assert!(SLOTS.is_power_of_two() && EXTRA % SLOTS == SLOTS - 1);
 
 /// Keeps those of `retired` that a reader still announces or holds a reference to, and frees the others.
 ///
@@ -230,7 +241,7 @@ pub(crate) fn prepare() {
         } else {
             ABSENT
         };
-        // The first answer stands: readers and owners have to agree.
+        // The first answer stands: readers and writers have to agree.
         let _ = MEMBARRIER.compare_exchange(UNKNOWN, found, Ordering::SeqCst, Ordering::SeqCst);
     }
 }

@@ -67,13 +67,19 @@ impl ReadCounters {
     }
 }
 
-/// The counters of one partition beside its reads.
+/// The counters of one partition that any thread may count up.
 #[derive(Default)]
-pub(crate) struct PartitionCounters {
+pub(crate) struct LoadCounters {
     pub joined: AtomicU64,
     pub loads: AtomicU64,
     pub load_failures: AtomicU64,
     pub load_ns: AtomicU64,
+    pub refused: AtomicU64,
+}
+
+/// The counters of one partition in one shard, written by whoever has the shard's turn.
+#[derive(Default)]
+pub(crate) struct PartitionCounters {
     pub entries: AtomicU64,
     pub stored: AtomicU64,
     pub evicted: AtomicU64,
@@ -111,7 +117,7 @@ pub(crate) fn bump(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Figures of one shard, written by its owner.
+/// Figures of one shard, written by whoever has its turn.
 #[derive(Default)]
 pub(crate) struct ShardGauges {
     pub leased_bytes: AtomicU64,
@@ -162,7 +168,7 @@ pub struct Stats {
     pub budget_bytes: u64,
     /// Bytes over the budget that are being given back; see the budget's rules.
     pub overshoot_bytes: u64,
-    /// Messages that wait for their shard's owner.
+    /// Changes that wait for their shard's turn.
     pub queued: u64,
     /// Keys that are being loaded.
     pub flights: u64,

@@ -1,15 +1,18 @@
 //! A shard's table: one writer, many readers, no locks.
 //!
-//! Linear hashing (W. Litwin, VLDB 1980) over lines of 64 bytes with eight words each: the table grows by splitting one
-//! bucket at a time, so that no insertion ever waits for a rehash, and segments once allocated stay where they are.
+//! Linear hashing (W. Litwin, VLDB 1980) over lines of 64 bytes: the table grows by splitting one bucket at a time, so
+//! that no insertion ever waits for a rehash, and segments once allocated stay where they are.
 //!
 //! ```text
-//! word    | tag: 16 bits of the hash | address of the entry: 48 bits, the lowest of them 0 |
-//!         | 0                        | address of an overflow line,  the lowest bit 1     |   in a line's last word only
-//!         | 0                        | 0                                                  |   free
+//! line    | tags | place 0 | place 1 | ... | place 6 |        eight words: one cache line
+//! tags    one byte a place: 8 bits of the hash, never 0; 0: the place is free
+//! place   the address of an entry; 0: free; in the last one perhaps the address of an overflow line, plus 1
 //! ```
 //!
-//! A split copies entries to the new bucket, then announces the bucket, then clears the old words. A reader that
+//! The places are the truth, and what a reader checks its announcement against; tags only say where to look. So an
+//! entry's address is stored before its tag, and cleared in any order.
+//!
+//! A split copies entries to the new bucket, then announces the bucket, then clears the old places. A reader that
 //! missed an entry because it was moved meanwhile sees by the bucket count that it has to look again.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -18,72 +21,89 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use super::entry::Header;
+use super::pages::{self, HUGE_PAGE_BYTES, Pages};
 use super::reclaim::Guard;
 
-const WORDS: usize = 8;
-const LAST: usize = WORDS - 1;
+const PLACES: usize = 7;
+const LAST: usize = PLACES - 1;
 /// Buckets of the first segment; each segment after the second has twice as many as the one before.
 const FIRST_SEGMENT: usize = if cfg!(test) { 2 } else { 64 };
 const SEGMENTS: usize = 40;
-/// Entries a bucket, on the mean, before the table grows: nine in two buckets.
-const GROW_AT: (usize, usize) = (9, 2);
+/// Entries a bucket, on the mean, before the table grows.
+const GROW_AT: usize = 4;
 
-const ADDRESS: u64 = (1 << 48) - 1;
-const LINK: u64 = 1;
+/// The bits of the tags that a reader compares: all but the last byte, which no place has.
+const TAG_BYTES: u64 = u64::MAX >> 8;
+const EACH_BYTE: u64 = 0x0101_0101_0101_0101;
 
 #[repr(C, align(64))]
 struct Line {
-    words: [AtomicU64; WORDS],
+    tags: AtomicU64,
+    places: [AtomicPtr<Header>; PLACES],
 }
 
-impl Line {
-    /// A bit for each word that has the tag of `hash`. All words are compared, without a branch: where an entry lies in
-    /// its line is a coin toss that no predictor learns.
-    #[inline]
-    fn matches(&self, hash: u64) -> u32 {
-        let bit = |(index, word): (u32, &AtomicU64)| {
-            let differs = word.load(Ordering::Acquire) ^ hash;
-            u32::from(differs <= ADDRESS) << index
-        };
-        (0..)
-            .zip(&self.words)
-            .map(bit)
-            .fold(0, |bits, bit| bits | bit)
+/// The tag of a hash, 1 to 255.
+#[inline]
+fn tag_of(hash: u64) -> u8 {
+    ((hash >> 56) as u8).max(1)
+}
+
+/// The places whose tag is `tag`: all are compared at once, without a branch, since where
+/// an entry lies in its line is a coin toss that no predictor learns.
+#[inline(always)]
+fn matches(tags: u64, tag: u8) -> Matches {
+    const LOW_BITS: u64 = EACH_BYTE * 0x7f;
+    let differs = tags ^ (EACH_BYTE * u64::from(tag));
+    // A byte is 0 if neither its lower bits carry into its highest one, nor that is set.
+    let is_not_0 = ((differs & LOW_BITS) + LOW_BITS) | differs | LOW_BITS;
+    Matches(!is_not_0 & TAG_BYTES)
+}
+
+/// Places of a line, as the highest bits of their tags.
+struct Matches(u64);
+
+impl Iterator for Matches {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
+        let index = self.0.trailing_zeros() / 8;
+        self.0 &= self.0 - 1;
+        Some(index as usize)
     }
 }
 
-fn tag(hash: u64) -> u64 {
-    hash & !ADDRESS
-}
-
-fn pack(entry: NonNull<Header>, hash: u64) -> u64 {
-    let address = entry.as_ptr() as u64;
-    assert_eq!(address & !ADDRESS, 0, "addresses of 48 bits are supported");
-    tag(hash) | address
-}
-
-/// The entry that a word holds; none for a free word or a link.
+/// The overflow line that a last place leads to.
 #[inline]
-fn entry_in(word: u64) -> Option<NonNull<Header>> {
-    if word & LINK != 0 {
+fn link_in(place: *mut Header) -> Option<NonNull<Line>> {
+    if place.addr() & 1 == 0 {
         return None;
     }
-    NonNull::new((word & ADDRESS) as *mut Header)
+    NonNull::new(place.map_addr(|at| at & !1).cast())
 }
 
-fn link_in(word: u64) -> Option<NonNull<Line>> {
-    if word & LINK == 0 {
+/// The entry in a place.
+#[inline]
+fn entry_in(place: *mut Header) -> Option<NonNull<Header>> {
+    if place.addr() & 1 == 1 {
         return None;
     }
-    NonNull::new((word & ADDRESS & !LINK) as *mut Line)
+    NonNull::new(place)
 }
 
-/// Where a hash belongs among `buckets` of them. The bits that choose the shard and the tag are at the top.
+/// Where a hash belongs among `buckets` of them, by its lower 32 bits.
 #[inline]
-fn bucket_of(hash: u64, buckets: usize) -> usize {
-    let mask = (1usize << (usize::BITS - 1 - buckets.leading_zeros())) - 1;
-    let index = hash as usize & (mask << 1 | 1);
-    if index < buckets { index } else { index & mask }
+fn bucket_of(hash: u32, buckets: usize) -> usize {
+    let mask = usize::MAX >> buckets.leading_zeros();
+    let index = hash as usize & mask;
+    if index < buckets {
+        index
+    } else {
+        index & (mask >> 1)
+    }
 }
 
 /// The segment that a bucket lies in.
@@ -105,6 +125,34 @@ fn segment_layout(segment: usize) -> Layout {
     Layout::array::<Line>(buckets).expect("a segment fits the address space")
 }
 
+/// Zeroed lines: all free. Segments of a huge page and more are such, and become memory as the table grows into them.
+fn new_segment(segment: usize) -> *mut Line {
+    let layout = segment_layout(segment);
+    if layout.size() >= HUGE_PAGE_BYTES {
+        return pages::map(layout.size(), Pages::Huge).as_ptr().cast();
+    }
+    // SAFETY: the layout is not empty.
+    let lines = unsafe { alloc_zeroed(layout) };
+    if lines.is_null() {
+        handle_alloc_error(layout);
+    }
+    lines.cast()
+}
+
+/// # Safety
+/// The lines come from [`new_segment`], and nobody reads them any more.
+unsafe fn free_segment(lines: *mut Line, segment: usize) {
+    let layout = segment_layout(segment);
+    // SAFETY: by the caller's word; a null pointer never comes here.
+    unsafe {
+        if layout.size() >= HUGE_PAGE_BYTES {
+            pages::unmap(NonNull::new_unchecked(lines.cast()), layout.size());
+        } else {
+            dealloc(lines.cast(), layout);
+        }
+    }
+}
+
 /// What readers see of the table.
 pub(crate) struct Table {
     buckets: AtomicUsize,
@@ -114,61 +162,56 @@ pub(crate) struct Table {
 
 impl Table {
     /// Looks for the entry with `hash` that `is_it` accepts, and returns it under the guard's protection.
-    #[inline]
+    #[inline(always)]
     pub fn find(
         &self,
         guard: &Guard,
         hash: u64,
         is_it: impl Fn(NonNull<Header>) -> bool,
     ) -> Option<NonNull<Header>> {
+        let mut buckets = self.buckets.load(Ordering::Acquire);
         loop {
-            let buckets = self.buckets.load(Ordering::Acquire);
-            let bucket = bucket_of(hash, buckets);
-            let found = self.find_in(bucket, guard, hash, &is_it);
+            let bucket = bucket_of(hash as u32, buckets);
+            let found = self.find_in(bucket, guard, tag_of(hash), &is_it);
             if found.is_some() {
                 return found;
             }
-            // Words are cleared only after the new count is out, and read before it is read again here.
+            // Places are cleared only after the new count is out, and read before it is read again here.
             let now = self.buckets.load(Ordering::Acquire);
-            if bucket_of(hash, now) == bucket {
+            if bucket_of(hash as u32, now) == bucket {
                 return None;
             }
+            buckets = now;
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn find_in(
         &self,
         bucket: usize,
         guard: &Guard,
-        hash: u64,
+        tag: u8,
         is_it: &impl Fn(NonNull<Header>) -> bool,
     ) -> Option<NonNull<Header>> {
         let mut line = self.line(bucket);
         loop {
-            let mut matches = line.matches(hash);
-            while matches != 0 {
-                let word = &line.words[matches.trailing_zeros() as usize];
-                matches &= matches - 1;
-                let mut seen = word.load(Ordering::Acquire);
-                // A word that changes while it is looked at is looked at again.
-                while seen & !ADDRESS == tag(hash) {
-                    let Some(entry) = entry_in(seen) else { break };
-                    if !guard.protect(entry, word, seen) {
-                        seen = word.load(Ordering::Acquire);
-                        continue;
+            for index in matches(line.tags.load(Ordering::Acquire), tag) {
+                let place = &line.places[index];
+                // A place that changes while it is looked at is looked at again.
+                while let Some(entry) = entry_in(place.load(Ordering::Acquire)) {
+                    if guard.protect(entry, place) {
+                        if is_it(entry) {
+                            return Some(entry);
+                        }
+                        break;
                     }
-                    if is_it(entry) {
-                        return Some(entry);
-                    }
-                    break;
                 }
             }
-            line = self.next(line)?;
+            line = next(line)?;
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn line(&self, bucket: usize) -> &Line {
         let bucket_0 = self.segments[segment_of(bucket)].load(Ordering::Acquire);
         debug_assert!(!bucket_0.is_null());
@@ -176,33 +219,103 @@ impl Table {
         unsafe { &*bucket_0.wrapping_add(bucket) }
     }
 
+    /// Has the line of a hash fetched, for a read that comes soon.
     #[inline]
-    fn next(&self, line: &Line) -> Option<&Line> {
-        let link = link_in(line.words[LAST].load(Ordering::Acquire))?;
-        // SAFETY: a link leads to a line that lives as long as the table.
-        Some(unsafe { link.as_ref() })
+    pub fn prefetch(&self, hash: u64) {
+        let buckets = self.buckets.load(Ordering::Acquire);
+        prefetch(self.line(bucket_of(hash as u32, buckets)));
     }
+
+    /// Has the first entry of the tag of `hash` fetched, for a read that comes soon.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        let buckets = self.buckets.load(Ordering::Acquire);
+        let line = self.line(bucket_of(hash as u32, buckets));
+        if let Some(index) = matches(line.tags.load(Ordering::Relaxed), tag_of(hash)).next() {
+            prefetch(line.places[index].load(Ordering::Relaxed));
+        }
+    }
+}
+
+/// A hint: whatever the address is, nothing but time depends on it.
+#[inline]
+fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address does no harm.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) at, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
+}
+
+#[inline]
+fn next(line: &Line) -> Option<&Line> {
+    let link = link_in(line.places[LAST].load(Ordering::Acquire))?;
+    // SAFETY: a link leads to a line that lives as long as the table.
+    Some(unsafe { link.as_ref() })
 }
 
 impl Drop for Table {
     fn drop(&mut self) {
         for bucket in 0..*self.buckets.get_mut() {
-            let mut next = link_in(self.line(bucket).words[LAST].load(Ordering::Relaxed));
-            while let Some(line) = next {
+            let mut link = link_in(self.line(bucket).places[LAST].load(Ordering::Relaxed));
+            while let Some(line) = link {
                 // SAFETY: overflow lines are boxes that only their one link leads to.
                 let line = unsafe { Box::from_raw(line.as_ptr()) };
-                next = link_in(line.words[LAST].load(Ordering::Relaxed));
+                link = link_in(line.places[LAST].load(Ordering::Relaxed));
             }
         }
         for (segment, lines) in self.segments.iter_mut().enumerate() {
             let bucket_0 = *lines.get_mut();
             if !bucket_0.is_null() {
-                let lines = bucket_0.wrapping_add(first_bucket(segment));
-                // SAFETY: allocated with this layout by `Writer::add_segment`.
-                unsafe { dealloc(lines.cast(), segment_layout(segment)) }
+                // SAFETY: made by `Writer::add_segment`; nobody else has the table any more.
+                unsafe { free_segment(bucket_0.wrapping_add(first_bucket(segment)), segment) }
             }
         }
     }
+}
+
+/// A place that holds an entry.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    line: &'a Line,
+    index: usize,
+    entry: NonNull<Header>,
+}
+
+impl At<'_> {
+    fn clear(&self) {
+        // Release: what was done before (a split's announcement) is seen by whoever sees that the place is free.
+        self.line.places[self.index].store(ptr::null_mut(), Ordering::Release);
+        set_tag(self.line, self.index, 0);
+    }
+}
+
+fn set_tag(line: &Line, index: usize, tag: u8) {
+    let shift = 8 * index;
+    let others = line.tags.load(Ordering::Relaxed) & !(0xff << shift);
+    line.tags
+        .store(others | u64::from(tag) << shift, Ordering::Release);
+}
+
+/// The entries of a line, and those of the lines behind it.
+fn entries(first: &Line) -> impl Iterator<Item = At<'_>> {
+    std::iter::successors(Some(first), |line| next(line)).flat_map(|line| {
+        line.places
+            .iter()
+            .enumerate()
+            .filter_map(move |(index, place)| {
+                let entry = entry_in(place.load(Ordering::Relaxed))?;
+                Some(At { line, index, entry })
+            })
+    })
 }
 
 /// The one writer of a table. It holds a reference to each entry that the table holds, as raw pointers: who gets one
@@ -236,18 +349,17 @@ impl Writer {
         (self.buckets() + self.overflow_lines) * size_of::<Line>()
     }
 
-    fn buckets(&self) -> usize {
+    /// How many buckets there are; it only grows.
+    pub fn buckets(&self) -> usize {
         self.table.buckets.load(Ordering::Relaxed)
     }
 
+    fn bucket_of(&self, hash: u32) -> &Line {
+        self.table.line(bucket_of(hash, self.buckets()))
+    }
+
     fn add_segment(&self, segment: usize) {
-        let layout = segment_layout(segment);
-        // SAFETY: the layout is not empty; all bits zero is a line of free words.
-        let lines = unsafe { alloc_zeroed(layout) }.cast::<Line>();
-        if lines.is_null() {
-            handle_alloc_error(layout);
-        }
-        let bucket_0 = lines.wrapping_sub(first_bucket(segment));
+        let bucket_0 = new_segment(segment).wrapping_sub(first_bucket(segment));
         self.table.segments[segment].store(bucket_0, Ordering::Release);
     }
 
@@ -258,16 +370,15 @@ impl Writer {
         hash: u64,
         is_it: impl Fn(NonNull<Header>) -> bool,
     ) -> Option<NonNull<Header>> {
-        let word = pack(entry, hash);
-        if let Some(place) = self.word_of(hash, is_it) {
+        if let Some(at) = self.find(hash, is_it) {
             // Release: the entry is written before it can be found.
-            return entry_in(place.swap(word, Ordering::AcqRel));
+            at.line.places[at.index].store(entry.as_ptr(), Ordering::Release);
+            return Some(at.entry);
         }
         self.len += 1;
-        let lines = put(self.table.line(bucket_of(hash, self.buckets())), word);
+        let lines = put(self.bucket_of(hash as u32), entry, tag_of(hash));
         self.overflow_lines += lines;
-        let (entries, buckets) = GROW_AT;
-        while self.len * buckets > self.buckets() * entries {
+        while self.len > self.buckets() * GROW_AT {
             self.split();
         }
         None
@@ -279,32 +390,46 @@ impl Writer {
         hash: u64,
         is_it: impl Fn(NonNull<Header>) -> bool,
     ) -> Option<NonNull<Header>> {
-        let removed = entry_in(self.word_of(hash, is_it)?.swap(0, Ordering::AcqRel));
+        let at = self.find(hash, is_it)?;
+        at.clear();
+        let removed = at.entry;
         self.len -= 1;
-        removed
+        Some(removed)
+    }
+
+    /// Unlinks an entry.
+    ///
+    /// # Panics
+    /// If it is not in the table.
+    pub fn unlink(&mut self, entry: NonNull<Header>) {
+        // SAFETY: the caller has it from the table or the queues, and it was not retired.
+        let hash = unsafe { entry.as_ref() }.hash;
+        let found = entries(self.bucket_of(hash)).find(|at| at.entry == entry);
+        found.expect("what is unlinked is in the table").clear();
+        self.len -= 1;
+    }
+
+    /// The entries of one bucket.
+    pub fn bucket(&self, bucket: usize) -> impl Iterator<Item = NonNull<Header>> {
+        entries(self.table.line(bucket)).map(|at| at.entry)
     }
 
     /// All entries.
     pub fn for_each(&self, mut f: impl FnMut(NonNull<Header>)) {
-        for bucket in 0..self.buckets() {
-            for word in self.words(bucket) {
-                if let Some(entry) = entry_in(word.load(Ordering::Relaxed)) {
-                    f(entry);
+        (0..self.buckets()).for_each(|bucket| self.bucket(bucket).for_each(&mut f));
+    }
+
+    fn find(&self, hash: u64, is_it: impl Fn(NonNull<Header>) -> bool) -> Option<At<'_>> {
+        let mut line = self.bucket_of(hash as u32);
+        loop {
+            for index in matches(line.tags.load(Ordering::Relaxed), tag_of(hash)) {
+                let entry = entry_in(line.places[index].load(Ordering::Relaxed));
+                if let Some(entry) = entry.filter(|entry| is_it(*entry)) {
+                    return Some(At { line, index, entry });
                 }
             }
+            line = next(line)?;
         }
-    }
-
-    fn words(&self, bucket: usize) -> impl Iterator<Item = &AtomicU64> {
-        std::iter::successors(Some(self.table.line(bucket)), |line| self.table.next(line))
-            .flat_map(|line| &line.words)
-    }
-
-    fn word_of(&self, hash: u64, is_it: impl Fn(NonNull<Header>) -> bool) -> Option<&AtomicU64> {
-        self.words(bucket_of(hash, self.buckets())).find(|word| {
-            let seen = word.load(Ordering::Relaxed);
-            seen & !ADDRESS == tag(hash) && entry_in(seen).is_some_and(&is_it)
-        })
     }
 
     fn split(&mut self) {
@@ -316,49 +441,47 @@ impl Writer {
         }
         let to = self.table.line(buckets);
         let mut lines = 0;
-        let mut moved = Vec::with_capacity(WORDS);
-        for word in self.words(old) {
-            let seen = word.load(Ordering::Relaxed);
-            let Some(entry) = entry_in(seen) else {
-                continue;
-            };
+        let is_moved = |at: &At| {
             // SAFETY: the table holds a reference to what it links.
-            if bucket_of(unsafe { entry.as_ref() }.hash, buckets + 1) == buckets {
-                lines += put(to, seen);
-                moved.push(word);
-            }
+            let hash = unsafe { at.entry.as_ref() }.hash;
+            bucket_of(hash, buckets + 1) == buckets
+        };
+        for at in entries(self.table.line(old)).filter(is_moved) {
+            let tag = (at.line.tags.load(Ordering::Relaxed) >> (8 * at.index)) as u8;
+            lines += put(to, at.entry, tag);
         }
         self.table.buckets.store(buckets + 1, Ordering::Release);
-        for word in moved {
-            word.store(0, Ordering::Release);
+        for at in entries(self.table.line(old)).filter(is_moved) {
+            at.clear();
         }
         self.overflow_lines += lines;
     }
 }
 
-/// Stores `word` at a free place of the bucket that starts with `line`; returns how many overflow lines that took.
-fn put(line: &Line, word: u64) -> usize {
-    for place in &line.words {
-        if place.load(Ordering::Relaxed) == 0 {
-            place.store(word, Ordering::Release);
+/// Stores an entry at a free place of the bucket that starts with `line`; returns how many overflow lines that took.
+fn put(line: &Line, entry: NonNull<Header>, tag: u8) -> usize {
+    for (index, place) in line.places.iter().enumerate() {
+        if place.load(Ordering::Relaxed).is_null() {
+            place.store(entry.as_ptr(), Ordering::Release);
+            set_tag(line, index, tag);
             return 0;
         }
     }
-    let last = &line.words[LAST];
-    let seen = last.load(Ordering::Relaxed);
-    if let Some(next) = link_in(seen) {
-        // SAFETY: lines behind a link live as long as the table.
-        return put(unsafe { next.as_ref() }, word);
+    if let Some(next) = next(line) {
+        return put(next, entry, tag);
     }
     // The last entry moves to the new line; a reader finds it there by the link that takes its place.
-    let overflow = Box::new(Line {
-        words: [const { AtomicU64::new(0) }; WORDS],
-    });
-    overflow.words[0].store(seen, Ordering::Relaxed);
-    overflow.words[1].store(word, Ordering::Relaxed);
-    let address = Box::into_raw(overflow) as u64;
-    assert_eq!(address & !ADDRESS, 0, "addresses of 48 bits are supported");
-    last.store(address | LINK, Ordering::Release);
+    let last = &line.places[LAST];
+    let moved_tag = line.tags.load(Ordering::Relaxed) >> (8 * LAST) & 0xff;
+    let overflow = Line {
+        tags: AtomicU64::new(moved_tag | u64::from(tag) << 8),
+        places: Default::default(),
+    };
+    overflow.places[0].store(last.load(Ordering::Relaxed), Ordering::Relaxed);
+    overflow.places[1].store(entry.as_ptr(), Ordering::Relaxed);
+    let overflow = Box::into_raw(Box::new(overflow)).cast::<Header>();
+    last.store(overflow.map_addr(|at| at | 1), Ordering::Release);
+    set_tag(line, LAST, 0);
     1
 }
 

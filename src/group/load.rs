@@ -32,7 +32,7 @@ impl Group {
 
     fn run_loader(&self, key: &[u8], deadline: Instant) -> Result<Loaded<Bytes>, Failure> {
         let inner = &self.inner;
-        let generation = inner.cache.core().generation(inner.partition);
+        let mut facts = inner.cache.facts(inner.partition, key);
         let value = BlobBuilder::new(key, PREFIX_MAX_BYTES as u8);
         let mut sink = Sink::new(value, inner.entry_limit_bytes);
         inner
@@ -45,16 +45,11 @@ impl Group {
                 Failure::Failed(Arc::new(error))
             })?;
         let (prefix, used) = frame::prefix(sink.value.len());
-        let mut entry = inner
-            .cache
-            .seal(sink.value, inner.partition, key, &prefix[..used]);
-        let header = entry.header_mut();
-        header.generation = generation;
         if let Some(at) = sink.expires_at {
-            header.hard_expiry_ns = inner.cache.core().clock.expiry_at(at);
+            facts.expiry_ns = inner.cache.core().clock.expiry_at(at);
         }
         Ok(Loaded {
-            entry,
+            entry: inner.cache.seal(sink.value, &facts, &prefix[..used]),
             stored: sink.stored,
         })
     }

@@ -1,5 +1,3 @@
-use proptest::prelude::*;
-
 use super::*;
 
 fn whole(budget_bytes: usize) -> Share {
@@ -84,15 +82,4 @@ fn a_partition_knows_its_bounds() {
     assert!(account.is_over_guarantee());
     account.subtract(101);
     assert_eq!(account.used_bytes(), 0);
-}
-
-proptest! {
-    #[test]
-    fn a_footprint_covers_its_bytes_and_is_near_them(bytes in 1usize..1 << 33) {
-        let footprint = footprint_bytes(bytes);
-        prop_assert!(footprint >= bytes);
-        prop_assert!(footprint <= bytes + (bytes / 4).max(16));
-        prop_assert!(footprint_bytes(bytes + 1) >= footprint);
-        prop_assert_eq!(footprint_bytes(footprint), footprint);
-    }
 }

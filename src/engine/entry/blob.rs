@@ -1,10 +1,14 @@
-//! The entry of a blob: key bytes and value bytes behind the header, built in place.
+//! The entry of a blob: key bytes and value bytes behind the header.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
-use super::{Body, Handle, Header};
+use super::super::arena::{self, Arena};
+use super::super::clock::NEVER;
+use super::super::policy::{Policy, TwoClocks};
+use super::{Body, Facts, Handle, Header};
 
 /// The body of the blob cache: key bytes and value bytes inline.
 pub(crate) enum Bytes {}
@@ -12,19 +16,42 @@ pub(crate) enum Bytes {}
 #[repr(C)]
 struct BlobEntry {
     header: Header,
-    key_len: u32,
-    value_len: u32,
+    /// Key, gap and value together.
+    payload_len: u32,
+    /// The length of the key in the lower bits, and that of the gap in the upper ones.
+    key_and_gap: u32,
 }
 
 const BLOB_HEADER_BYTES: usize = size_of::<BlobEntry>();
+const EXPIRY_BYTES: usize = size_of::<u64>();
+const GAP_SHIFT: u32 = 27;
 
-fn blob_layout(payload_bytes: usize) -> Layout {
-    Layout::from_size_align(BLOB_HEADER_BYTES + payload_bytes, align_of::<BlobEntry>())
-        .expect("a blob's size is bounded by u32")
+/// The most that key and value of a blob have together, in bytes.
+pub(crate) const BLOB_MAX_BYTES: usize = 1 << 31;
+/// The most that a key has, in bytes.
+pub(crate) const KEY_MAX_BYTES: usize = (1 << GAP_SHIFT) - 1;
+/// The most that can be kept free in front of a value, in bytes.
+const HEADROOM_MAX_BYTES: u8 = (1 << (u32::BITS - GAP_SHIFT)) - 1;
+
+impl BlobEntry {
+    fn key_len(&self) -> usize {
+        self.key_and_gap as usize & KEY_MAX_BYTES
+    }
+
+    fn value_at(&self) -> usize {
+        self.key_len() + (self.key_and_gap >> GAP_SHIFT) as usize
+    }
+}
+
+fn blob_layout(payload_bytes: usize, expires: bool) -> Layout {
+    let expiry_bytes = if expires { EXPIRY_BYTES } else { 0 };
+    let bytes = BLOB_HEADER_BYTES + payload_bytes + expiry_bytes;
+    Layout::from_size_align(bytes, align_of::<BlobEntry>()).expect("a blob's size is bounded")
 }
 
 /// # Safety
-/// `entry` was built by [`BlobBuilder`] and is alive.
+/// `entry` is that of a blob, and is alive.
+#[inline]
 unsafe fn blob_at<'a>(entry: NonNull<Header>) -> &'a BlobEntry {
     // SAFETY: by the caller's word; `BlobEntry` starts with the header.
     unsafe { entry.cast::<BlobEntry>().as_ref() }
@@ -32,30 +59,45 @@ unsafe fn blob_at<'a>(entry: NonNull<Header>) -> &'a BlobEntry {
 
 impl Bytes {
     /// # Safety
-    /// `entry` was built by [`BlobBuilder`] and outlives `'a`.
+    /// `entry` is that of a blob, and outlives `'a`.
+    #[inline]
     pub unsafe fn key_at<'a>(entry: NonNull<Header>) -> &'a [u8] {
-        // SAFETY: by the caller's word; `key_len` bytes follow the header.
+        // SAFETY: by the caller's word; the key follows the header.
         unsafe {
-            let len = blob_at(entry).key_len as usize;
-            std::slice::from_raw_parts(entry.as_ptr().cast::<u8>().add(BLOB_HEADER_BYTES), len)
+            let len = blob_at(entry).key_len();
+            let start = entry.cast::<u8>().add(BLOB_HEADER_BYTES);
+            std::slice::from_raw_parts(start.as_ptr(), len)
         }
     }
 
     /// # Safety
-    /// `entry` was built by [`BlobBuilder`] and outlives `'a`.
+    /// `entry` is that of a blob, and outlives `'a`.
+    #[inline]
     pub unsafe fn value_at<'a>(entry: NonNull<Header>) -> &'a [u8] {
         // SAFETY: by the caller's word; the value lies behind key and gap.
         unsafe {
             let blob = blob_at(entry);
-            let start =
-                BLOB_HEADER_BYTES + blob.key_len as usize + usize::from(blob.header.gap_bytes);
-            let len = blob.value_len as usize;
-            std::slice::from_raw_parts(entry.as_ptr().cast::<u8>().add(start), len)
+            let at = blob.value_at();
+            let start = entry.cast::<u8>().add(BLOB_HEADER_BYTES + at);
+            std::slice::from_raw_parts(start.as_ptr(), blob.payload_len as usize - at)
         }
+    }
+
+    /// # Safety
+    /// `entry` is that of a blob, and is alive.
+    unsafe fn layout_of(entry: NonNull<Header>) -> Layout {
+        // SAFETY: by the caller's word.
+        let blob = unsafe { blob_at(entry) };
+        blob_layout(blob.payload_len as usize, blob.header.expires())
+    }
+
+    /// What a blob of so many bytes costs the budget.
+    pub fn weigh(payload_bytes: usize, expires: bool) -> usize {
+        arena::footprint_bytes(blob_layout(payload_bytes, expires)) + TwoClocks::BYTES_AN_ENTRY
     }
 }
 
-// SAFETY: `free` rebuilds the layout from the lengths that `finish` shrank the allocation to.
+// SAFETY: `free` releases what `write_entry` filled, by the same layout.
 unsafe impl Body for Bytes {
     type OwnedKey = (u16, Box<[u8]>);
 
@@ -71,21 +113,44 @@ unsafe impl Body for Bytes {
         a.header().partition == b.header().partition && a.key() == b.key()
     }
 
+    unsafe fn weight_bytes(entry: NonNull<Header>) -> u32 {
+        // SAFETY: by the caller's word.
+        let blob = unsafe { blob_at(entry) };
+        let weight = Self::weigh(blob.payload_len as usize, blob.header.expires());
+        u32::try_from(weight).expect("a blob is smaller than 4 GiB")
+    }
+
+    unsafe fn expiry_ns(entry: NonNull<Header>) -> u64 {
+        // SAFETY: by the caller's word: the expiry is the last of one that expires, at any address.
+        unsafe {
+            let at = Self::layout_of(entry).size() - EXPIRY_BYTES;
+            entry.cast::<u8>().add(at).cast::<u64>().read_unaligned()
+        }
+    }
+
     unsafe fn free(entry: NonNull<Header>) {
         // SAFETY: by the caller's word the last reference; nothing in a blob needs dropping.
-        unsafe {
-            let blob = blob_at(entry);
-            let payload = blob.key_len as usize
-                + usize::from(blob.header.gap_bytes)
-                + blob.value_len as usize;
-            dealloc(entry.as_ptr().cast(), blob_layout(payload));
-        }
+        unsafe { arena::release(entry.cast(), Self::layout_of(entry)) }
     }
 }
 
 impl Handle<Bytes> {
+    /// Copies a key and a value into an entry.
+    pub fn blob(arena: &Arc<Arena>, facts: &Facts, key: &[u8], value: &[u8]) -> Self {
+        let payload_len = key.len() + value.len();
+        let entry = arena.allocate(blob_layout(payload_len, facts.expiry_ns != NEVER));
+        // SAFETY: allocated with room for the header and both.
+        unsafe {
+            let payload = entry.add(BLOB_HEADER_BYTES).as_ptr();
+            payload.copy_from_nonoverlapping(key.as_ptr(), key.len());
+            let behind = payload.add(key.len());
+            behind.copy_from_nonoverlapping(value.as_ptr(), value.len());
+            write_header(entry.cast(), facts, payload_len, key.len(), 0)
+        }
+    }
+
     pub fn key(&self) -> &[u8] {
-        // SAFETY: built by `BlobBuilder`; our reference keeps it alive.
+        // SAFETY: a blob; our reference keeps it alive.
         unsafe { Bytes::key_at(self.entry) }
     }
 
@@ -93,24 +158,43 @@ impl Handle<Bytes> {
         // SAFETY: as above.
         unsafe { Bytes::value_at(self.entry) }
     }
+}
 
-    /// The bytes that the allocation has.
-    pub fn allocated_bytes(&self) -> usize {
-        BLOB_HEADER_BYTES
-            + self.key().len()
-            + usize::from(self.header().gap_bytes)
-            + self.value().len()
+/// Makes a blob of memory whose payload is written.
+///
+/// # Safety
+/// `entry` is the caller's, and has room for all this, and for the expiry if there is one.
+unsafe fn write_header(
+    entry: NonNull<BlobEntry>,
+    facts: &Facts,
+    payload_len: usize,
+    key_len: usize,
+    gap: u8,
+) -> Handle<Bytes> {
+    // SAFETY: by the caller's word.
+    unsafe {
+        entry.write(BlobEntry {
+            header: Header::new(facts),
+            payload_len: payload_len as u32,
+            key_and_gap: key_len as u32 | u32::from(gap) << GAP_SHIFT,
+        });
+        if facts.expiry_ns != NEVER {
+            let end = entry.cast::<u8>().add(BLOB_HEADER_BYTES + payload_len);
+            end.cast::<u64>().write_unaligned(facts.expiry_ns);
+        }
+    }
+    Handle {
+        entry: entry.cast(),
+        body: PhantomData,
     }
 }
 
-/// The most that key and value of a blob have together, in bytes.
-pub(crate) const BLOB_PART_MAX_BYTES: usize = 1 << 31;
-
-/// Builds a blob entry in place: the value's bytes are written where they will stay.
+/// Builds a blob whose length is not known beforehand. A large value stays where it is written; a small one moves to
+/// its slot at the end.
 ///
-/// Up to 255 bytes can be kept free in front of the value, for a prefix (a length, say) that is known only at the end.
+/// Some bytes can be kept free in front of the value, for a prefix (a length, say) that is known only at the end.
 pub(crate) struct BlobBuilder {
-    entry: NonNull<Header>,
+    entry: NonNull<BlobEntry>,
     key_len: usize,
     headroom: u8,
     value_len: usize,
@@ -124,20 +208,16 @@ unsafe impl Send for BlobBuilder {}
 impl BlobBuilder {
     /// Starts a value for `key`, with `headroom` bytes free in front of it.
     pub fn new(key: &[u8], headroom: u8) -> Self {
-        assert!(key.len() <= BLOB_PART_MAX_BYTES, "a key has at most 2 GiB");
+        assert!(key.len() <= KEY_MAX_BYTES, "a key has at most 128 MiB");
+        assert!(headroom <= HEADROOM_MAX_BYTES, "a prefix is short");
         let capacity = key.len() + usize::from(headroom);
-        let layout = blob_layout(capacity);
+        let layout = blob_layout(capacity, false);
         // SAFETY: the layout is never empty, it has the header's bytes at least.
         let Some(entry) = NonNull::new(unsafe { alloc(layout) }) else {
             handle_alloc_error(layout)
         };
         // SAFETY: freshly allocated, large enough for the header and the key.
         unsafe {
-            entry.cast::<BlobEntry>().write(BlobEntry {
-                header: Header::new(0, 0),
-                key_len: key.len() as u32,
-                value_len: 0,
-            });
             entry
                 .add(BLOB_HEADER_BYTES)
                 .copy_from_nonoverlapping(NonNull::from(key).cast(), key.len());
@@ -155,9 +235,13 @@ impl BlobBuilder {
         BLOB_HEADER_BYTES + self.key_len + usize::from(self.headroom)
     }
 
+    fn used(&self) -> usize {
+        self.key_len + usize::from(self.headroom) + self.value_len
+    }
+
     fn resize(&mut self, capacity: usize) {
-        let old = blob_layout(self.capacity);
-        let new = blob_layout(capacity);
+        let old = blob_layout(self.capacity, false);
+        let new = blob_layout(capacity, false);
         // SAFETY: allocated with `old`; the new size is not zero.
         let moved = unsafe { realloc(self.entry.as_ptr().cast(), old, new.size()) };
         let Some(entry) = NonNull::new(moved) else {
@@ -169,9 +253,8 @@ impl BlobBuilder {
 
     /// Makes room for `more` bytes of value.
     pub fn reserve(&mut self, more: usize) {
-        let used = self.key_len + usize::from(self.headroom) + self.value_len;
-        let need = used.saturating_add(more);
-        assert!(need <= BLOB_PART_MAX_BYTES, "a blob has at most 2 GiB");
+        let need = self.used().saturating_add(more);
+        assert!(need <= BLOB_MAX_BYTES, "a blob has at most 2 GiB");
         if need > self.capacity {
             self.resize(need);
         }
@@ -184,19 +267,16 @@ impl BlobBuilder {
 
     /// Appends to the value; the allocation grows by half where it has to.
     pub fn extend(&mut self, bytes: &[u8]) {
-        let used = self.key_len + usize::from(self.headroom) + self.value_len;
+        let used = self.used();
         if used + bytes.len() > self.capacity {
-            let half = (self.value_len / 2).min(BLOB_PART_MAX_BYTES - used);
+            let half = (self.value_len / 2).min(BLOB_MAX_BYTES - used);
             self.reserve(bytes.len().max(half));
         }
         // SAFETY: `reserve` made room for `bytes` behind what is written.
         unsafe {
-            let end = self
-                .entry
-                .as_ptr()
-                .cast::<u8>()
-                .add(self.value_start() + self.value_len);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), end, bytes.len());
+            let end = self.entry.cast::<u8>().add(BLOB_HEADER_BYTES + used);
+            end.as_ptr()
+                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         }
         self.value_len += bytes.len();
     }
@@ -209,8 +289,8 @@ impl BlobBuilder {
     pub fn value(&self) -> &[u8] {
         // SAFETY: `value_len` bytes have been written behind the headroom.
         unsafe {
-            let start = self.entry.as_ptr().cast::<u8>().add(self.value_start());
-            std::slice::from_raw_parts(start, self.value_len)
+            let start = self.entry.cast::<u8>().add(self.value_start());
+            std::slice::from_raw_parts(start.as_ptr(), self.value_len)
         }
     }
 
@@ -218,37 +298,43 @@ impl BlobBuilder {
     ///
     /// # Panics
     /// If the prefix is longer than the headroom.
-    pub fn finish(mut self, hash: u64, partition: u16, prefix: &[u8]) -> Handle<Bytes> {
+    pub fn finish(mut self, arena: &Arc<Arena>, facts: &Facts, prefix: &[u8]) -> Handle<Bytes> {
         assert!(prefix.len() <= usize::from(self.headroom));
-        let used = self.key_len + usize::from(self.headroom) + self.value_len;
-        if used < self.capacity {
-            self.resize(used);
-        }
         let gap = self.headroom - prefix.len() as u8;
-        // SAFETY: the headroom lies between key and value; nobody else sees the entry yet.
+        let (used, key_len) = (self.used(), self.key_len);
+        let layout = blob_layout(used, facts.expiry_ns != NEVER);
+        // SAFETY: the headroom lies between key and value.
         unsafe {
-            let start = self.entry.as_ptr().cast::<u8>().add(self.value_start());
-            std::ptr::copy_nonoverlapping(prefix.as_ptr(), start.sub(prefix.len()), prefix.len());
-            let mut header = Header::new(hash, partition);
-            header.gap_bytes = gap;
-            self.entry.cast::<BlobEntry>().write(BlobEntry {
-                header,
-                key_len: self.key_len as u32,
-                value_len: (prefix.len() + self.value_len) as u32,
-            });
+            let value = self.entry.cast::<u8>().add(self.value_start()).as_ptr();
+            value
+                .sub(prefix.len())
+                .copy_from_nonoverlapping(prefix.as_ptr(), prefix.len());
         }
-        let handle = Handle {
-            entry: self.entry,
-            body: PhantomData,
+        let entry = if arena::has_slot(layout) {
+            let slot = arena.allocate(layout);
+            // SAFETY: the slot has room for what the builder has used.
+            unsafe {
+                let from = self.entry.cast::<u8>().as_ptr();
+                slot.as_ptr()
+                    .copy_from_nonoverlapping(from, BLOB_HEADER_BYTES + used);
+            }
+            slot.cast()
+        } else {
+            self.resize(layout.size() - BLOB_HEADER_BYTES);
+            let entry = self.entry;
+            // What `resize` allocated is the entry's now.
+            std::mem::forget(self);
+            entry
         };
-        std::mem::forget(self);
-        handle
+        // SAFETY: written up to here, and allocated with `layout`, by the arena or as it would.
+        unsafe { write_header(entry, facts, used, key_len, gap) }
     }
 }
 
 impl Drop for BlobBuilder {
     fn drop(&mut self) {
+        let layout = blob_layout(self.capacity, false);
         // SAFETY: allocated with this layout, and ours alone.
-        unsafe { dealloc(self.entry.as_ptr().cast(), blob_layout(self.capacity)) }
+        unsafe { dealloc(self.entry.as_ptr().cast(), layout) }
     }
 }

@@ -5,24 +5,39 @@ use proptest::prelude::*;
 
 use super::*;
 
+const FACTS: Facts = Facts {
+    hash: 42,
+    partition: 3,
+    generation: 5,
+    expiry_ns: NEVER,
+};
+
+fn typed<K, V>(key: K, value: V) -> Handle<Typed<K, V>>
+where
+    K: Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    Handle::typed(&Arena::new(), &FACTS, 100, key, value)
+}
+
 #[test]
 fn a_header_stays_small() {
-    assert!(size_of::<Header>() <= 40, "{} bytes", size_of::<Header>());
+    assert_eq!(size_of::<Header>(), 16);
 }
 
 #[test]
 fn the_counter_stops_at_its_top() {
-    let header = Header::new(0, 0);
+    let header = Header::new(&FACTS);
     for expected in [1, 2, 3, 3, 3] {
         header.touch();
-        assert_eq!(header.frequency(), expected);
+        assert_eq!(header.counter(), expected);
     }
 }
 
 #[test]
 fn an_entry_drops_key_and_value_once_with_its_last_reference() {
     let (key, value) = (Arc::new(1), Arc::new(2));
-    let entry = Handle::typed(7, key.clone(), value.clone());
+    let entry = typed(key.clone(), value.clone());
     let other = entry.clone();
     drop(entry);
     assert_eq!((**other.key(), **other.value()), (1, 2));
@@ -45,16 +60,45 @@ fn a_value_that_panics_in_its_drop_is_caught_and_its_key_still_dropped() {
     #[derive(PartialEq, Eq)]
     struct Key(Arc<i32>);
     let key = Arc::new(1);
-    drop(Handle::typed(0, Key(key.clone()), Panics));
+    drop(typed(Key(key.clone()), Panics));
     assert_eq!(Arc::strong_count(&key), 1);
 }
 
 #[test]
-#[should_panic(expected = "a published entry is immutable")]
-fn a_shared_entry_is_not_changed() {
-    let mut entry = Handle::typed(0, 1, 2);
-    let _other = entry.clone();
-    entry.header_mut().weight_bytes = 1;
+fn an_expiry_is_kept_beside_the_counter() {
+    let facts = Facts {
+        expiry_ns: 123_456,
+        ..FACTS
+    };
+    let arena = Arena::new();
+    let check = |header: &Header, expiry_ns: u64| {
+        for counter in [1, 2, 3, 3, 0] {
+            assert_eq!((header.expires(), expiry_ns), (true, 123_456));
+            header.touch();
+            header.set_counter(counter);
+            assert_eq!(header.counter(), counter);
+        }
+    };
+    let entry = Handle::typed(&arena, &facts, 0, 1u8, 2u8);
+    // SAFETY: alive, and built to expire.
+    let expiry_ns = unsafe { Typed::<u8, u8>::expiry_ns(entry.as_ptr()) };
+    check(entry.header(), expiry_ns);
+    for len in [0, 3, 8, 10_000] {
+        let blob = Handle::blob(&arena, &facts, b"key", &vec![7; len]);
+        // SAFETY: as above.
+        check(blob.header(), unsafe { Bytes::expiry_ns(blob.as_ptr()) });
+        assert_eq!((blob.key(), blob.value()), (&b"key"[..], &vec![7; len][..]));
+    }
+}
+
+#[test]
+fn what_has_to_be_aligned_is() {
+    #[repr(align(64))]
+    #[derive(PartialEq, Eq)]
+    struct Aligned(u8);
+    let entry = typed(Aligned(1), Aligned(2));
+    assert_eq!((entry.key().0, entry.value().0), (1, 2));
+    assert!(std::ptr::from_ref(entry.value()).is_aligned());
 }
 
 proptest! {
@@ -62,7 +106,7 @@ proptest! {
     fn a_blob_is_what_was_written(
         key in vec(any::<u8>(), 0..300),
         parts in vec(vec(any::<u8>(), 0..200), 0..20),
-        headroom in any::<u8>(),
+        headroom in 0..=31u8,
         prefix_part in 0.0f64..=1.0,
         reserve in 0usize..3000,
     ) {
@@ -72,7 +116,9 @@ proptest! {
         parts.iter().for_each(|part| blob.extend(part));
         prop_assert_eq!(blob.value(), parts.concat());
         prop_assert_eq!(blob.len(), parts.concat().len());
-        let entry = blob.finish(42, 3, &prefix);
+        let entry = blob.finish(&Arena::new(), &FACTS, &prefix);
+        let payload_bytes = key.len() + usize::from(headroom) + parts.concat().len();
+        prop_assert_eq!(entry.weight_bytes() as usize, Bytes::weigh(payload_bytes, false));
         prop_assert_eq!(entry.key(), &key);
         prop_assert_eq!(entry.value(), [prefix, parts.concat()].concat());
         prop_assert_eq!((entry.header().hash, entry.header().partition), (42, 3));
@@ -93,7 +139,7 @@ fn a_blob_that_is_given_up_frees_its_memory() {
 #[test]
 #[should_panic(expected = "prefix.len() <= usize::from(self.headroom)")]
 fn a_prefix_fits_its_headroom() {
-    BlobBuilder::new(b"key", 2).finish(0, 0, b"abc");
+    BlobBuilder::new(b"key", 2).finish(&Arena::new(), &FACTS, b"abc");
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn follow(flights: &Arc<Flights<Body>>, key: u64) -> Arc<Flight<Body>> {
 }
 
 fn entry(key: u64) -> Entry {
-    Handle::typed(key, key, key * 10)
+    Handle::lone(key, key, key * 10)
 }
 
 fn value(outcome: Outcome<Body>) -> Result<u64, String> {
@@ -288,7 +288,9 @@ fn a_cache_that_goes_tells_all_who_wait() {
 fn a_thread_does_not_wait_for_itself() {
     let flights = Flights::new();
     let (one, two) = (lead(&flights, 1), lead(&flights, 2));
-    let outcome = one.run(|| two.run(|| waited(follow(&flights, 1).wait(None))));
+    let leading = (one.enter(), two.enter());
+    let outcome = waited(follow(&flights, 1).wait(None));
+    drop(leading);
     assert_eq!(outcome, Err(Failure::Reentrant.to_string()));
     assert_eq!(LEADING.get(), 0);
     one.finish(Ok(entry(1)));

@@ -8,10 +8,12 @@ use super::super::budget::Pool;
 use super::super::entry::Body;
 use super::super::policy::Policy;
 use super::super::stats::{Cause, ShardGauges};
-use super::{EntryCounters, Message, Owner, Partition};
+use super::{InTable, Owner, entry_of};
 
-/// Room is made in batches: one part in this many of what the shard uses, so that a sweep serves many evictions.
-const BATCH_PART: usize = 128;
+/// Room is made in batches, so that a sweep serves many evictions: one part in this many of what the shard uses, but not
+/// so much that whoever has the turn is kept for long.
+const BATCH_PART: usize = 64;
+const BATCH_MAX_BYTES: usize = 64 << 10;
 
 impl<B: Body> Owner<B> {
     /// Sees to it that `need` bytes more for `partition` are within the budget.
@@ -47,7 +49,7 @@ impl<B: Body> Owner<B> {
             if leased > 0 || (self.retired_bytes >= short && self.sweep() > 0) {
                 continue;
             }
-            let batch = short.max((self.used_bytes / BATCH_PART).min(self.pool.quantum_bytes));
+            let batch = short.max(self.batch_bytes());
             if self.evict(batch, partition) > 0 {
                 self.sweep();
                 continue;
@@ -76,22 +78,24 @@ impl<B: Body> Owner<B> {
     /// Whose entry is to go: one of those over their guarantee, at random by weight, as if they shared one queue.
     /// Where none is over, the partition that needs the room pays itself.
     fn choose_partition(&mut self, needy: usize) -> Option<usize> {
-        let weight_of = |(index, partition): (usize, &Partition)| {
+        if self.policies.len() == 1 {
+            return (!self.policies[needy].is_empty()).then_some(needy);
+        }
+        let weight_of = |index: usize| {
             let is_fair = self.pool.partitions[index].is_over_guarantee();
             if is_fair {
-                partition.policy.weight()
+                self.policies[index].weight()
             } else {
                 0
             }
         };
-        let total: u64 = self.partitions.iter().enumerate().map(weight_of).sum();
+        let total: u64 = (0..self.policies.len()).map(weight_of).sum();
         if total == 0 {
-            let own = !self.partitions[needy].policy.is_empty();
-            return own.then_some(needy);
+            return (!self.policies[needy].is_empty()).then_some(needy);
         }
         let mut at = next_random(&mut self.random) % total;
-        for (index, partition) in self.partitions.iter().enumerate() {
-            let weight = weight_of((index, partition));
+        for index in 0..self.policies.len() {
+            let weight = weight_of(index);
             if at < weight {
                 return Some(index);
             }
@@ -101,24 +105,24 @@ impl<B: Body> Owner<B> {
     }
 
     fn evict_from(&mut self, partition: usize) -> usize {
-        let of = &mut self.partitions[partition];
-        let Some(token) = of.policy.evict(&mut EntryCounters(&of.entries)) else {
+        let Some(token) = self.policies[partition].evict(&mut InTable::<B>::new()) else {
             return 0;
         };
-        let entry = of.entries[token as usize]
-            .take()
-            .expect("a token in use has an entry");
-        // SAFETY: the table still holds its reference.
-        let header = unsafe { entry.as_ref() };
-        let unlinked = self.writer.remove(header.hash, |other| other == entry);
-        debug_assert_eq!(unlinked, Some(entry));
-        let weight = header.weight_bytes as usize;
-        if self.clock.is_past(header.hard_expiry_ns) {
-            self.retire(entry, Cause::Expired);
+        let entry = entry_of(token);
+        self.writer.unlink(entry);
+        let cause = if self.is_expired(entry) {
+            Cause::Expired
         } else {
-            self.retire(entry, Cause::Evicted);
-        }
+            Cause::Evicted
+        };
+        let weight = self.weight_of(entry);
+        self.retire(entry, cause);
         weight
+    }
+
+    /// What is evicted at once, and how much garbage is left until it is worth a sweep.
+    pub(super) fn batch_bytes(&self) -> usize {
+        (self.used_bytes / BATCH_PART).min(BATCH_MAX_BYTES)
     }
 
     /// The table's lines are charged after they are there: they are small against a quantum.
@@ -129,18 +133,12 @@ impl<B: Body> Owner<B> {
     }
 
     fn ask_to_yield(&self, bytes: usize) {
-        ask_to_yield(
-            &self.pool,
-            &self.gauges,
-            &self.queues,
-            Some(self.shard),
-            bytes,
-        );
+        let except = Some(self.shard);
+        ask_to_yield(&self.pool, &self.gauges, &self.alarms, except, bytes);
     }
 
     /// Gives back what this shard was asked for, what the pool is short of, and what it does not need itself.
     pub(super) fn settle(&mut self) {
-        self.tell();
         if self.retired_bytes >= self.sweep_at_bytes {
             self.sweep();
         }
@@ -166,22 +164,22 @@ impl<B: Body> Owner<B> {
 }
 
 /// Asks the shards, all or all but one, for `bytes`, each in proportion to what it has leased.
-pub(crate) fn ask_to_yield<B: Body>(
+pub(crate) fn ask_to_yield(
     pool: &Pool,
     gauges: &[ShardGauges],
-    queues: &[Sender<Message<B>>],
+    alarms: &[Sender<()>],
     except: Option<usize>,
     bytes: usize,
 ) {
     let leased = |shard: usize| gauges[shard].leased_bytes.load(Ordering::Relaxed);
-    let asked = || (0..queues.len()).filter(|&shard| Some(shard) != except);
+    let asked = || (0..alarms.len()).filter(|&shard| Some(shard) != except);
     let total: u64 = asked().map(leased).sum();
     for shard in asked() {
         let part = bytes as u128 * u128::from(leased(shard));
         let part = part.div_ceil(u128::from(total.max(1)));
         pool.ask_back(shard, part as usize);
-        // A full queue will do: its owner looks after each message.
-        let _ = queues[shard].try_send(Message::Yield);
+        // An owner that has been called already will do: what it is asked for stands in the pool.
+        let _ = alarms[shard].try_send(());
     }
 }
 

@@ -1,6 +1,6 @@
 use super::ghosts::{Ghost, Ghosts};
-use super::queues::{Place, Queues, rent};
-use super::{Entries, Policy};
+use super::queues::{Place, Queues, Tail, rent, root};
+use super::{Entries, Policy, Token};
 
 /// Classes of weight, one for each bit.
 const CLASSES: usize = 32;
@@ -68,77 +68,91 @@ impl Policy for TwoClocks {
         self.queues.weight()
     }
 
-    fn admit(&mut self, hash: u64, weight: u32, entries: &mut impl Entries) -> u32 {
+    fn admit(&mut self, token: Token, entries: &mut impl Entries) {
         self.queues.now = self.queues.now.wrapping_add(1);
-        let place = match self.ghosts.take(hash, self.queues.now) {
-            Some(ghost) => self.place_of(ghost, weight, entries),
+        let place = match self.ghosts.take(entries.hash(token), self.queues.now) {
+            Some(ghost) => self.place_of(ghost, entries.weight(token), entries),
             None => Place::Small,
         };
-        let token = self.queues.admit(weight, place);
+        self.queues.push(token, place, entries);
         if self.weight() > self.full_weight {
-            self.fill_main();
+            self.fill_main(entries);
         }
-        token
     }
 
-    fn remove(&mut self, token: u32) {
-        self.queues.remove(token);
-        // After a clear the cache fills as it did at first.
-        self.full_weight = self.full_weight.min(2 * self.weight());
+    fn replace(&mut self, old: Token, new: Token, entries: &mut impl Entries) {
+        self.queues.replace(old, new, entries);
+        self.forget_full_weight();
     }
 
-    fn evict(&mut self, entries: &mut impl Entries) -> Option<u32> {
+    fn remove(&mut self, token: Token, entries: &mut impl Entries) {
+        self.queues.remove(token, entries);
+        self.forget_full_weight();
+    }
+
+    fn evict(&mut self, entries: &mut impl Entries) -> Option<Token> {
         self.full_weight = self.full_weight.max(self.weight());
+        let small_weight_max = self.small_weight_max();
         for _ in 0..PASSES {
-            let token = self.next()?;
-            if self.is_victim(token, entries) {
-                return Some(self.take_out(token, entries));
+            let (place, token) = self.next(small_weight_max)?;
+            if self.is_victim(place, token, entries) {
+                return Some(self.take_out(place, token, entries));
             }
         }
         // No reader can keep the caller here: one that is hit as fast as it is looked at goes all the same.
-        let token = self.next()?;
-        Some(self.take_out(token, entries))
+        let (place, token) = self.next(small_weight_max)?;
+        Some(self.take_out(place, token, entries))
     }
 }
 
 impl TwoClocks {
-    /// Which entry the hands point at.
-    fn next(&self) -> Option<u32> {
+    /// All tokens, in no order.
+    pub fn for_each(&self, f: impl FnMut(Token)) {
+        self.queues.for_each(f);
+    }
+
+    /// The heap memory of queues and ghosts, as it is now.
+    pub fn bytes(&self) -> usize {
+        self.queues.bytes() + self.ghosts.bytes()
+    }
+
+    /// Which entry the hands point at, and where.
+    fn next(&self, small_weight_max: f64) -> Option<(Place, Token)> {
         let queues = &self.queues;
-        let is_over = queues.small.weight as f64 > self.share * queues.weight() as f64;
+        let is_over = queues.small.weight as f64 > small_weight_max;
         let place = if queues.main.len == 0 || is_over && queues.small.len > 0 {
             Place::Small
         } else {
             Place::Main
         };
-        queues.tail(place)
+        Some((place, queues.tail(place)?.token))
     }
 
     /// Whether an entry goes; if not, it is put where it belongs.
-    fn is_victim(&mut self, token: u32, entries: &mut impl Entries) -> bool {
+    fn is_victim(&mut self, place: Place, token: Token, entries: &mut impl Entries) -> bool {
         let counter = entries.counter(token);
         if counter == 0 {
             return true;
         }
-        let (place, counter) = match self.queues.place_of(token) {
+        let (place, counter) = match place {
             Place::Small if counter < PROMOTE_AT => (Place::Small, 0),
             Place::Small => (Place::Main, 0),
-            _ => (Place::Main, counter - 1),
+            Place::Main => (Place::Main, counter - 1),
         };
         entries.set_counter(token, counter);
-        self.queues.requeue(token, place);
+        self.queues.requeue(token, place, entries);
         false
     }
 
-    fn take_out(&mut self, token: u32, entries: &impl Entries) -> u32 {
-        let left_main = self.queues.place_of(token) == Place::Main;
+    fn take_out(&mut self, place: Place, token: Token, entries: &mut impl Entries) -> Token {
         let count = (GHOSTS * self.len() as f64) as usize;
-        self.queues.remove(token);
-        self.ghosts
-            .insert(entries.hash(token), left_main, self.queues.now, count);
+        let hash = entries.hash(token);
+        self.queues.remove(token, entries);
+        let left_main = place == Place::Main;
+        self.ghosts.insert(hash, left_main, self.queues.now, count);
         if !left_main {
             self.move_boundary(-STEP_BACK);
-            self.give_away();
+            self.give_away(entries);
         }
         token
     }
@@ -154,8 +168,8 @@ impl TwoClocks {
         let reach = self
             .queues
             .tail(left)
-            .map_or(0.0, |tail| self.queues.rent(tail));
-        let away = rent(ghost.age, weight);
+            .map_or(0.0, |tail| tail.rent(self.queues.now));
+        let away = rent(ghost.age, root(weight));
         let queue_weight = self.queues.queue(left).weight.max(1) as f64;
         if away <= reach * WINDOW * self.weight() as f64 / queue_weight {
             self.move_boundary(if ghost.left_main {
@@ -177,12 +191,13 @@ impl TwoClocks {
             let Some(tail) = self.queues.tail(Place::Main) else {
                 return true;
             };
-            let counter = entries.counter(tail);
+            let token = tail.token;
+            let counter = entries.counter(token);
             if counter == 0 {
-                return cost < MARGIN * self.queues.rent(tail);
+                return cost < MARGIN * tail.rent(self.queues.now);
             }
-            entries.set_counter(tail, counter - 1);
-            self.queues.requeue(tail, Place::Main);
+            entries.set_counter(token, counter - 1);
+            self.queues.requeue(token, Place::Main, entries);
         }
         false
     }
@@ -194,42 +209,53 @@ impl TwoClocks {
     }
 
     /// While there is room, the small queue gives what it has too much to the main queue.
-    fn fill_main(&mut self) {
+    fn fill_main(&mut self, entries: &mut impl Entries) {
         for _ in 0..LOOKS {
-            if self.queues.small.len > 1 && self.small_excess() > 0.0 {
-                self.promote_tail();
+            if self.queues.small.len <= 1 || self.small_excess() <= 0.0 {
+                return;
             }
+            self.promote_tail(entries);
         }
     }
 
     /// Where there is none, it gives away one entry for each that it evicts, until it has its share.
-    fn give_away(&mut self) {
-        let Some(tail) = self.queues.tail(Place::Small) else {
+    fn give_away(&mut self, entries: &mut impl Entries) {
+        let (excess, slack) = (self.small_excess(), SHARE_SLACK * self.weight() as f64);
+        if self.queues.small.len <= 1 || excess <= slack {
             return;
-        };
-        let kept = f64::from(self.queues.weight_of(tail)) + SHARE_SLACK * self.weight() as f64;
-        if self.queues.small.len > 1 && self.small_excess() > kept {
-            self.promote_tail();
+        }
+        let tail = self.queues.tail(Place::Small);
+        if tail.is_some_and(|tail| excess > f64::from(tail.weight) + slack) {
+            self.promote_tail(entries);
         }
     }
 
-    fn promote_tail(&mut self) {
-        if let Some(tail) = self.queues.tail(Place::Small) {
-            self.queues.requeue(tail, Place::Main);
+    fn promote_tail(&mut self, entries: &mut impl Entries) {
+        if let Some(&Tail { token, .. }) = self.queues.tail(Place::Small) {
+            self.queues.requeue(token, Place::Main, entries);
         }
+    }
+
+    /// After a clear the cache fills as it did at first.
+    fn forget_full_weight(&mut self) {
+        self.full_weight = self.full_weight.min(2 * self.weight());
+    }
+
+    fn small_weight_max(&self) -> f64 {
+        self.share * self.weight() as f64
     }
 
     /// The weight that the small queue has beyond its share.
     fn small_excess(&self) -> f64 {
-        self.queues.small.weight as f64 - self.share * self.weight() as f64
+        self.queues.small.weight as f64 - self.small_weight_max()
     }
 }
 
 #[cfg(test)]
 impl TwoClocks {
     /// Checks every invariant.
-    pub(super) fn validate(&self) {
-        self.queues.validate();
+    pub(super) fn validate(&self, entries: &impl Entries) {
+        self.queues.validate(entries);
         self.ghosts.validate();
         assert!(
             (SHARE_MIN..=SHARE_MAX).contains(&self.share),

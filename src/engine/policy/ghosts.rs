@@ -6,7 +6,8 @@
 //!
 //! A hash chooses a row; a full row loses its oldest ghost. So the table remembers about as many evictions as it has
 //! places, some of them a little longer than others. The time is cut to a thousandth of that, and goes round after
-//! some thirty times as long, which no ghost lives to see. One stranger in four thousand is taken for a ghost.
+//! some thirty times as long, which no ghost lives to see. One stranger in four thousand is taken for a ghost; among
+//! more than a million ghosts, where row and tag have bits in common, as many in 2^32 as there are ghosts.
 
 /// Ghosts in a row.
 const ROW: usize = 16;
@@ -41,9 +42,14 @@ pub struct Ghosts {
 impl Ghosts {
     pub const BYTES_A_GHOST: usize = size_of::<u32>();
 
+    /// The heap memory that they take.
+    pub fn bytes(&self) -> usize {
+        self.rows.capacity() * size_of::<Row>()
+    }
+
     /// Remembers an eviction, as one of about `count`. A table that has become much too small for that, or much too
     /// large, is begun anew: this happens while a cache fills, when there are no ghosts, and seldom after that.
-    pub fn insert(&mut self, hash: u64, left_main: bool, now: u32, count: usize) {
+    pub fn insert(&mut self, hash: u32, left_main: bool, now: u32, count: usize) {
         let rows = count.div_ceil(ROW).max(1);
         if rows > self.rows.len() + self.rows.len() / 4 || rows < self.rows.len() / 4 {
             self.rows.clear();
@@ -53,24 +59,20 @@ impl Ghosts {
         }
         let time = self.time(now);
         let (row, tag) = self.find(hash);
-        let age = |ghost: u32| match ghost {
-            EMPTY => u32::MAX,
-            ghost => time.wrapping_sub(ghost) & TIME,
-        };
-        let oldest = row.iter_mut().max_by_key(|ghost| age(**ghost));
         let left_main = if left_main { LEFT_MAIN } else { 0 };
-        *oldest.expect("a row has places") = tag | left_main | time;
+        row[oldest(row, time)] = tag | left_main | time;
     }
 
     /// Forgets a ghost; returns what was known of it.
-    pub fn take(&mut self, hash: u64, now: u32) -> Option<Ghost> {
+    pub fn take(&mut self, hash: u32, now: u32) -> Option<Ghost> {
         if self.rows.is_empty() {
             return None;
         }
         let (time, step) = (self.time(now), self.step);
         let (row, tag) = self.find(hash);
-        let is_it = |ghost: &&mut u32| **ghost != EMPTY && **ghost & TAG == tag;
-        let ghost = std::mem::replace(row.iter_mut().find(is_it)?, EMPTY);
+        let index = matches(row, tag).trailing_zeros() as usize;
+        let found = row.get_mut(index)?;
+        let ghost = std::mem::replace(found, EMPTY);
         Some(Ghost {
             left_main: ghost & LEFT_MAIN != 0,
             age: (time.wrapping_sub(ghost) & TIME) * step,
@@ -82,13 +84,42 @@ impl Ghosts {
         ((now / self.step) & TIME).max(1)
     }
 
-    /// The row of a hash, and its tag where a ghost has it. A shard's hashes have some bits in common, those that choose
-    /// the shard; so they are mixed first.
-    fn find(&mut self, hash: u64) -> (&mut [u32; ROW], u32) {
-        let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let row = ((mixed >> 32) * self.rows.len() as u64) >> 32;
-        (&mut self.rows[row as usize].0, mixed as u32 & TAG)
+    /// The row of a hash, and its tag where a ghost has it.
+    fn find(&mut self, hash: u32) -> (&mut [u32; ROW], u32) {
+        let mixed = mix(hash);
+        let row = (u64::from(mixed) * self.rows.len() as u64) >> 32;
+        (&mut self.rows[row as usize].0, mixed << 16)
     }
+}
+
+/// A bit for each ghost that has the tag. All are compared, without a branch.
+fn matches(row: &[u32; ROW], tag: u32) -> u32 {
+    let is_it = |ghost: u32| ghost != EMPTY && ghost & TAG == tag;
+    let ghosts = row.iter().enumerate();
+    ghosts.fold(0, |bits, (index, &ghost)| {
+        bits | u32::from(is_it(ghost)) << index
+    })
+}
+
+/// Where the oldest ghost is, or none.
+fn oldest(row: &[u32; ROW], time: u32) -> usize {
+    let age = |ghost: u32| match ghost {
+        EMPTY => TIME + 1,
+        ghost => time.wrapping_sub(ghost) & TIME,
+    };
+    let ghosts = row.iter().zip(0..);
+    let oldest = ghosts.fold(0, |oldest: u32, (&ghost, index)| {
+        oldest.max(age(ghost) * ROW as u32 + index)
+    });
+    oldest as usize % ROW
+}
+
+/// A permutation after which each bit depends on all, however few of a shard's hashes differ (lowbias32, C. Wellons,
+/// 2018): so that the rows are filled alike, and those in one row have different tags.
+fn mix(hash: u32) -> u32 {
+    let hash = (hash ^ hash >> 16).wrapping_mul(0x7feb_352d);
+    let hash = (hash ^ hash >> 15).wrapping_mul(0x846c_a68b);
+    hash ^ hash >> 16
 }
 
 #[cfg(test)]
@@ -112,8 +143,8 @@ impl Ghosts {
 mod tests {
     use super::*;
 
-    fn hash(key: u64) -> u64 {
-        key.wrapping_mul(0xd6e8_feb8_6659_fd93)
+    fn hash(key: u64) -> u32 {
+        (key.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32) as u32
     }
 
     /// Evicts one key at each time, from 0.
@@ -172,7 +203,7 @@ mod tests {
     #[test]
     fn a_shards_hashes_differ_enough_though_they_have_bits_in_common() {
         let mut ghosts = Ghosts::default();
-        let of_shard = |key: u64| hash(key) & !(0xff << 40);
+        let of_shard = |key: u64| hash(key) & !(0xff << 8);
         for key in 0..10_000 {
             ghosts.insert(of_shard(key), false, key as u32, 15_000);
         }

@@ -1,53 +1,185 @@
 //! Tokens in two queues. A queue is divided into classes by weight, each in the order in which entries came; with one
 //! class it is a plain queue.
 
-/// No token.
-pub const NONE: u32 = u32::MAX;
+use super::blocks::{Blocks, Item, List};
+use super::{Entries, Token};
 
-/// Where a token is.
+/// Which queue a token is in.
+///
+/// ```text
+/// an entry's place   | in main, 1 bit | spot among the queue's blocks, 31 bits |
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
-    Free,
     Small,
     Main,
 }
 
+const IN_MAIN: u32 = 1 << 31;
+
+impl Place {
+    pub fn of(token: Token, entries: &impl Entries) -> Self {
+        if entries.place(token) & IN_MAIN == 0 {
+            Self::Small
+        } else {
+            Self::Main
+        }
+    }
+
+    fn at(self, spot: u32) -> u32 {
+        match self {
+            Self::Small => spot,
+            Self::Main => spot | IN_MAIN,
+        }
+    }
+}
+
+/// What stands last in a class, with what its rent comes of, so that the last of a queue is found without a look at
+/// any entry.
 #[derive(Clone, Copy)]
-struct Node {
-    /// Towards the head, where entries come in.
-    newer: u32,
-    /// Towards the tail, where they leave; in a free node the next free one.
-    older: u32,
-    weight: u32,
-    /// When the entry came in at the head.
+pub struct Tail {
+    pub token: Token,
+    pub weight: u32,
     since: u32,
-    place: Place,
+    root: f64,
+}
+
+impl Tail {
+    const NONE: Self = Self {
+        token: 0,
+        weight: 0,
+        since: 0,
+        root: 0.0,
+    };
+
+    fn new(token: Token, since: u32, weight: u32) -> Self {
+        Self {
+            token,
+            weight,
+            since,
+            root: root(weight),
+        }
+    }
+
+    /// The next of its class has come to the tail.
+    fn become_next(&mut self, next: Item, entries: &impl Entries) {
+        let weight = entries.weight(next.token);
+        if weight != self.weight {
+            self.root = root(weight);
+        }
+        (self.token, self.since, self.weight) = (next.token, next.since, weight);
+    }
+
+    /// What the entry has cost since it came to where it is.
+    pub fn rent(&self, now: u32) -> f64 {
+        rent(now.wrapping_sub(self.since), self.root)
+    }
 }
 
 #[derive(Clone, Copy)]
-struct List {
-    head: u32,
-    tail: u32,
+struct Class {
+    list: List,
+    /// Of no meaning while the class is empty.
+    tail: Tail,
+}
+
+impl Class {
+    const EMPTY: Self = Self {
+        list: List::EMPTY,
+        tail: Tail::NONE,
+    };
 }
 
 pub struct Queue<const CLASSES: usize> {
     pub len: usize,
     pub weight: u64,
-    lists: [List; CLASSES],
-    /// A bit for each list that is not empty.
+    place: Place,
+    classes: [Class; CLASSES],
+    /// A bit for each class that is not empty.
     occupied: u32,
+    blocks: Blocks,
 }
 
 impl<const CLASSES: usize> Queue<CLASSES> {
-    const EMPTY: Self = Self {
-        len: 0,
-        weight: 0,
-        lists: [List {
-            head: NONE,
-            tail: NONE,
-        }; CLASSES],
-        occupied: 0,
-    };
+    fn new(place: Place) -> Self {
+        Self {
+            len: 0,
+            weight: 0,
+            place,
+            classes: [Class::EMPTY; CLASSES],
+            occupied: 0,
+            blocks: Blocks::default(),
+        }
+    }
+
+    /// The last of the queue: of the oldest in each class, the one with the highest [`rent`].
+    pub fn tail(&self, now: u32) -> Option<&Tail> {
+        let mut occupied = self.occupied;
+        if occupied == 0 {
+            return None;
+        }
+        let tail = |occupied: u32| &self.classes[occupied.trailing_zeros() as usize].tail;
+        let mut last = tail(occupied);
+        occupied &= occupied - 1;
+        if occupied == 0 {
+            return Some(last);
+        }
+        let mut highest = last.rent(now);
+        while occupied != 0 {
+            let rent = tail(occupied).rent(now);
+            if rent >= highest {
+                (last, highest) = (tail(occupied), rent);
+            }
+            occupied &= occupied - 1;
+        }
+        Some(last)
+    }
+
+    fn push(&mut self, token: Token, now: u32, entries: &mut impl Entries) {
+        let weight = entries.weight(token);
+        let number = class_of::<CLASSES>(weight);
+        let class = &mut self.classes[number];
+        let spot = self.blocks.push(&mut class.list, token, now);
+        entries.set_place(token, self.place.at(spot));
+        if self.occupied >> number & 1 == 0 {
+            self.occupied |= 1 << number;
+            class.tail = Tail::new(token, now, weight);
+        }
+        self.len += 1;
+        self.weight += u64::from(weight);
+    }
+
+    fn take(&mut self, token: Token, entries: &mut impl Entries) {
+        let weight = entries.weight(token);
+        let number = class_of::<CLASSES>(weight);
+        let class = &mut self.classes[number];
+        if self.occupied >> number & 1 == 1 && token == class.tail.token {
+            match self.blocks.pop(&mut class.list) {
+                Some(next) => class.tail.become_next(next, entries),
+                None => self.occupied &= !(1 << number),
+            }
+        } else {
+            let spot = entries.place(token) & !IN_MAIN;
+            self.blocks.take(&mut class.list, token, spot);
+            let moved = |token, spot| entries.set_place(token, self.place.at(spot));
+            self.blocks.close_hole(&mut class.list, spot, moved);
+        }
+        self.len -= 1;
+        self.weight -= u64::from(weight);
+    }
+
+    /// Puts a token in another's place. Both are of the same class.
+    fn replace(&mut self, old: Token, new: Token, entries: &mut impl Entries) {
+        let (before, after) = (entries.weight(old), entries.weight(new));
+        let place = entries.place(old);
+        self.blocks.replace(old, new, place & !IN_MAIN);
+        entries.set_place(new, place);
+        let tail = &mut self.classes[class_of::<CLASSES>(after)].tail;
+        if old == tail.token {
+            *tail = Tail::new(new, tail.since, after);
+        }
+        self.weight = self.weight - u64::from(before) + u64::from(after);
+    }
 }
 
 /// Both queues, and the time: how many entries have come so far.
@@ -56,24 +188,20 @@ pub struct Queues<const CLASSES: usize> {
     pub main: Queue<CLASSES>,
     /// Goes round after 2^32; what has been here for longer than that looks young for once.
     pub now: u32,
-    nodes: Vec<Node>,
-    free: u32,
 }
 
 impl<const CLASSES: usize> Default for Queues<CLASSES> {
     fn default() -> Self {
         Self {
-            small: Queue::EMPTY,
-            main: Queue::EMPTY,
+            small: Queue::new(Place::Small),
+            main: Queue::new(Place::Main),
             now: 0,
-            nodes: Vec::new(),
-            free: NONE,
         }
     }
 }
 
 impl<const CLASSES: usize> Queues<CLASSES> {
-    pub const BYTES_AN_ENTRY: usize = size_of::<Node>();
+    pub const BYTES_AN_ENTRY: usize = Blocks::BYTES_A_TOKEN;
 
     pub fn len(&self) -> usize {
         self.small.len + self.main.len
@@ -83,13 +211,15 @@ impl<const CLASSES: usize> Queues<CLASSES> {
         self.small.weight + self.main.weight
     }
 
-    /// # Panics
-    /// If `place` is no queue.
+    /// The heap memory that they take.
+    pub fn bytes(&self) -> usize {
+        self.small.blocks.bytes() + self.main.blocks.bytes()
+    }
+
     pub fn queue(&self, place: Place) -> &Queue<CLASSES> {
         match place {
             Place::Small => &self.small,
             Place::Main => &self.main,
-            Place::Free => panic!("a free token is in no queue"),
         }
     }
 
@@ -97,116 +227,54 @@ impl<const CLASSES: usize> Queues<CLASSES> {
         match place {
             Place::Small => &mut self.small,
             Place::Main => &mut self.main,
-            Place::Free => panic!("a free token is in no queue"),
         }
     }
 
-    /// Takes in a new entry at the head of a queue.
-    pub fn admit(&mut self, weight: u32, place: Place) -> u32 {
-        let node = Node {
-            newer: NONE,
-            older: NONE,
-            weight,
-            since: self.now,
-            place: Place::Free,
-        };
-        let token = if self.free == NONE {
-            self.nodes.push(node);
-            u32::try_from(self.nodes.len() - 1).expect("a shard has fewer than 2^32 entries")
-        } else {
-            let token = self.free;
-            self.free = self.nodes[token as usize].older;
-            self.nodes[token as usize] = node;
-            token
-        };
-        self.push(token, place);
-        token
+    /// The last of a queue.
+    pub fn tail(&self, place: Place) -> Option<&Tail> {
+        self.queue(place).tail(self.now)
+    }
+
+    /// Takes in an entry at the head of a queue.
+    pub fn push(&mut self, token: Token, place: Place, entries: &mut impl Entries) {
+        let now = self.now;
+        self.queue_mut(place).push(token, now, entries);
     }
 
     /// Takes an entry out.
     ///
     /// # Panics
-    /// If `token` is not in use.
-    pub fn remove(&mut self, token: u32) {
-        self.unlink(token);
-        let free = self.free;
-        let node = &mut self.nodes[token as usize];
-        (node.older, node.place) = (free, Place::Free);
-        self.free = token;
+    /// If `token` is in no queue.
+    pub fn remove(&mut self, token: Token, entries: &mut impl Entries) {
+        let place = Place::of(token, entries);
+        self.queue_mut(place).take(token, entries);
     }
 
     /// Moves an entry to the head of a queue, as if it came only now.
-    pub fn requeue(&mut self, token: u32, place: Place) {
-        self.unlink(token);
-        self.push(token, place);
+    pub fn requeue(&mut self, token: Token, place: Place, entries: &mut impl Entries) {
+        self.remove(token, entries);
+        self.push(token, place, entries);
     }
 
-    /// The last of a queue: of the oldest in each class, the one with the highest [`rent`].
-    pub fn tail(&self, place: Place) -> Option<u32> {
-        let queue = self.queue(place);
-        if queue.occupied.is_power_of_two() {
-            return Some(queue.lists[queue.occupied.trailing_zeros() as usize].tail);
-        }
-        let classes = (0..CLASSES).filter(|class| queue.occupied >> class & 1 == 1);
-        let tails = classes.map(|class| queue.lists[class].tail);
-        tails.max_by(|&a, &b| self.rent(a).total_cmp(&self.rent(b)))
-    }
-
-    /// What an entry has cost since it came to where it is.
-    pub fn rent(&self, token: u32) -> f64 {
-        let node = &self.nodes[token as usize];
-        rent(self.now.wrapping_sub(node.since), node.weight)
-    }
-
-    pub fn weight_of(&self, token: u32) -> u32 {
-        self.nodes[token as usize].weight
-    }
-
-    pub fn place_of(&self, token: u32) -> Place {
-        self.nodes[token as usize].place
-    }
-
-    fn push(&mut self, token: u32, place: Place) {
-        let (now, weight) = (self.now, self.nodes[token as usize].weight);
-        let class = class_of::<CLASSES>(weight);
-        let queue = self.queue_mut(place);
-        queue.len += 1;
-        queue.weight += u64::from(weight);
-        queue.occupied |= 1 << class;
-        let list = &mut queue.lists[class];
-        let head = std::mem::replace(&mut list.head, token);
-        if head == NONE {
-            list.tail = token;
+    /// Gives an entry's place to another, if both are of one class; if not, the other is put at the head of the queue.
+    ///
+    /// # Panics
+    /// If `old` is in no queue.
+    pub fn replace(&mut self, old: Token, new: Token, entries: &mut impl Entries) {
+        let place = Place::of(old, entries);
+        let class = |token| class_of::<CLASSES>(entries.weight(token));
+        if class(old) == class(new) {
+            self.queue_mut(place).replace(old, new, entries);
         } else {
-            self.nodes[head as usize].newer = token;
+            self.remove(old, entries);
+            self.push(new, place, entries);
         }
-        let node = &mut self.nodes[token as usize];
-        (node.newer, node.older) = (NONE, head);
-        (node.since, node.place) = (now, place);
     }
 
-    fn unlink(&mut self, token: u32) {
-        let node = self.nodes[token as usize];
-        let class = class_of::<CLASSES>(node.weight);
-        let queue = self.queue_mut(node.place);
-        queue.len -= 1;
-        queue.weight -= u64::from(node.weight);
-        let list = &mut queue.lists[class];
-        if list.head == token {
-            list.head = node.older;
-        }
-        if list.tail == token {
-            list.tail = node.newer;
-        }
-        if list.head == NONE {
-            queue.occupied &= !(1 << class);
-        }
-        if node.newer != NONE {
-            self.nodes[node.newer as usize].older = node.older;
-        }
-        if node.older != NONE {
-            self.nodes[node.older as usize].newer = node.newer;
-        }
+    /// All tokens, in no order.
+    pub fn for_each(&self, mut f: impl FnMut(Token)) {
+        self.small.blocks.for_each(&mut f);
+        self.main.blocks.for_each(f);
     }
 }
 
@@ -219,42 +287,44 @@ fn class_of<const CLASSES: usize>(weight: u32) -> usize {
 }
 
 /// What it costs to keep a weight for so long: the time by the square root of the weight.
-pub fn rent(age: u32, weight: u32) -> f64 {
-    (f64::from(age) + 1.0) * f64::from(weight.max(1)).sqrt()
+pub fn rent(age: u32, root: f64) -> f64 {
+    (f64::from(age) + 1.0) * root
+}
+
+pub fn root(weight: u32) -> f64 {
+    f64::from(weight.max(1)).sqrt()
 }
 
 #[cfg(test)]
 impl<const CLASSES: usize> Queues<CLASSES> {
     /// Checks every invariant of the queues.
-    pub fn validate(&self) {
+    pub fn validate(&self, entries: &impl Entries) {
         let mut seen = std::collections::HashSet::new();
         for place in [Place::Small, Place::Main] {
             let queue = self.queue(place);
             let (mut len, mut weight) = (0, 0);
-            for (class, list) in queue.lists.iter().enumerate() {
-                let (mut newer, mut at) = (NONE, list.head);
-                assert_eq!(queue.occupied >> class & 1 == 1, at != NONE);
-                while at != NONE {
-                    let node = self.nodes[at as usize];
-                    assert!(seen.insert(at), "a token is in a queue twice");
-                    assert_eq!((node.newer, node.place), (newer, place));
-                    assert_eq!(class_of::<CLASSES>(node.weight), class);
-                    let age = |token: u32| self.now.wrapping_sub(self.nodes[token as usize].since);
-                    assert!(newer == NONE || age(newer) <= age(at), "out of order");
-                    weight += u64::from(node.weight);
-                    len += 1;
-                    (newer, at) = (at, node.older);
+            for (number, class) in queue.classes.iter().enumerate() {
+                let items = queue.blocks.validate(&class.list);
+                assert_eq!(queue.occupied >> number & 1 == 1, !items.is_empty());
+                let age = |since: u32| self.now.wrapping_sub(since);
+                assert!(items.is_sorted_by_key(|(item, _)| std::cmp::Reverse(age(item.since))));
+                for (item, spot) in &items {
+                    assert!(seen.insert(item.token), "a token is in a queue twice");
+                    assert_eq!(entries.place(item.token), place.at(*spot));
+                    assert_eq!(class_of::<CLASSES>(entries.weight(item.token)), number);
+                    weight += u64::from(entries.weight(item.token));
                 }
-                assert_eq!(list.tail, newer);
+                if let Some((item, _)) = items.first() {
+                    let tail = (class.tail.token, class.tail.since, class.tail.weight);
+                    assert_eq!(tail, (item.token, item.since, entries.weight(item.token)));
+                }
+                len += items.len();
             }
+            queue.blocks.validate_all(len);
             assert_eq!((queue.len, queue.weight), (len, weight));
         }
-        let mut free = self.free;
-        while free != NONE {
-            assert!(seen.insert(free), "a free token is in use");
-            assert_eq!(self.nodes[free as usize].place, Place::Free);
-            free = self.nodes[free as usize].older;
-        }
-        assert_eq!(seen.len(), self.nodes.len(), "a token is lost");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::queues::{Place, Queues};
-use super::{Entries, Policy};
+use super::{Entries, Policy, Token};
 
 /// An entry in the small queue with this count moves to the main queue.
 const PROMOTE_AT: u8 = 2;
@@ -37,27 +37,30 @@ impl Policy for S3Fifo {
         self.queues.weight()
     }
 
-    fn admit(&mut self, hash: u64, weight: u32, _entries: &mut impl Entries) -> u32 {
+    fn admit(&mut self, token: Token, entries: &mut impl Entries) {
         self.queues.now = self.queues.now.wrapping_add(1);
-        let place = if self.ghosts.forget((hash >> 32) as u32) {
+        let place = if self.ghosts.forget(entries.hash(token)) {
             Place::Main
         } else {
             Place::Small
         };
-        let token = self.queues.admit(weight, place);
+        self.queues.push(token, place, entries);
         while !self.has_evicted && self.queues.small.len > 1 && self.is_small_over() {
             let tail = self.queues.tail(Place::Small);
-            self.queues
-                .requeue(tail.expect("it is not empty"), Place::Main);
+            let token = tail.expect("it is not empty").token;
+            self.queues.requeue(token, Place::Main, entries);
         }
-        token
     }
 
-    fn remove(&mut self, token: u32) {
-        self.queues.remove(token);
+    fn replace(&mut self, old: Token, new: Token, entries: &mut impl Entries) {
+        self.queues.replace(old, new, entries);
     }
 
-    fn evict(&mut self, entries: &mut impl Entries) -> Option<u32> {
+    fn remove(&mut self, token: Token, entries: &mut impl Entries) {
+        self.queues.remove(token, entries);
+    }
+
+    fn evict(&mut self, entries: &mut impl Entries) -> Option<Token> {
         self.has_evicted = true;
         // An entry is passed over once in the small queue and three times in the main one, unless hits come in
         // meanwhile: then it goes all the same, so that no reader can keep the caller here.
@@ -76,7 +79,7 @@ impl S3Fifo {
         self.queues.small.weight * SMALL_PART > self.weight()
     }
 
-    fn try_one(&mut self, entries: &mut impl Entries) -> Option<u32> {
+    fn try_one(&mut self, entries: &mut impl Entries) -> Option<Token> {
         let is_small_over = self.queues.small.len > 0 && self.is_small_over();
         if self.queues.main.len == 0 || is_small_over {
             self.try_small(entries)
@@ -85,29 +88,28 @@ impl S3Fifo {
         }
     }
 
-    fn try_small(&mut self, entries: &mut impl Entries) -> Option<u32> {
-        let token = self.queues.tail(Place::Small)?;
+    fn try_small(&mut self, entries: &mut impl Entries) -> Option<Token> {
+        let token = self.queues.tail(Place::Small)?.token;
         if entries.counter(token) >= PROMOTE_AT {
             entries.set_counter(token, 0);
-            self.queues.requeue(token, Place::Main);
+            self.queues.requeue(token, Place::Main, entries);
             return None;
         }
-        self.queues.remove(token);
+        self.queues.remove(token, entries);
         let count = self.len();
-        self.ghosts
-            .remember((entries.hash(token) >> 32) as u32, count);
+        self.ghosts.remember(entries.hash(token), count);
         Some(token)
     }
 
-    fn try_main(&mut self, entries: &mut impl Entries) -> Option<u32> {
-        let token = self.queues.tail(Place::Main)?;
+    fn try_main(&mut self, entries: &mut impl Entries) -> Option<Token> {
+        let token = self.queues.tail(Place::Main)?.token;
         let counter = entries.counter(token);
         if counter > 0 {
             entries.set_counter(token, counter - 1);
-            self.queues.requeue(token, Place::Main);
+            self.queues.requeue(token, Place::Main, entries);
             return None;
         }
-        self.queues.remove(token);
+        self.queues.remove(token, entries);
         Some(token)
     }
 }
@@ -116,16 +118,28 @@ impl S3Fifo {
 struct Cold<'a, E>(&'a mut E);
 
 impl<E: Entries> Entries for Cold<'_, E> {
-    fn counter(&self, _token: u32) -> u8 {
+    fn counter(&self, _token: Token) -> u8 {
         0
     }
 
-    fn set_counter(&mut self, token: u32, counter: u8) {
+    fn set_counter(&mut self, token: Token, counter: u8) {
         self.0.set_counter(token, counter);
     }
 
-    fn hash(&self, token: u32) -> u64 {
+    fn hash(&self, token: Token) -> u32 {
         self.0.hash(token)
+    }
+
+    fn weight(&self, token: Token) -> u32 {
+        self.0.weight(token)
+    }
+
+    fn place(&self, token: Token) -> u32 {
+        self.0.place(token)
+    }
+
+    fn set_place(&mut self, token: Token, place: u32) {
+        self.0.set_place(token, place);
     }
 }
 
@@ -165,8 +179,8 @@ impl Ghosts {
 #[cfg(test)]
 impl S3Fifo {
     /// Checks every invariant.
-    pub(super) fn validate(&self) {
-        self.queues.validate();
+    pub(super) fn validate(&self, entries: &impl Entries) {
+        self.queues.validate(entries);
         assert!(self.ghosts.numbers.len() <= self.ghosts.order.len());
     }
 

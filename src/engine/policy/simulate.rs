@@ -20,7 +20,7 @@ mod trace;
 use std::fmt;
 use std::str::FromStr;
 
-use super::{COUNTER_TOP, Entries, Policy, S3Fifo, TwoClocks};
+use super::{COUNTER_TOP, Entries, Policy, S3Fifo, Token, TwoClocks};
 use belady::Belady;
 use lru::Lru;
 
@@ -151,87 +151,109 @@ impl Trace {
     }
 }
 
-/// What the simulation keeps of an entry, by its token.
+/// What the simulation keeps of a key, for the policy and for itself.
 #[derive(Clone, Copy, Default)]
-struct Stored {
-    key: u32,
+struct Slot {
+    weight: u32,
+    place: u32,
     counter: u8,
+    is_stored: bool,
 }
 
-struct Slots(Vec<Stored>);
+/// By key; a key's token is 1 more.
+struct Slots(Vec<Slot>);
+
+impl Slots {
+    fn of(&self, token: Token) -> &Slot {
+        &self.0[token as usize - 1]
+    }
+
+    fn of_mut(&mut self, token: Token) -> &mut Slot {
+        &mut self.0[token as usize - 1]
+    }
+}
 
 impl Entries for Slots {
-    fn counter(&self, token: u32) -> u8 {
-        self.0[token as usize].counter
+    fn counter(&self, token: Token) -> u8 {
+        self.of(token).counter
     }
 
-    fn set_counter(&mut self, token: u32, counter: u8) {
-        self.0[token as usize].counter = counter;
+    fn set_counter(&mut self, token: Token, counter: u8) {
+        self.of_mut(token).counter = counter;
     }
 
-    fn hash(&self, token: u32) -> u64 {
-        hash(self.0[token as usize].key)
+    fn hash(&self, token: Token) -> u32 {
+        hash(token)
+    }
+
+    fn weight(&self, token: Token) -> u32 {
+        self.of(token).weight
+    }
+
+    fn place(&self, token: Token) -> u32 {
+        self.of(token).place
+    }
+
+    fn set_place(&mut self, token: Token, place: u32) {
+        self.of_mut(token).place = place;
     }
 }
 
 /// A policy of the engine, driven as an owner does it.
 struct Driven<P> {
     policy: P,
-    entries: Slots,
-    /// Key to token.
-    tokens: Vec<u32>,
+    slots: Slots,
     size: u64,
 }
 
+/// No key.
 const NONE: u32 = u32::MAX;
 
 impl<P: Policy> Driven<P> {
     fn new(keys: usize, size: u64) -> Self {
         Self {
             policy: P::default(),
-            entries: Slots(Vec::new()),
-            tokens: vec![NONE; keys],
+            slots: Slots(vec![Slot::default(); keys]),
             size,
         }
     }
 
-    fn store(&mut self, Request { key, weight }: Request) {
+    fn store(&mut self, token: Token, weight: u32) {
         while self.policy.weight() + u64::from(weight) > self.size {
-            let victim = self.policy.evict(&mut self.entries);
+            let victim = self.policy.evict(&mut self.slots);
             let victim = victim.expect("what does not fit beside others weighs less than all");
-            self.tokens[self.entries.0[victim as usize].key as usize] = NONE;
+            self.slots.of_mut(victim).is_stored = false;
         }
-        let token = self.policy.admit(hash(key), weight, &mut self.entries);
-        let slots = &mut self.entries.0;
-        if token as usize == slots.len() {
-            slots.push(Stored::default());
-        }
-        slots[token as usize] = Stored { key, counter: 0 };
-        self.tokens[key as usize] = token;
+        *self.slots.of_mut(token) = Slot {
+            weight,
+            is_stored: true,
+            ..Slot::default()
+        };
+        self.policy.admit(token, &mut self.slots);
     }
 }
 
 impl<P: Policy> Cache for Driven<P> {
-    fn request(&mut self, request: Request) -> bool {
-        let token = self.tokens[request.key as usize];
-        if token != NONE {
-            let counter = &mut self.entries.0[token as usize].counter;
-            *counter = (*counter + 1).min(COUNTER_TOP);
+    fn request(&mut self, Request { key, weight }: Request) -> bool {
+        let token = Token::from(key) + 1;
+        let slot = self.slots.of_mut(token);
+        if slot.is_stored {
+            slot.counter = (slot.counter + 1).min(COUNTER_TOP);
             return true;
         }
-        if u64::from(request.weight) <= self.size {
-            self.store(request);
+        if u64::from(weight) <= self.size {
+            self.store(token, weight);
         }
         false
     }
 }
 
-/// Keys are numbers in the order in which they come; a hash is not (splitmix64, G. Steele et al., 2014).
-fn hash(key: u32) -> u64 {
-    let mut z = u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// Tokens are numbers in the order in which keys come; a hash is not (splitmix64, G. Steele et al., 2014).
+fn hash(token: Token) -> u32 {
+    let mut z = token.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
+    ((z ^ z >> 31) >> 32) as u32
 }
 
 #[cfg(test)]

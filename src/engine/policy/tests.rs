@@ -6,49 +6,87 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Counter and hash of each token.
-#[derive(Default)]
-struct Hits(Vec<(u8, u64)>);
+#[derive(Clone, Default)]
+pub struct Held {
+    counter: u8,
+    hash: u32,
+    pub weight: u32,
+    place: u32,
+}
+
+/// By token; the first stands for none.
+#[derive(Clone)]
+pub struct Hits(pub Vec<Held>);
+
+impl Default for Hits {
+    fn default() -> Self {
+        Self(vec![Held::default()])
+    }
+}
 
 impl Entries for Hits {
-    fn counter(&self, token: u32) -> u8 {
-        self.0[token as usize].0
+    fn counter(&self, token: Token) -> u8 {
+        self.0[token as usize].counter
     }
 
-    fn set_counter(&mut self, token: u32, counter: u8) {
-        self.0[token as usize].0 = counter;
+    fn set_counter(&mut self, token: Token, counter: u8) {
+        self.0[token as usize].counter = counter;
     }
 
-    fn hash(&self, token: u32) -> u64 {
-        self.0[token as usize].1
+    fn hash(&self, token: Token) -> u32 {
+        self.0[token as usize].hash
+    }
+
+    fn weight(&self, token: Token) -> u32 {
+        self.0[token as usize].weight
+    }
+
+    fn place(&self, token: Token) -> u32 {
+        self.0[token as usize].place
+    }
+
+    fn set_place(&mut self, token: Token, place: u32) {
+        self.0[token as usize].place = place;
     }
 }
 
 impl Hits {
-    fn admit(&mut self, queues: &mut impl Policy, key: u64, weight: u32) -> u32 {
-        let hash = key.wrapping_mul(0xd6e8_feb8_6659_fd93);
-        let token = queues.admit(hash, weight, self);
-        self.0.resize(self.0.len().max(token as usize + 1), (0, 0));
-        self.0[token as usize] = (0, hash);
+    pub fn add(&mut self, key: u64, weight: u32) -> Token {
+        let hash = (key.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32) as u32;
+        self.0.push(Held {
+            hash,
+            weight,
+            ..Held::default()
+        });
+        self.0.len() as Token - 1
+    }
+
+    fn admit(&mut self, queues: &mut impl Policy, key: u64, weight: u32) -> Token {
+        let token = self.add(key, weight);
+        queues.admit(token, self);
         token
     }
 
-    fn hit(&mut self, token: u32) {
-        let counter = &mut self.0[token as usize].0;
+    fn hit(&mut self, token: Token) {
+        let counter = &mut self.0[token as usize].counter;
         *counter = (*counter + 1).min(COUNTER_TOP);
+    }
+
+    fn counters(&self) -> Vec<u8> {
+        self.0.iter().map(|held| held.counter).collect()
     }
 }
 
 /// S3-FIFO as the paper has it, over plain queues: (token, weight, key), the oldest first.
 #[derive(Default)]
 struct Plain {
-    small: VecDeque<(u32, u64, u64)>,
-    main: VecDeque<(u32, u64, u64)>,
+    small: VecDeque<(Token, u64, u64)>,
+    main: VecDeque<(Token, u64, u64)>,
     ghost: VecDeque<(u64, bool)>,
     has_evicted: bool,
 }
 
-fn weight(queue: &VecDeque<(u32, u64, u64)>) -> u64 {
+fn weight(queue: &VecDeque<(Token, u64, u64)>) -> u64 {
     queue.iter().map(|entry| entry.1).sum()
 }
 
@@ -57,7 +95,7 @@ impl Plain {
         weight(&self.small) * 10 > weight(&self.small) + weight(&self.main)
     }
 
-    fn admit(&mut self, token: u32, weight: u32, key: u64) {
+    fn admit(&mut self, token: Token, weight: u32, key: u64) {
         let mut ghosts = self.ghost.iter_mut();
         let entry = (token, u64::from(weight), key);
         if let Some(ghost) = ghosts.find(|ghost| **ghost == (key, true)) {
@@ -71,12 +109,18 @@ impl Plain {
         }
     }
 
-    fn remove(&mut self, token: u32) {
+    fn replace(&mut self, old: Token, new: Token, weight: u32) {
+        let mut entries = self.small.iter_mut().chain(&mut self.main);
+        let entry = entries.find(|entry| entry.0 == old).expect("it is there");
+        (entry.0, entry.1) = (new, u64::from(weight));
+    }
+
+    fn remove(&mut self, token: Token) {
         self.small.retain(|entry| entry.0 != token);
         self.main.retain(|entry| entry.0 != token);
     }
 
-    fn evict(&mut self, hits: &mut Hits) -> Option<u32> {
+    fn evict(&mut self, hits: &mut Hits) -> Option<Token> {
         self.has_evicted = true;
         loop {
             if self.main.is_empty() || !self.small.is_empty() && self.is_small_over() {
@@ -110,6 +154,7 @@ impl Plain {
 enum Step {
     Admit { key: u64, weight: u32 },
     Hit(usize),
+    Replace { at: usize, weight: u32 },
     Remove(usize),
     Evict,
 }
@@ -117,8 +162,9 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let weight = prop_oneof![Just(1), Just(10), 0u32..1000, any::<u32>()];
     let step = prop_oneof![
-        4 => (0u64..60, weight).prop_map(|(key, weight)| Step::Admit { key, weight }),
+        4 => (0u64..60, weight.clone()).prop_map(|(key, weight)| Step::Admit { key, weight }),
         6 => any::<usize>().prop_map(Step::Hit),
+        1 => (any::<usize>(), weight).prop_map(|(at, weight)| Step::Replace { at, weight }),
         1 => any::<usize>().prop_map(Step::Remove),
         2 => Just(Step::Evict),
     ];
@@ -141,19 +187,27 @@ proptest! {
                 Step::Hit(at) if !held.is_empty() => hits.hit(held[at % held.len()]),
                 Step::Remove(at) if !held.is_empty() => {
                     let token = held.swap_remove(at % held.len());
-                    queues.remove(token);
+                    queues.remove(token, &mut hits);
                     plain.remove(token);
                 }
+                Step::Replace { at, weight } if !held.is_empty() => {
+                    let at = at % held.len();
+                    let new = hits.add(0, weight);
+                    let old = std::mem::replace(&mut held[at], new);
+                    hits.0[new as usize].hash = hits.hash(old);
+                    queues.replace(old, new, &mut hits);
+                    plain.replace(old, new, weight);
+                }
                 Step::Evict => {
-                    let mut plain_hits = Hits(hits.0.clone());
+                    let mut plain_hits = hits.clone();
                     let victim = queues.evict(&mut hits);
                     prop_assert_eq!(victim, plain.evict(&mut plain_hits));
-                    prop_assert_eq!(&hits.0, &plain_hits.0);
+                    prop_assert_eq!(hits.counters(), plain_hits.counters());
                     held.retain(|token| Some(*token) != victim);
                 }
-                Step::Hit(_) | Step::Remove(_) => {}
+                Step::Hit(_) | Step::Replace { .. } | Step::Remove(_) => {}
             }
-            queues.validate();
+            queues.validate(&hits);
             prop_assert_eq!(queues.weight(), weight(&plain.small) + weight(&plain.main));
         }
     }
@@ -161,17 +215,22 @@ proptest! {
     #[test]
     fn two_clocks_hold_what_was_admitted_and_not_yet_evicted(steps in steps()) {
         let (mut queues, mut hits) = (TwoClocks::default(), Hits::default());
-        let mut held: Vec<(u32, u32)> = Vec::new();
+        let mut held: Vec<(Token, u32)> = Vec::new();
         for step in steps {
             match step {
                 Step::Admit { key, weight } => {
                     let token = hits.admit(&mut queues, key, weight);
-                    prop_assert!(held.iter().all(|entry| entry.0 != token));
                     held.push((token, weight));
                 }
                 Step::Hit(at) if !held.is_empty() => hits.hit(held[at % held.len()].0),
                 Step::Remove(at) if !held.is_empty() => {
-                    queues.remove(held.swap_remove(at % held.len()).0);
+                    queues.remove(held.swap_remove(at % held.len()).0, &mut hits);
+                }
+                Step::Replace { at, weight } if !held.is_empty() => {
+                    let at = at % held.len();
+                    let new = hits.add(0, weight);
+                    let (old, _) = std::mem::replace(&mut held[at], (new, weight));
+                    queues.replace(old, new, &mut hits);
                 }
                 Step::Evict => {
                     let victim = queues.evict(&mut hits);
@@ -180,16 +239,21 @@ proptest! {
                     held.retain(|entry| Some(entry.0) != victim);
                     prop_assert_eq!(held.len() + usize::from(victim.is_some()), before);
                 }
-                Step::Hit(_) | Step::Remove(_) => {}
+                Step::Hit(_) | Step::Replace { .. } | Step::Remove(_) => {}
             }
-            queues.validate();
+            queues.validate(&hits);
             prop_assert_eq!(queues.len(), held.len());
+            let mut tokens = Vec::new();
+            queues.for_each(|token| tokens.push(token));
+            tokens.sort_unstable();
+            held.sort_unstable();
+            prop_assert!(tokens.iter().eq(held.iter().map(|(token, _)| token)));
             let weight: u64 = held.iter().map(|entry| u64::from(entry.1)).sum();
             prop_assert_eq!(queues.weight(), weight);
             prop_assert!(queues.ghost_count() <= 60);
         }
         while queues.evict(&mut hits).is_some() {
-            queues.validate();
+            queues.validate(&hits);
         }
         prop_assert!(queues.is_empty());
     }
@@ -199,25 +263,40 @@ proptest! {
 #[derive(Default)]
 struct AlwaysHot {
     looks: Cell<usize>,
+    places: Vec<u32>,
 }
 
 impl Entries for AlwaysHot {
-    fn counter(&self, _token: u32) -> u8 {
+    fn counter(&self, _token: Token) -> u8 {
         self.looks.set(self.looks.get() + 1);
         COUNTER_TOP
     }
 
-    fn set_counter(&mut self, _token: u32, _counter: u8) {}
+    fn set_counter(&mut self, _token: Token, _counter: u8) {}
 
-    fn hash(&self, token: u32) -> u64 {
-        u64::from(token) << 32
+    fn hash(&self, token: Token) -> u32 {
+        token as u32
+    }
+
+    fn weight(&self, _token: Token) -> u32 {
+        10
+    }
+
+    fn place(&self, token: Token) -> u32 {
+        self.places[token as usize]
+    }
+
+    fn set_place(&mut self, token: Token, place: u32) {
+        let places = self.places.len().max(token as usize + 1);
+        self.places.resize(places, 0);
+        self.places[token as usize] = place;
     }
 }
 
 fn evict_all_hot<P: Policy>(looks_max: usize) {
     let (mut queues, mut hot) = (P::default(), AlwaysHot::default());
-    for key in 0..5000 {
-        queues.admit(key << 32, 10, &mut hot);
+    for token in 1..=5000 {
+        queues.admit(token, &mut hot);
     }
     for left in (0..5000).rev() {
         hot.looks.set(0);
@@ -237,15 +316,15 @@ fn readers_that_never_stop_hitting_do_not_stop_eviction() {
 #[test]
 fn an_insertion_looks_at_few_entries() {
     let (mut queues, mut hot) = (TwoClocks::default(), AlwaysHot::default());
-    for key in 0..1000 {
-        queues.admit(key << 32, 1, &mut hot);
+    for token in 1..=1000 {
+        queues.admit(token, &mut hot);
         if queues.len() > 100 {
             queues.evict(&mut hot);
         }
     }
-    for key in 0..1000 {
+    for token in 1001..=2000 {
         hot.looks.set(0);
-        queues.admit(key << 32, 1, &mut hot);
+        queues.admit(token, &mut hot);
         assert!(hot.looks.get() <= 8, "{} looks", hot.looks.get());
     }
 }
@@ -257,17 +336,17 @@ fn an_entry_that_comes_back_soon_goes_to_the_main_queue() {
         hits.admit(&mut queues, key, 1);
     }
     assert_eq!(queues.lens(), (1, 9));
-    assert_eq!(queues.evict(&mut hits), Some(0));
+    assert_eq!(queues.evict(&mut hits), Some(1));
     assert_eq!(queues.lens(), (1, 8));
     hits.admit(&mut queues, 10, 1);
-    assert_eq!(queues.evict(&mut hits), Some(9));
+    assert_eq!(queues.evict(&mut hits), Some(10));
     hits.admit(&mut queues, 9, 1);
     assert_eq!(queues.lens(), (1, 9));
 }
 
 fn keeps_hot_ones_through_a_scan<P: Policy>() {
     let (mut queues, mut hits) = (P::default(), Hits::default());
-    let hot: Vec<u32> = (0..50).map(|key| hits.admit(&mut queues, key, 1)).collect();
+    let hot: Vec<Token> = (0..50).map(|key| hits.admit(&mut queues, key, 1)).collect();
     for key in 1000..3000 {
         hot.iter().for_each(|&token| hits.hit(token));
         hits.admit(&mut queues, key, 1);
@@ -321,24 +400,71 @@ fn the_small_queue_grows_while_keys_come_back_just_after_they_left_it() {
 #[test]
 fn after_a_clear_the_main_queue_fills_as_it_did_at_first() {
     let (mut queues, mut hits) = (TwoClocks::default(), Hits::default());
-    let fill = |queues: &mut TwoClocks, hits: &mut Hits, from: u64| -> Vec<u32> {
+    let fill = |queues: &mut TwoClocks, hits: &mut Hits, from: u64| -> Vec<Token> {
         let keys = from..from + 1000;
         keys.map(|key| hits.admit(queues, key, 1)).collect()
     };
     let tokens = fill(&mut queues, &mut hits, 0);
     let victim = queues.evict(&mut hits);
     let left = tokens.into_iter().filter(|token| Some(*token) != victim);
-    left.for_each(|token| queues.remove(token));
+    left.for_each(|token| queues.remove(token, &mut hits));
     fill(&mut queues, &mut hits, 5000);
     assert!(queues.small_len() <= 101, "{} of 1000", queues.small_len());
-    queues.validate();
+    queues.validate(&hits);
+}
+
+fn hundred_of_a_hundred() -> (TwoClocks, Hits) {
+    let (mut queues, mut hits) = (TwoClocks::default(), Hits::default());
+    for key in 0..100 {
+        hits.admit(&mut queues, key, 100);
+    }
+    (queues, hits)
 }
 
 #[test]
-#[should_panic(expected = "a free token is in no queue")]
+fn what_replaces_an_entry_leaves_when_that_would_have_left() {
+    let (mut queues, mut hits) = hundred_of_a_hundred();
+    let victim = queues.evict(&mut hits).expect("there are entries");
+
+    let (mut queues, mut hits) = hundred_of_a_hundred();
+    let as_heavy = hits.add(0, 110);
+    queues.replace(victim, as_heavy, &mut hits);
+    queues.validate(&hits);
+    assert_eq!(queues.weight(), 10_010);
+    assert_eq!(queues.evict(&mut hits), Some(as_heavy));
+
+    let (mut queues, mut hits) = hundred_of_a_hundred();
+    let light = hits.add(0, 10);
+    queues.replace(victim, light, &mut hits);
+    queues.validate(&hits);
+    assert_eq!(queues.weight(), 9910);
+    assert_ne!(queues.evict(&mut hits), Some(light));
+}
+
+#[test]
+fn memory_follows_the_number_of_entries() {
+    let (mut queues, mut hits) = (TwoClocks::default(), Hits::default());
+    assert_eq!(queues.bytes(), 0);
+    for key in 0..10_000 {
+        hits.admit(&mut queues, key, 1);
+    }
+    let full = queues.bytes();
+    assert!(full <= 10_100 * TwoClocks::BYTES_AN_ENTRY, "{full} bytes");
+    let mut tokens = Vec::new();
+    queues.for_each(|token| tokens.push(token));
+    tokens
+        .iter()
+        .for_each(|&token| queues.remove(token, &mut hits));
+    assert!(queues.is_empty());
+    // The numbers of the blocks are kept.
+    assert!(queues.bytes() <= full / 3, "{} of {full}", queues.bytes());
+}
+
+#[test]
+#[should_panic(expected = "a token is where its place says")]
 fn a_token_is_removed_once() {
     let (mut queues, mut hits) = (TwoClocks::default(), Hits::default());
     let token = hits.admit(&mut queues, 1, 1);
-    queues.remove(token);
-    queues.remove(token);
+    queues.remove(token, &mut hits);
+    queues.remove(token, &mut hits);
 }

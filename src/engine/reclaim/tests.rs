@@ -7,7 +7,7 @@ use crate::engine::entry::{Handle, Typed};
 type Entry = Handle<Typed<u64, u64>>;
 
 fn retired_entry() -> NonNull<Header> {
-    Entry::typed(0, 0, 0).into_raw()
+    Entry::lone(0, 0, 0).into_raw()
 }
 
 fn swept(retired: &mut Vec<NonNull<Header>>) -> usize {
@@ -22,19 +22,18 @@ fn swept(retired: &mut Vec<NonNull<Header>>) -> usize {
     freed
 }
 
-/// A word that holds `entry`, as a table's would.
-fn word_of(entry: NonNull<Header>) -> (AtomicU64, u64) {
-    let seen = entry.as_ptr() as u64;
-    (AtomicU64::new(seen), seen)
+/// A place that holds `entry`, as a table's would.
+fn place_of(entry: NonNull<Header>) -> AtomicPtr<Header> {
+    AtomicPtr::new(entry.as_ptr())
 }
 
 #[test]
 fn what_a_guard_announces_is_kept_until_it_ends() {
     prepare();
     let entry = retired_entry();
-    let (word, seen) = word_of(entry);
+    let place = place_of(entry);
     let guard = Guard::enter();
-    assert!(guard.protect(entry, &word, seen));
+    assert!(guard.protect(entry, &place));
     let mut retired = vec![retired_entry(), entry, retired_entry()];
     assert_eq!(
         swept(&mut retired),
@@ -53,9 +52,9 @@ fn what_another_thread_announces_is_kept_until_it_moves_on() {
     let (go_on, may_go_on) = channel::<()>();
     let reader = thread::spawn(move || {
         let entry = retired_entry();
-        let (word, seen) = word_of(entry);
+        let place = place_of(entry);
         let guard = Guard::enter();
-        assert!(guard.protect(entry, &word, seen));
+        assert!(guard.protect(entry, &place));
         announced.send(entry.as_ptr() as usize).unwrap();
         may_go_on.recv().unwrap();
     });
@@ -68,11 +67,11 @@ fn what_another_thread_announces_is_kept_until_it_moves_on() {
 }
 
 #[test]
-fn a_guard_does_not_protect_what_has_left_its_word() {
+fn a_guard_does_not_protect_what_has_left_its_place() {
     let entry = retired_entry();
-    let (word, seen) = word_of(entry);
-    word.store(0, Ordering::Release);
-    assert!(!Guard::enter().protect(entry, &word, seen));
+    let place = place_of(entry);
+    place.store(ptr::null_mut(), Ordering::Release);
+    assert!(!Guard::enter().protect(entry, &place));
     assert_eq!(swept(&mut vec![entry]), 1);
 }
 
@@ -92,9 +91,9 @@ fn guards_nest_deeper_than_there_are_slots() {
     let entries: Vec<_> = (0..3 * SLOTS).map(|_| retired_entry()).collect();
     let mut guards = Vec::new();
     for &entry in &entries {
-        let (word, seen) = word_of(entry);
+        let place = place_of(entry);
         let guard = Guard::enter();
-        assert!(guard.protect(entry, &word, seen));
+        assert!(guard.protect(entry, &place));
         guards.push(guard);
     }
     let mut retired = entries.clone();
@@ -102,7 +101,10 @@ fn guards_nest_deeper_than_there_are_slots() {
     while guards.pop().is_some() {
         assert_eq!(swept(&mut retired), 1);
     }
-    assert_eq!(Guard::enter().slot.load(Ordering::Relaxed), ptr::null_mut());
+    assert_eq!(
+        Guard::enter().slot().load(Ordering::Relaxed),
+        ptr::null_mut()
+    );
 }
 
 #[test]
@@ -143,7 +145,7 @@ fn a_destructor_of_a_thread_can_still_read() {
     impl Drop for ReadsAtExit {
         fn drop(&mut self) {
             let (outer, inner) = (Guard::enter(), Guard::enter());
-            assert!(!ptr::eq(outer.slot, inner.slot));
+            assert!(!ptr::eq(outer.slot(), inner.slot()));
         }
     }
     thread_local!(static LAST: ReadsAtExit = const { ReadsAtExit });

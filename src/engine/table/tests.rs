@@ -17,7 +17,7 @@ fn key_of(entry: NonNull<Header>) -> u64 {
 }
 
 fn new_entry(hash: u64, key: u64) -> NonNull<Header> {
-    Entry::typed(hash, key, key).into_raw()
+    Entry::lone(hash, key, key).into_raw()
 }
 
 fn free(entry: NonNull<Header>) {
@@ -31,22 +31,23 @@ impl Writer {
         let mut seen = HashSet::new();
         let mut lines = 0;
         for bucket in 0..self.buckets() {
-            for (index, word) in self.words(bucket).enumerate() {
-                let word = word.load(Ordering::Relaxed);
-                lines += usize::from(index % WORDS == 0);
-                if link_in(word).is_some() {
-                    assert_eq!(index % WORDS, LAST, "a link in the middle of a line");
-                    continue;
+            let first = self.table.line(bucket);
+            for line in std::iter::successors(Some(first), |line| next(line)) {
+                lines += 1;
+                for (index, place) in line.places.iter().enumerate() {
+                    let place = place.load(Ordering::Relaxed);
+                    let tag = line.tags.load(Ordering::Relaxed).to_le_bytes()[index];
+                    let Some(entry) = entry_in(place) else {
+                        assert_eq!(tag, 0, "what is no entry has no tag");
+                        assert!(place.is_null() || index == LAST, "a link in the middle");
+                        continue;
+                    };
+                    // SAFETY: linked, so alive.
+                    let hash = unsafe { entry.as_ref() }.hash;
+                    assert_ne!(tag, 0);
+                    assert_eq!(bucket_of(hash, self.buckets()), bucket);
+                    assert!(seen.insert(entry), "an entry is linked twice");
                 }
-                let Some(entry) = entry_in(word) else {
-                    assert_eq!(word, 0, "a free word has no tag");
-                    continue;
-                };
-                // SAFETY: linked, so alive.
-                let hash = unsafe { entry.as_ref() }.hash;
-                assert_eq!(tag(word), tag(hash));
-                assert_eq!(bucket_of(hash, self.buckets()), bucket);
-                assert!(seen.insert(entry), "an entry is linked twice");
             }
         }
         assert_eq!(seen.len(), self.len);
@@ -60,8 +61,8 @@ fn hash_of(kind: u8, key: u64) -> u64 {
     let spread = key.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     match kind {
         0 => spread,
-        1 => spread & ADDRESS,
-        2 => tag(spread) | 7,
+        1 => spread >> 8,
+        2 => spread >> 56 << 56 | 7,
         _ => 0,
     }
 }
@@ -97,6 +98,17 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn tags_match_where_they_are_equal(tags in any::<[u8; 8]>(), tag in 1u8..) {
+        let found: Vec<_> = matches(u64::from_le_bytes(tags), tag).collect();
+        for (index, other) in tags.into_iter().enumerate().take(PLACES) {
+            prop_assert_eq!(found.contains(&index), other == tag);
+        }
+        prop_assert!(found.iter().all(|&index| index < PLACES));
+    }
+}
+
 #[test]
 fn every_bucket_has_a_place_of_its_own() {
     let mut next = vec![0; SEGMENTS];
@@ -113,7 +125,8 @@ fn a_split_moves_a_hash_to_the_new_bucket_or_not_at_all() {
     for key in 0..1000 {
         let hash = hash_of(0, key);
         for buckets in FIRST_SEGMENT..300 {
-            let (before, after) = (bucket_of(hash, buckets), bucket_of(hash, buckets + 1));
+            let at = |buckets| bucket_of(hash as u32, buckets);
+            let (before, after) = (at(buckets), at(buckets + 1));
             assert!(before < buckets);
             assert!(after == before || after == buckets);
         }

@@ -113,12 +113,17 @@ fn a_loop_larger_than_the_cache_is_kept_in_part() {
 
 #[test]
 fn a_loop_that_follows_another_takes_its_place() {
-    let first = (0..30_000).map(|at| at % 900);
-    let second = (0..60_000).map(|at| 10_000 + at % 900);
-    let trace = keys(first.chain(second));
-    let ours = hits(&trace, Contender::Corecache, 600) as f64;
-    let optimum = hits(&trace, Contender::Belady, 600) as f64;
-    assert!(ours > 0.85 * optimum, "{ours} of {optimum}");
+    // How fast depends on how evenly the ghosts of its keys lie, so several sets of keys are tried.
+    let part_of_optimum = |set: u32| {
+        let before = 0..1000 * set;
+        let first = (0..30_000).map(|at| 100_000 + at % 900);
+        let second = (0..60_000).map(|at| 200_000 + at % 900);
+        let trace = keys(before.chain(first).chain(second));
+        let optimum = hits(&trace, Contender::Belady, 600) as f64;
+        hits(&trace, Contender::Corecache, 600) as f64 / optimum
+    };
+    let mean = (0..8).map(part_of_optimum).sum::<f64>() / 8.0;
+    assert!(mean > 0.85, "{mean} of the optimum");
 }
 
 #[test]

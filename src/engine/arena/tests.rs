@@ -1,0 +1,151 @@
+use std::collections::HashMap;
+use std::thread;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+fn layout(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes, SLOT_ALIGN).unwrap()
+}
+
+fn fill(start: NonNull<u8>, bytes: usize, with: u8) {
+    // SAFETY: allocated with so many bytes.
+    unsafe { start.as_ptr().write_bytes(with, bytes) }
+}
+
+fn holds(start: NonNull<u8>, bytes: usize, with: u8) -> bool {
+    // SAFETY: allocated with so many bytes, and filled.
+    let content = unsafe { std::slice::from_raw_parts(start.as_ptr(), bytes) };
+    content.iter().all(|&byte| byte == with)
+}
+
+impl Arena {
+    /// Checks every invariant of the arena.
+    fn validate(&self) {
+        let state = self.state.lock();
+        let mut used = 0;
+        for (&region, &free) in &state.regions {
+            used += free.count_zeros() as usize;
+            assert_eq!(state.roomy_regions.contains(&region), free != 0);
+        }
+        assert_eq!(used, state.used_spans);
+        for (class, &first) in state.roomy.iter().enumerate() {
+            let (mut previous, mut at) = (ptr::null_mut(), first);
+            while !at.is_null() {
+                // SAFETY: spans in the lists are in use, and guarded by the lock.
+                let span = unsafe { &*at };
+                assert_eq!((span.class as usize, span.previous), (class, previous));
+                assert!(!span.is_full() && span.used_slots > 0);
+                (previous, at) = (at, span.next);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_class_holds_what_it_is_for_and_wastes_little() {
+    for bytes in 1..=SLOT_MAX_BYTES {
+        let slot_bytes = class_bytes(class_of(bytes));
+        assert!(slot_bytes >= bytes, "{bytes} bytes in {slot_bytes}");
+        assert!(
+            slot_bytes - bytes < (bytes / 16).max(8),
+            "{bytes} in {slot_bytes}"
+        );
+        assert_eq!(slot_bytes % SLOT_ALIGN, 0);
+    }
+    assert_eq!(class_bytes(CLASSES - 1), SLOT_MAX_BYTES);
+}
+
+proptest! {
+    #[test]
+    fn a_footprint_covers_its_bytes_and_is_near_them(bytes in 1usize..1 << 33) {
+        let footprint_bytes = |bytes| footprint_bytes(layout(bytes));
+        let footprint = footprint_bytes(bytes);
+        prop_assert!(footprint >= bytes);
+        prop_assert!(footprint <= bytes + (bytes / 4).max(16));
+        prop_assert!(footprint_bytes(bytes + 1) >= footprint);
+        prop_assert_eq!(footprint_bytes(footprint), footprint);
+    }
+
+    #[test]
+    fn slots_do_not_overlap_and_memory_comes_back(
+        steps in vec((1usize..6000, any::<u8>(), any::<bool>()), 1..300),
+    ) {
+        let arena = Arena::new();
+        let mut held: HashMap<NonNull<u8>, (usize, u8)> = HashMap::new();
+        for (bytes, with, is_allocation) in steps {
+            if is_allocation {
+                let start = arena.allocate(layout(bytes));
+                fill(start, bytes, with);
+                prop_assert!(held.insert(start, (bytes, with)).is_none());
+            } else if let Some(&start) = held.keys().next() {
+                let (bytes, with) = held.remove(&start).unwrap();
+                prop_assert!(holds(start, bytes, with));
+                // SAFETY: allocated with this layout, and forgotten.
+                unsafe { release(start, layout(bytes)) }
+            }
+            arena.validate();
+        }
+        for (start, (bytes, with)) in held {
+            prop_assert!(holds(start, bytes, with));
+            // SAFETY: as above.
+            unsafe { release(start, layout(bytes)) }
+        }
+        arena.validate();
+        prop_assert_eq!(arena.span_bytes(), 0);
+        prop_assert_eq!(Arc::strong_count(&arena), 1);
+    }
+}
+
+#[test]
+fn regions_go_back_to_the_system_but_for_one() {
+    let arena = Arena::new();
+    let slots: Vec<_> = (0..20_000).map(|_| arena.allocate(layout(1000))).collect();
+    assert!(arena.state.lock().regions.len() >= 9);
+    for slot in slots {
+        // SAFETY: allocated with this layout, and not used any more.
+        unsafe { release(slot, layout(1000)) }
+    }
+    arena.validate();
+    assert_eq!(arena.state.lock().regions.len(), 1);
+}
+
+#[test]
+fn a_span_that_has_been_emptied_serves_another_size() {
+    let arena = Arena::new();
+    for bytes in [16, 100, 1000, 4000] {
+        let slots: Vec<_> = (0..1000).map(|_| arena.allocate(layout(bytes))).collect();
+        assert!(arena.span_bytes() <= 1100 * bytes + SPAN_BYTES);
+        for slot in slots {
+            // SAFETY: allocated with this layout, and not used any more.
+            unsafe { release(slot, layout(bytes)) }
+        }
+    }
+    assert_eq!(arena.span_bytes(), 0);
+}
+
+#[test]
+fn slots_outlive_whoever_allocated_them_and_are_released_anywhere() {
+    let arena = Arena::new();
+    let slots: Vec<_> = (0..3000)
+        .map(|_| arena.allocate(layout(100)).as_ptr().expose_provenance())
+        .collect();
+    let weak = Arc::downgrade(&arena);
+    drop(arena);
+    assert!(weak.upgrade().is_some());
+    thread::scope(|scope| {
+        for part in slots.chunks(1000) {
+            scope.spawn(move || {
+                for &slot in part {
+                    let slot = NonNull::new(ptr::with_exposed_provenance_mut(slot)).unwrap();
+                    fill(slot, 100, 1);
+                    // SAFETY: allocated with this layout, and not used any more.
+                    unsafe { release(slot, layout(100)) }
+                }
+            });
+        }
+    });
+    assert!(weak.upgrade().is_none());
+}
