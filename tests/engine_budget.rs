@@ -100,7 +100,7 @@ impl Drop for Weighed {
     }
 }
 
-/// What is on its way to the owners counts as well: a flood of inserts does not outrun them.
+/// What waits for its turn counts as well: a flood of inserts does not outrun the evictions.
 #[test]
 fn a_flood_of_inserts_stays_within_reach_of_the_budget() {
     let budget_bytes = 64 * MIB;

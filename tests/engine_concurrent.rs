@@ -19,7 +19,7 @@ fn number(key: u64, version: u64) -> u64 {
 fn readers_and_writers_share_a_cache_that_evicts_all_the_time() {
     without_deadlock(|| {
         let census = Census::default();
-        let cache = Cache::<u64, _>::from_builder(&Builder::new(MIB / 4).shards(2)).unwrap();
+        let cache = Cache::<u64, _>::from_builder(&Builder::new(MIB / 16).shards(2)).unwrap();
         let writers_left = AtomicU64::new(2);
         thread::scope(|scope| {
             for writer in 0..2 {

@@ -13,7 +13,7 @@ fn cache(shards: usize) -> (Cache<u64, String>, Receiver<(u64, Cause)>) {
     let cache = Cache::from_builder(&Builder::new(64 << 20).shards(shards)).unwrap();
     let cache = cache
         .weigh_with(|_, value: &String| value.capacity())
-        .eviction_listener(move |key, _, cause| drop(left.send((*key, cause))));
+        .eviction_listener(move |key, _, cause| left.send((*key, cause)).unwrap());
     (cache, leaving)
 }
 

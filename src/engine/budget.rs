@@ -17,6 +17,9 @@ pub struct Share {
     pub largest_bytes: usize,
 }
 
+/// What may be queued at the most: one part in this many of the budget.
+const QUEUED_PART: usize = 64;
+
 pub(crate) struct PartitionAccount {
     pub share: Share,
     used_bytes: AtomicUsize,
@@ -177,7 +180,7 @@ impl Pool {
     /// Counts an entry that is queued. False: there is much under way, who wants to queue more should wait.
     pub fn enqueue(&self, bytes: usize) -> bool {
         let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        queued + bytes <= self.credit_cap_bytes()
+        queued + bytes <= self.budget_bytes() / QUEUED_PART
     }
 
     pub fn dequeue(&self, bytes: usize) {

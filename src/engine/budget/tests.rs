@@ -59,9 +59,9 @@ fn a_shard_is_asked_for_no_more_than_is_still_wanted() {
 
 #[test]
 fn entries_on_their_way_are_counted() {
-    let pool = pool(1600, 1);
+    let pool = pool(6400, 1);
     assert!(pool.enqueue(60));
-    assert!(!pool.enqueue(60), "over a sixteenth");
+    assert!(!pool.enqueue(60), "over its part of the budget");
     pool.dequeue(120);
     assert!(pool.enqueue(100));
 }
