@@ -31,14 +31,7 @@
 //! corecache = { version = "0.1", default-features = false }
 //! ```
 //!
-//! # Choosing sizes
-//!
-//! * **Budget.** All memory that the cache takes, overhead included: beside key and value about 100 bytes an entry of
-//!   `Cache<u64, u64>`. A blob counts by the size class of its allocation: 115 to 130 bytes beside a key of 16 bytes and
-//!   a value of 20 to 300, 320 beside one of 1000. Values on the heap count if [`engine::Cache::weigh_with`] says so.
-//! * **Shards.** One for each thread that changes the cache much; reads do not care. Each takes a thread, which sleeps
-//!   while nothing changes, and 16 KiB of the budget at least.
-//! * **Cores.** Owners are bound to cores only if [`engine::Builder::pin_to`] says so.
+//! How large, how many shards, which cores, and what it costs: see [`engine`].
 #![warn(missing_docs)]
 
 pub mod engine;

@@ -76,8 +76,8 @@ impl Builder {
         }
     }
 
-    /// The number of shards, each owned by a thread that sleeps while nothing changes. Without this there is one
-    /// for each core, eight at the most, and fewer where the budget is small.
+    /// The number of shards, each with an owner thread, which sleeps while there is nothing to look after. Without this
+    /// there is one for each core, eight at the most, and fewer where the budget is small.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
         self

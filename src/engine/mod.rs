@@ -1,25 +1,105 @@
-//! The shard engine: a concurrent in-memory cache with one writer a shard and readers without locks.
+//! The shard engine: a concurrent in-memory cache that is read without locks, and changed by one thread a shard at a
+//! time.
 //!
 //! ```text
-//!   reader threads                         owner thread of a shard
-//!   get ── table (lock-free) ── entry      ◄── bounded channel ── fills, inserts, removals
-//!    │ miss                                 makes room (policy), publishes, retires, sweeps
-//!    └─ flight: join it, or lead it ──────►
+//!   any thread                                  owner thread of a shard
+//!     get ── table (no lock) ── entry             sleeps, and now and then
+//!      │ miss                                       sweeps what readers held
+//!      └─ flight: join it, or lead it               gives back what has expired
+//!          └─ the shard's turn: make room,          tells the listener
+//!             publish, retire                       gives room to other shards
 //! ```
 //!
-//! * [`Cache`] holds any `K` and `V`, [`BlobCache`] bytes; both are made by [`Builder`].
-//! * A key is loaded once however many ask: [`Cache::get_or_load`].
-//! * The budget is in bytes and covers entries, overhead, tables, and what was evicted but is still held.
-//! * What is evicted is chosen by two clocks, after S3-FIFO, with what ARC and LIRS know; see [`policy`].
+//! # A tour
+//!
+//! A [`Cache`] holds any `K` and `V`, a [`BlobCache`] bytes. Both have one budget in bytes, which covers entries, their
+//! overhead, the tables, and what was evicted but is still held.
+//!
+//! ```
+//! use corecache::engine::{Builder, Cache};
+//!
+//! let names = Cache::<u32, String>::from_builder(&Builder::new(64 << 20).shards(4))?
+//!     .weigh_with(|_id, name| name.capacity()); // bytes on the heap that an entry owns
+//! names.insert(1, "one".to_owned())?;
+//! assert_eq!(names.get(&1).as_deref(), Some("one"));
+//! assert_eq!(names.get_with(&1, String::len), Some(3)); // lent, not cloned
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A key is loaded once, however many threads ask for it at the same time; they all get what the first one brought, an
+//! error too. Many keys are loaded by one call.
+//!
+//! ```
+//! # use corecache::engine::{Cache, Failure};
+//! # use std::time::{Duration, Instant};
+//! let squares = Cache::<u64, u64>::new(1 << 20)?;
+//! assert_eq!(squares.get_or_load(&3, |key| Ok(key * key))?, 9);
+//! let soon = Instant::now() + Duration::from_millis(50); // waits no longer for another thread's load
+//! assert_eq!(squares.get_or_load_by(&4, soon, |key| Ok(key * key))?, 16);
+//! let refused = squares.get_or_load(&5, |_| Err("no origin".into()));
+//! assert!(matches!(refused, Err(Failure::Failed(_))));
+//! let many = squares.get_many_or_load(&[3, 6, 7], |keys| Ok(keys.iter().map(|key| **key * **key).collect()))?;
+//! assert_eq!(many, [9, 36, 49]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Entries can expire, each at a time of its own. They are served until that moment and not after it; their memory comes
+//! back by itself. A listener is told what left, and why.
+//!
+//! ```
+//! # use corecache::engine::{BlobCache, Cause};
+//! # use std::time::Duration;
+//! # use std::sync::mpsc;
+//! let (left, leaving) = mpsc::channel();
+//! let sessions = BlobCache::new(1 << 20)?
+//!     .eviction_listener(move |key, _value, cause| drop(left.send((key.to_vec(), cause))));
+//! sessions.insert_for(b"alice", b"token", Duration::from_millis(10))?;
+//! assert_eq!(leaving.recv()?, (b"alice".to_vec(), Cause::Expired));
+//! let stats = sessions.stats();
+//! assert_eq!((stats.expired, stats.entries), (1, 0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The budget can be set anew while the cache is in use, up and down: [`Cache::resize`].
+//!
+//! # Choosing sizes
+//!
+//! * **Budget.** All memory that the cache takes. Beside what is given below, an entry costs its key and its value, and
+//!   on the heap what the weigher says. How large it should be, `corecache simulate` tells from a trace of keys: it
+//!   replays the trace through this engine's [`policy`].
+//! * **Shards.** About as many as threads that change the cache at the same time; reads do not care. Without a word there
+//!   is one a core, eight at the most. Each takes a thread, which sleeps, and 16 KiB of the budget at least. More shards
+//!   choose a little worse what to evict.
+//! * **Cores.** Owners run anywhere unless [`Builder::pin_to`] binds them. Bind them where the threads that use the cache
+//!   are bound too. Memory lies on the socket of the thread that first writes to it.
 //!
 //! # Costs
-//! A change is a message to another thread: [`Cache::insert`] waits for its answer, some microseconds. A cache starts
-//! a thread for each shard; it sleeps while nothing changes. Entries that have expired are not served, but give their
-//! memory back only when they are replaced, removed or evicted.
 //!
-//! What leaves is mostly dropped by an owner. A `Drop` may use caches: what it changes there is done soon after, and
-//! lost, with an error in the log, where the queue is full. But it must not wait for a thread that is changing the
-//! same cache, as a lock that is held around [`Cache::insert`] would make it do.
+//! * **An entry** takes a slot (key, value and 24 bytes in a blob; 20 in a [`Cache`], and what alignment adds; 8 more if
+//!   it expires), 16 to 18 bytes of the table, 8.5 of the queues, and up to 8 of what is remembered of evicted keys. Slots
+//!   up to 4 KiB come in steps of 8 bytes to a sixteenth; larger entries are the program's allocator's.
+//! * **A hit** writes to the reader's own slot and counter, and to the entry's two-bit counter until that is at its top:
+//!   to nothing else, so readers do not slow each other down. A [`Blob`] is a counted reference: taking and dropping one
+//!   of a hot key from many threads does; [`Cache::get_with`] and [`BlobCache::get_with`] do not.
+//! * **A change** takes its shard's turn, a lock that readers do not know of, for a microsecond or less. Eviction costs a
+//!   system call (`membarrier`) a batch.
+//! * **Threads.** One a shard. While nothing is to be done they take no time.
+//! * **Huge pages.** Tables and slots ask for them once there are some MiB of them. Where the system gives none
+//!   (`/sys/kernel/mm/transparent_hugepage/enabled` is `never`), hits in a large cache are slower.
+//!
+//! # What it is not
+//!
+//! * Not a map: an entry can leave at any time, and one that does not fit is refused.
+//! * Not the least memory for tiny entries: a `Cache<u64, u64>` takes some 65 bytes beside key and value.
+//! * Writes to one key from many threads meet at one shard's turn.
+//! * The slots of one size are given to another only in pieces of 64 KiB: after a change of sizes some memory lies idle
+//!   until what was stored before has left.
+//!
+//! # Code that runs inside
+//!
+//! `Eq` of keys runs while a shard's turn is held, `Drop` of keys and values after it. Both may use caches: what they
+//! change there is done soon after, and lost, with an error in the log, where the queue is full. But they must not wait
+//! for a thread that is changing the same cache. A panic in either costs its own change, and is logged.
 
 mod arena;
 mod blobs;

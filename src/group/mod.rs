@@ -271,8 +271,7 @@ impl Group {
 
     /// The value of `key`, loaded on this thread if it is not held and nobody else is loading it.
     ///
-    /// The shard's owner stores the value some microseconds after this returns: [`Group::held`] right then may miss,
-    /// unless [`Group::flush`] comes before it. This method never loads twice for that.
+    /// A value that this thread loaded has been stored when this returns; who waited for it may have it a moment earlier.
     ///
     /// # Errors
     /// [`GetError`], whose text names group, key and cause.
