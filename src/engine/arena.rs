@@ -27,7 +27,8 @@ const SPANS: usize = REGION_BYTES / SPAN_BYTES;
 const SLOT_ALIGN: usize = 8;
 const SLOT_MAX_BYTES: usize = 4096;
 const CLASSES: usize = class_of(SLOT_MAX_BYTES) + 1;
-/// So many regions an arena has before it asks for huge pages: until then, what is not used is no memory.
+/// So many regions an arena has before it asks for huge pages, for all of them: until then, what is not used is no
+/// memory.
 const SMALL_PAGE_REGIONS: usize = 4;
 /// Under a checker of memory errors every entry is an allocation of its own, so that it sees each.
 const HAS_SLOTS: bool = !cfg!(corecache_malloc);
@@ -281,6 +282,11 @@ impl State {
         } else {
             Pages::Huge
         };
+        if self.regions.len() == SMALL_PAGE_REGIONS {
+            for &region in self.regions.keys() {
+                pages::make_huge(region_start(region), REGION_BYTES);
+            }
+        }
         let region = pages::map(REGION_BYTES, pages).as_ptr().expose_provenance();
         self.regions.insert(region, u32::MAX);
         self.roomy_regions.insert(region);
@@ -303,11 +309,14 @@ impl State {
     }
 }
 
-fn unmap_region(region: usize) {
+fn region_start(region: usize) -> NonNull<u8> {
     let start = ptr::with_exposed_provenance_mut(region);
-    let start = NonNull::new(start).expect("no region lies at address 0");
+    NonNull::new(start).expect("no region lies at address 0")
+}
+
+fn unmap_region(region: usize) {
     // SAFETY: mapped by `add_region`; all its spans are free.
-    unsafe { pages::unmap(start, REGION_BYTES) }
+    unsafe { pages::unmap(region_start(region), REGION_BYTES) }
 }
 
 impl Drop for State {

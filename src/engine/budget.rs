@@ -8,6 +8,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicUsize, Ordering};
 
+use crossbeam::utils::CachePadded;
+
 /// What a partition is promised, and what it may take at the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
@@ -20,16 +22,34 @@ pub struct Share {
 /// What may be queued at the most: one part in this many of the budget.
 const QUEUED_PART: usize = 64;
 
+impl Share {
+    /// Of all there is.
+    pub(crate) const WHOLE: Self = Self {
+        guaranteed_bytes: 0,
+        largest_bytes: usize::MAX,
+    };
+}
+
 pub(crate) struct PartitionAccount {
     pub share: Share,
-    used_bytes: AtomicUsize,
     /// Entries of another generation than this are dead; see `Core::clear`.
     generation: AtomicU8,
+    /// On a line of its own: each turn writes to it, and each read looks at what is beside it.
+    used_bytes: CachePadded<AtomicUsize>,
 }
 
 impl PartitionAccount {
-    pub fn used_bytes(&self) -> usize {
-        self.used_bytes.load(Ordering::Relaxed)
+    fn new(share: Share) -> Self {
+        Self {
+            share,
+            generation: AtomicU8::new(0),
+            used_bytes: CachePadded::default(),
+        }
+    }
+
+    /// Whether it matters what the partition uses.
+    fn is_bounded(&self) -> bool {
+        self.share != Share::WHOLE
     }
 
     #[inline]
@@ -42,20 +62,25 @@ impl PartitionAccount {
     }
 
     pub fn add(&self, bytes: usize) {
-        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if self.is_bounded() {
+            self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     pub fn subtract(&self, bytes: usize) {
-        self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if self.is_bounded() {
+            self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     /// By how much the partition would be over its largest share with `more` bytes.
     pub fn excess_with(&self, more: usize) -> usize {
-        (self.used_bytes() + more).saturating_sub(self.share.largest_bytes)
+        let used_bytes = self.used_bytes.load(Ordering::Relaxed);
+        (used_bytes + more).saturating_sub(self.share.largest_bytes)
     }
 
     pub fn is_over_guarantee(&self) -> bool {
-        self.used_bytes() > self.share.guaranteed_bytes
+        !self.is_bounded() || self.used_bytes.load(Ordering::Relaxed) > self.share.guaranteed_bytes
     }
 }
 
@@ -63,12 +88,12 @@ pub(crate) struct Pool {
     budget_bytes: AtomicUsize,
     pub quantum_bytes: usize,
     /// Below zero: the shards have taken more than there is, on credit.
-    available_bytes: AtomicIsize,
+    available_bytes: CachePadded<AtomicIsize>,
     /// What each shard is asked to give back of others' credit.
     owed_bytes: Box<[AtomicUsize]>,
     closed: AtomicBool,
     /// Entries that wait for their shard's turn.
-    queued_bytes: AtomicUsize,
+    queued_bytes: CachePadded<AtomicUsize>,
     pub partitions: Box<[PartitionAccount]>,
 }
 
@@ -77,18 +102,11 @@ impl Pool {
         Self {
             budget_bytes: AtomicUsize::new(budget_bytes),
             quantum_bytes: (budget_bytes / shards / 64).clamp(1 << 10, 1 << 20),
-            available_bytes: AtomicIsize::new(budget_bytes as isize),
+            available_bytes: CachePadded::new(AtomicIsize::new(budget_bytes as isize)),
             owed_bytes: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             closed: AtomicBool::new(false),
-            queued_bytes: AtomicUsize::new(0),
-            partitions: shares
-                .iter()
-                .map(|&share| PartitionAccount {
-                    share,
-                    used_bytes: AtomicUsize::new(0),
-                    generation: AtomicU8::new(0),
-                })
-                .collect(),
+            queued_bytes: CachePadded::default(),
+            partitions: shares.iter().copied().map(PartitionAccount::new).collect(),
         }
     }
 

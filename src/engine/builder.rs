@@ -130,12 +130,8 @@ impl Builder {
         let shards = self.shard_count()?;
         self.check(shards)?;
         reclaim::prepare();
-        let whole = Share {
-            guaranteed_bytes: 0,
-            largest_bytes: usize::MAX,
-        };
         let shares = if self.shares.is_empty() {
-            &[whole][..]
+            &[Share::WHOLE][..]
         } else {
             &self.shares
         };

@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Sender};
+use crossbeam::utils::CachePadded;
 
 use parking_lot::Mutex;
 
@@ -23,13 +24,13 @@ use super::shard::{self, Shard};
 use super::stats::{LoadCounters, PartitionCounters, ReadCounters, ShardGauges, Stats, bump};
 
 pub(crate) struct Core<B: Body> {
-    shards: Arc<[Shard<B>]>,
+    shards: Arc<[CachePadded<Shard<B>>]>,
     pool: Arc<Pool>,
     reads: ReadCounters,
     loads: Box<[LoadCounters]>,
     /// By shard, then by partition.
-    counters: Box<[Arc<[PartitionCounters]>]>,
-    gauges: Arc<[ShardGauges]>,
+    counters: Box<[Arc<[CachePadded<PartitionCounters>]>]>,
+    gauges: Arc<[CachePadded<ShardGauges>]>,
     alarms: Arc<[Sender<()>]>,
     pub clock: Clock,
     owners: Vec<JoinHandle<()>>,
@@ -42,13 +43,13 @@ impl<B: Body> Core<B> {
     pub fn start(pool: Arc<Pool>, shards: usize, cores: &[usize]) -> Result<Self, BuildError> {
         let partitions = pool.partitions.len();
         let (alarms, ringing): (Vec<_>, Vec<_>) = (0..shards).map(|_| channel::bounded(1)).unzip();
-        let counters = || (0..partitions).map(|_| PartitionCounters::default());
+        let counters = || (0..partitions).map(|_| CachePadded::default());
         let mut core = Self {
             shards: Arc::default(),
             reads: ReadCounters::new(partitions),
             loads: (0..partitions).map(|_| LoadCounters::default()).collect(),
             counters: (0..shards).map(|_| counters().collect()).collect(),
-            gauges: (0..shards).map(|_| ShardGauges::default()).collect(),
+            gauges: (0..shards).map(|_| CachePadded::default()).collect(),
             alarms: alarms.into(),
             clock: Clock::new(),
             owners: Vec::with_capacity(shards),
@@ -56,7 +57,8 @@ impl<B: Body> Core<B> {
             listener: Arc::default(),
             pool,
         };
-        let new_shard = |(index, ringing)| Shard::new(index, core.shared(index), ringing);
+        let new_shard =
+            |(index, ringing)| CachePadded::new(Shard::new(index, core.shared(index), ringing));
         core.shards = ringing.into_iter().enumerate().map(new_shard).collect();
         for index in 0..shards {
             let pinned = (!cores.is_empty()).then(|| cores[index % cores.len()]);
@@ -90,9 +92,11 @@ impl<B: Body> Core<B> {
         &self.shards[index]
     }
 
-    /// Where entries of this hash lie.
+    /// Where an entry of this hash is to lie, which is about to be stored: meanwhile its line is fetched.
     pub fn arena(&self, hash: u64) -> &Arc<Arena> {
-        &self.shard(hash).arena
+        let shard = self.shard(hash);
+        shard.table.prefetch(hash);
+        &shard.arena
     }
 
     /// What is known of an entry that is begun now and does not expire.
@@ -383,7 +387,7 @@ impl<B: Body> Core<B> {
             removed: count(|shard| &shard.removed),
             replaced: count(|shard| &shard.replaced),
             refused: get(&loads.refused) + count(|shard| &shard.refused),
-            entry_bytes: self.pool.partitions[usize::from(partition)].used_bytes() as u64,
+            entry_bytes: count(|shard| &shard.entry_bytes),
             used_bytes: sum(|shard| &shard.used_bytes),
             garbage_bytes: sum(|shard| &shard.garbage_bytes),
             budget_bytes: self.pool.budget_bytes() as u64,
@@ -407,7 +411,8 @@ impl<B: Body> Core<B> {
 
     /// Bytes of entries that left the cache, but that somebody still holds.
     pub fn garbage_bytes(&self) -> u64 {
-        let garbage = |shard: &ShardGauges| shard.garbage_bytes.load(Ordering::Relaxed);
+        let garbage =
+            |shard: &CachePadded<ShardGauges>| shard.garbage_bytes.load(Ordering::Relaxed);
         self.gauges.iter().map(garbage).sum()
     }
 

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
+use crossbeam::utils::CachePadded;
 
 use super::budget::Pool;
 use super::clock::{Clock, NEVER};
@@ -146,8 +147,8 @@ pub(crate) struct Owner<B: Body> {
     shard: usize,
     pub pool: Arc<Pool>,
     pub flights: Arc<Flights<B>>,
-    counters: Arc<[PartitionCounters]>,
-    gauges: Arc<[ShardGauges]>,
+    counters: Arc<[CachePadded<PartitionCounters>]>,
+    gauges: Arc<[CachePadded<ShardGauges>]>,
     clock: Clock,
     /// Wake the owners of all shards.
     alarms: Arc<[Sender<()>]>,
@@ -160,8 +161,8 @@ unsafe impl<B: Body> Send for Owner<B> {}
 pub(crate) struct Shared<B: Body> {
     pub pool: Arc<Pool>,
     pub flights: Arc<Flights<B>>,
-    pub counters: Arc<[PartitionCounters]>,
-    pub gauges: Arc<[ShardGauges]>,
+    pub counters: Arc<[CachePadded<PartitionCounters>]>,
+    pub gauges: Arc<[CachePadded<ShardGauges>]>,
     pub clock: Clock,
     pub listener: Arc<OnceLock<Listener<B>>>,
     pub alarms: Arc<[Sender<()>]>,
@@ -291,6 +292,7 @@ impl<B: Body> Owner<B> {
         self.patrol.expect(expires_ns);
         add(&self.counters[partition].stored, 1);
         add(&self.counters[partition].entries, 1);
+        add(&self.counters[partition].entry_bytes, weight as u64);
         self.charge_table();
         true
     }
@@ -363,6 +365,7 @@ impl<B: Body> Owner<B> {
         let counters = &self.counters[partition];
         add(counters.left_by(cause), 1);
         add(&counters.entries, 1_u64.wrapping_neg());
+        add(&counters.entry_bytes, (weight as u64).wrapping_neg());
         self.pool.partitions[partition].subtract(weight);
         self.retired_bytes += weight;
         self.retired.push(entry);

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::arena::Arena;
@@ -69,18 +70,20 @@ impl Drop for Flagged {
     }
 }
 
+/// Readers use the table alone, so nothing that a turn writes to lies beside it.
+#[repr(C)]
 pub(crate) struct Shard<B: Body> {
     pub table: Arc<Table>,
     pub flights: Arc<Flights<B>>,
     pub arena: Arc<Arena>,
     pool: Arc<Pool>,
     listener: Arc<OnceLock<Listener<B>>>,
-    owner: Mutex<Owner<B>>,
-    /// One at a time tells the listener, so that it hears of a key's entries in their order.
-    telling: Mutex<()>,
-    queue: ArrayQueue<Change<B>>,
     alarm: Sender<()>,
     ringing: Receiver<()>,
+    queue: CachePadded<ArrayQueue<Change<B>>>,
+    owner: CachePadded<Mutex<Owner<B>>>,
+    /// One at a time tells the listener, so that it hears of a key's entries in their order.
+    telling: Mutex<()>,
 }
 
 impl<B: Body> Shard<B> {
@@ -95,9 +98,9 @@ impl<B: Body> Shard<B> {
             arena: Arena::new(),
             pool: owner.pool.clone(),
             listener,
-            owner: Mutex::new(owner),
+            owner: CachePadded::new(Mutex::new(owner)),
             telling: Mutex::new(()),
-            queue: ArrayQueue::new(QUEUE_LEN),
+            queue: CachePadded::new(ArrayQueue::new(QUEUE_LEN)),
             alarm,
             ringing,
         }

@@ -81,6 +81,7 @@ pub(crate) struct LoadCounters {
 #[derive(Default)]
 pub(crate) struct PartitionCounters {
     pub entries: AtomicU64,
+    pub entry_bytes: AtomicU64,
     pub stored: AtomicU64,
     pub evicted: AtomicU64,
     pub expired: AtomicU64,

@@ -81,5 +81,9 @@ fn a_partition_knows_its_bounds() {
     account.add(1);
     assert!(account.is_over_guarantee());
     account.subtract(101);
-    assert_eq!(account.used_bytes(), 0);
+    assert_eq!(account.used_bytes.load(Ordering::Relaxed), 0);
+    let whole = Pool::new(1000, 1, &[Share::WHOLE]);
+    whole.partitions[0].add(2000);
+    assert_eq!(whole.partitions[0].excess_with(usize::MAX), 0);
+    assert!(whole.partitions[0].is_over_guarantee());
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crossbeam::channel::Sender;
+use crossbeam::utils::CachePadded;
 
 use super::super::budget::Pool;
 use super::super::entry::Body;
@@ -166,7 +167,7 @@ impl<B: Body> Owner<B> {
 /// Asks the shards, all or all but one, for `bytes`, each in proportion to what it has leased.
 pub(crate) fn ask_to_yield(
     pool: &Pool,
-    gauges: &[ShardGauges],
+    gauges: &[CachePadded<ShardGauges>],
     alarms: &[Sender<()>],
     except: Option<usize>,
     bytes: usize,
