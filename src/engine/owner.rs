@@ -18,7 +18,7 @@ use super::foreign::guarded;
 use super::policy::{Entries, Policy, Token, TwoClocks};
 use super::reclaim;
 use super::stats::{Cause, PartitionCounters, ShardGauges};
-use super::table::Writer;
+use super::table::{Table, Writer, prefetch};
 
 mod patrol;
 mod room;
@@ -64,11 +64,17 @@ struct Listening<B: Body> {
 }
 
 /// What a policy asks of the entries whose addresses are its tokens.
-struct InTable<B>(PhantomData<B>);
+struct InTable<'a, B> {
+    table: &'a Table,
+    body: PhantomData<B>,
+}
 
-impl<B> InTable<B> {
-    fn new() -> Self {
-        Self(PhantomData)
+impl<'a, B> InTable<'a, B> {
+    fn new(writer: &'a Writer) -> Self {
+        Self {
+            table: writer.table(),
+            body: PhantomData,
+        }
     }
 }
 
@@ -86,7 +92,7 @@ fn header<'a>(token: Token) -> &'a Header {
     unsafe { entry_of(token).as_ref() }
 }
 
-impl<B: Body> Entries for InTable<B> {
+impl<B: Body> Entries for InTable<'_, B> {
     fn counter(&self, token: Token) -> u8 {
         header(token).counter()
     }
@@ -110,6 +116,14 @@ impl<B: Body> Entries for InTable<B> {
 
     fn set_place(&mut self, token: Token, place: u32) {
         header(token).set_place(place);
+    }
+
+    /// What is to be evicted has mostly not been touched for long: its memory is fetched meanwhile.
+    fn expect(&self, last: Token, next: Option<Token>) {
+        self.table.prefetch(header(last).hash.into());
+        if let Some(next) = next {
+            prefetch(entry_of(next).as_ptr());
+        }
     }
 }
 
@@ -284,7 +298,9 @@ impl<B: Body> Owner<B> {
         let expires_ns = expiry_ns::<B>(entry.as_ptr());
         let new = entry.into_raw();
         match old {
-            None => self.policies[partition].admit(token(new), &mut InTable::<B>::new()),
+            None => {
+                self.policies[partition].admit(token(new), &mut InTable::<B>::new(&self.writer))
+            }
             Some(old) => self.replace(partition, old, new),
         }
         self.used_bytes += weight;
@@ -301,7 +317,11 @@ impl<B: Body> Owner<B> {
     fn replace(&mut self, partition: usize, old: NonNull<Header>, new: NonNull<Header>) {
         let (old_token, new_token) = (token(old), token(new));
         header(new_token).set_counter(header(old_token).counter());
-        self.policies[partition].replace(old_token, new_token, &mut InTable::<B>::new());
+        self.policies[partition].replace(
+            old_token,
+            new_token,
+            &mut InTable::<B>::new(&self.writer),
+        );
         self.retire(old, Cause::Replaced);
     }
 
@@ -354,7 +374,7 @@ impl<B: Body> Owner<B> {
     /// Takes an unlinked entry out of its queue and retires it.
     fn drop_out(&mut self, entry: NonNull<Header>, cause: Cause) {
         let partition = usize::from(header(token(entry)).partition);
-        self.policies[partition].remove(token(entry), &mut InTable::<B>::new());
+        self.policies[partition].remove(token(entry), &mut InTable::<B>::new(&self.writer));
         self.retire(entry, cause);
     }
 

@@ -72,6 +72,10 @@ pub trait Entries {
     fn place(&self, token: Token) -> u32;
     /// Sets it.
     fn set_place(&mut self, token: Token, place: u32);
+    /// A hint: `last` stands last of its kind now, and `next` behind it, so that both will be asked about soon.
+    fn expect(&self, last: Token, next: Option<Token>) {
+        let _ = (last, next);
+    }
 }
 
 /// Chooses what is evicted.

@@ -239,7 +239,7 @@ impl Table {
 
 /// A hint: whatever the address is, nothing but time depends on it.
 #[inline]
-fn prefetch<T>(at: *const T) {
+pub(crate) fn prefetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address does no harm.
     unsafe {

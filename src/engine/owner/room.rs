@@ -106,7 +106,8 @@ impl<B: Body> Owner<B> {
     }
 
     fn evict_from(&mut self, partition: usize) -> usize {
-        let Some(token) = self.policies[partition].evict(&mut InTable::<B>::new()) else {
+        let Some(token) = self.policies[partition].evict(&mut InTable::<B>::new(&self.writer))
+        else {
             return 0;
         };
         let entry = entry_of(token);

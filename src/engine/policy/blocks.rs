@@ -169,6 +169,13 @@ impl Blocks {
         (list.oldest != NONE).then(|| self.block(list.oldest).oldest())
     }
 
+    /// The token behind the oldest of a list that is not empty, where it stands in the same block.
+    pub fn second(&self, list: &List) -> Option<Token> {
+        let block = self.block(list.oldest);
+        let behind = block.live & (block.live - 1);
+        (behind != 0).then(|| block.item(behind.trailing_zeros()).token)
+    }
+
     /// Takes a token out of its list.
     ///
     /// # Panics

@@ -155,7 +155,10 @@ impl<const CLASSES: usize> Queue<CLASSES> {
         let class = &mut self.classes[number];
         if self.occupied >> number & 1 == 1 && token == class.tail.token {
             match self.blocks.pop(&mut class.list) {
-                Some(next) => class.tail.become_next(next, entries),
+                Some(next) => {
+                    class.tail.become_next(next, entries);
+                    entries.expect(next.token, self.blocks.second(&class.list));
+                }
                 None => self.occupied &= !(1 << number),
             }
         } else {
