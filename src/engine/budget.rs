@@ -9,6 +9,7 @@
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicUsize, Ordering};
 
 use crossbeam::utils::CachePadded;
+use parking_lot::Mutex;
 
 /// What a partition is promised, and what it may take at the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(crate) struct PartitionAccount {
     pub share: Share,
     /// Entries of another generation than this are dead; see `Core::clear`.
     generation: AtomicU8,
+    /// Somebody who could not wait wants it cleared.
+    wants_clear: AtomicBool,
     /// On a line of its own: each turn writes to it, and each read looks at what is beside it.
     used_bytes: CachePadded<AtomicUsize>,
 }
@@ -43,6 +46,7 @@ impl PartitionAccount {
         Self {
             share,
             generation: AtomicU8::new(0),
+            wants_clear: AtomicBool::new(false),
             used_bytes: CachePadded::default(),
         }
     }
@@ -59,6 +63,16 @@ impl PartitionAccount {
 
     pub fn start_generation(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Leaves a clear to the next owner that wakes.
+    pub fn want_clear(&self) {
+        self.wants_clear.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether there is a clear to be done; the caller does it.
+    pub fn take_clear(&self) -> bool {
+        self.wants_clear.load(Ordering::Relaxed) && self.wants_clear.swap(false, Ordering::SeqCst)
     }
 
     pub fn add(&self, bytes: usize) {
@@ -95,6 +109,8 @@ pub(crate) struct Pool {
     /// Entries that wait for their shard's turn.
     queued_bytes: CachePadded<AtomicUsize>,
     pub partitions: Box<[PartitionAccount]>,
+    /// One at a time, so that generations can not come round.
+    pub clearing: Mutex<()>,
 }
 
 impl Pool {
@@ -106,6 +122,7 @@ impl Pool {
             owed_bytes: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             closed: AtomicBool::new(false),
             queued_bytes: CachePadded::default(),
+            clearing: Mutex::new(()),
             partitions: shares.iter().copied().map(PartitionAccount::new).collect(),
         }
     }
@@ -181,7 +198,7 @@ impl Pool {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Asks a shard to give back `bytes`; it looks after each turn.
+    /// Asks a shard to give back `bytes`; its owner is to be woken.
     pub fn ask_back(&self, shard: usize, bytes: usize) {
         self.owed_bytes[shard].fetch_add(bytes, Ordering::Relaxed);
     }

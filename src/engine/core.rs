@@ -6,22 +6,19 @@ use std::sync::{Arc, Once, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{self, Sender};
-use crossbeam::utils::CachePadded;
-
-use parking_lot::Mutex;
-
 use super::arena::Arena;
 use super::budget::{Pool, Share};
 use super::builder::{BuildError, SHARD_MIN_BYTES, check_budget};
 use super::clock::{Clock, NEVER};
 use super::entry::{Body, Facts, Handle, Header, WEIGHT_MAX_BYTES};
 use super::flight::{EntryTooLarge, Failure, Flight, Flights, Joined, Lead, Outcome, Waited};
-use super::owner::{self, Change, Listener, Shared};
+use super::owner::{self, Change, Listener, Owner, Shared};
 use super::pin::pin_to_core;
 use super::reclaim::Guard;
 use super::shard::{self, Shard};
 use super::stats::{LoadCounters, PartitionCounters, ReadCounters, ShardGauges, Stats, bump};
+use crossbeam::channel::{self, Sender};
+use crossbeam::utils::CachePadded;
 
 pub(crate) struct Core<B: Body> {
     shards: Arc<[CachePadded<Shard<B>>]>,
@@ -34,7 +31,6 @@ pub(crate) struct Core<B: Body> {
     alarms: Arc<[Sender<()>]>,
     pub clock: Clock,
     owners: Vec<JoinHandle<()>>,
-    clearing: Mutex<()>,
     listener: Arc<OnceLock<Listener<B>>>,
 }
 
@@ -53,7 +49,6 @@ impl<B: Body> Core<B> {
             alarms: alarms.into(),
             clock: Clock::new(),
             owners: Vec::with_capacity(shards),
-            clearing: Mutex::new(()),
             listener: Arc::default(),
             pool,
         };
@@ -67,7 +62,7 @@ impl<B: Body> Core<B> {
             // On failure the threads started so far are stopped by the drop of `core`.
             core.owners.push(thread.spawn(move || {
                 pinned.inspect(|&core| pin_or_warn(core));
-                shards[index].run();
+                shards[index].run(|| clear_wanted(&shards));
             })?);
         }
         Ok(core)
@@ -309,20 +304,13 @@ impl<B: Body> Core<B> {
     }
 
     /// Removes all entries of a partition: at once for readers, and for the budget by the time that it returns.
-    /// What is being loaded now reaches those who wait, and is not stored.
+    /// What is being loaded now reaches those who wait, and is not stored. Inside of a turn it is left to an owner.
     pub fn clear(&self, partition: u16) {
-        // One at a time, so that generations can not come round; inside of a turn there is no waiting for others.
-        let is_inside = shard::is_inside();
-        let _turn = (!is_inside).then(|| self.clearing.lock());
-        self.pool.partitions[usize::from(partition)].start_generation();
-        for shard in self.shards.iter() {
-            shard
-                .flights
-                .fence_all(|key| B::partition(key) == partition);
-            let mut from = Some(0).filter(|_| !is_inside);
-            while let Some(bucket) = from {
-                from = shard.turn(|owner| owner.clear(partition, bucket));
-            }
+        if shard::is_inside() {
+            self.pool.partitions[usize::from(partition)].want_clear();
+            self.shards[0].wake();
+        } else {
+            clear(&self.shards, &self.pool, partition);
         }
     }
 
@@ -343,15 +331,18 @@ impl<B: Body> Core<B> {
         let _ = self.listener.set(listener);
     }
 
-    /// Returns when all that was begun before is to be seen, and the listener has been told of it.
+    /// Returns when all that was begun before is to be seen, shards have given way to each other, and the listener has
+    /// been told.
     pub fn flush(&self) {
         if shard::is_inside() {
             return;
         }
         for shard in self.shards.iter() {
-            shard.turn(|owner| owner.sweep());
-            shard.tell();
+            while shard.turn(Owner::tidy) {}
         }
+        // What was dropped by that may have asked for one.
+        clear_wanted(&self.shards);
+        self.shards.iter().for_each(|shard| shard.tell());
     }
 
     /// Counts a caller that joined a load without waiting on this thread.
@@ -441,6 +432,31 @@ impl<B: Body> Drop for Core<B> {
         }
         for shard in self.shards.iter() {
             shard.flights.close_all();
+        }
+        self.flush();
+    }
+}
+
+fn clear<B: Body>(shards: &[CachePadded<Shard<B>>], pool: &Pool, partition: u16) {
+    let _turn = pool.clearing.lock();
+    pool.partitions[usize::from(partition)].start_generation();
+    for shard in shards {
+        shard
+            .flights
+            .fence_all(|key| B::partition(key) == partition);
+        let mut from = Some(0);
+        while let Some(bucket) = from {
+            from = shard.turn(|owner| owner.clear(partition, bucket));
+        }
+    }
+}
+
+/// Does the clears that could not wait for their turns.
+fn clear_wanted<B: Body>(shards: &[CachePadded<Shard<B>>]) {
+    let pool = shards[0].pool();
+    for (partition, account) in pool.partitions.iter().enumerate() {
+        if account.take_clear() {
+            clear(shards, pool, partition as u16);
         }
     }
 }

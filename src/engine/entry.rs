@@ -376,7 +376,8 @@ where
             generation: 0,
             expiry_ns: NEVER,
         };
-        Self::typed(&Arena::new(), &facts, 0, key, value)
+        static ARENA: std::sync::OnceLock<Arc<Arena>> = std::sync::OnceLock::new();
+        Self::typed(ARENA.get_or_init(Arena::new), &facts, 0, key, value)
     }
 }
 

@@ -4,7 +4,6 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
@@ -24,10 +23,13 @@ mod patrol;
 mod room;
 
 use patrol::Patrol;
+use room::OWNER_YIELD_BYTES;
 pub(crate) use room::ask_to_yield;
 
 /// Whose code runs in a turn: one that panics costs its own change, not the shard.
 const KEY: &str = "a key that was compared or dropped";
+/// Buckets that are merged in one turn, where the table has become too large.
+const MERGES_A_TURN: usize = 4096;
 /// How long garbage that a reader holds is left alone.
 const SWEEP_EVERY_NS: u64 = 50_000_000;
 
@@ -59,8 +61,34 @@ type Untold<B> = Vec<(Handle<B>, Cause)>;
 
 struct Listening<B: Body> {
     listener: Arc<OnceLock<Listener<B>>>,
+    /// Out of the books already: nobody else may hold them any more.
     untold: Untold<B>,
     untold_bytes: usize,
+    /// Retired entries that are still to be put there.
+    waiting: usize,
+}
+
+impl<B: Body> Listening<B> {
+    fn add(&mut self, entry: Handle<B>, cause: Cause, weight_bytes: usize) {
+        self.untold.push((entry, cause));
+        self.untold_bytes += weight_bytes;
+        self.waiting -= 1;
+    }
+}
+
+/// The place of a retired entry says why it has left, as long as the listener is to be told that.
+const UNTOLD: [(u32, Cause); 4] = [
+    (1, Cause::Evicted),
+    (2, Cause::Expired),
+    (3, Cause::Removed),
+    (4, Cause::Replaced),
+];
+const TOLD: u32 = 0;
+
+fn untold_cause(header: &Header) -> Option<Cause> {
+    let place = header.place();
+    let found = UNTOLD.iter().find(|(number, _)| *number == place);
+    found.map(|(_, cause)| *cause)
 }
 
 /// What a policy asks of the entries whose addresses are its tokens.
@@ -151,6 +179,8 @@ pub(crate) struct Owner<B: Body> {
     /// The part of `used_bytes` that is the table's.
     table_bytes: usize,
     patrol: Patrol,
+    /// What is left of what other shards have asked for.
+    owes_bytes: usize,
     /// When the shard's own thread comes by, if not called before.
     wakes_ns: u64,
     random: u64,
@@ -196,12 +226,14 @@ impl<B: Body> Owner<B> {
             used_bytes: 0,
             table_bytes: 0,
             patrol: Patrol::default(),
+            owes_bytes: 0,
             wakes_ns: NEVER,
             random: 0x9e37_79b9_7f4a_7c15 ^ (shard as u64 + 1),
             listening: Listening {
                 listener: shared.listener,
                 untold: Vec::new(),
                 untold_bytes: 0,
+                waiting: 0,
             },
             is_open: false,
             is_broken: false,
@@ -309,7 +341,6 @@ impl<B: Body> Owner<B> {
         add(&self.counters[partition].stored, 1);
         add(&self.counters[partition].entries, 1);
         add(&self.counters[partition].entry_bytes, weight as u64);
-        self.charge_table();
         true
     }
 
@@ -354,6 +385,9 @@ impl<B: Body> Owner<B> {
     pub fn clear(&mut self, partition: u16, from: usize) -> Option<usize> {
         const BUCKETS_A_TURN: usize = 1024;
         let generation = self.pool.partitions[usize::from(partition)].generation();
+        if from == 0 {
+            self.writer.begin_walk();
+        }
         let to = (from + BUCKETS_A_TURN).min(self.writer.buckets());
         for bucket in from..to {
             let is_dead = |entry: &NonNull<Header>| {
@@ -368,7 +402,11 @@ impl<B: Body> Owner<B> {
             }
         }
         self.sweep();
-        (to < self.writer.buckets()).then_some(to)
+        let goes_on = to < self.writer.buckets();
+        if !goes_on {
+            self.writer.end_walk();
+        }
+        goes_on.then_some(to)
     }
 
     /// Takes an unlinked entry out of its queue and retires it.
@@ -389,12 +427,10 @@ impl<B: Body> Owner<B> {
         self.pool.partitions[partition].subtract(weight);
         self.retired_bytes += weight;
         self.retired.push(entry);
-        if self.listening.listener.get().is_some() {
-            // SAFETY: the table's reference is still there.
-            let entry = unsafe { Handle::acquire(entry) };
-            self.listening.untold.push((entry, cause));
-            self.listening.untold_bytes += weight;
-        }
+        let is_told = self.listening.listener.get().is_none();
+        let untold = UNTOLD.iter().find(|(_, other)| *other == cause && !is_told);
+        self.listening.waiting += usize::from(untold.is_some());
+        header(token(entry)).set_place(untold.map_or(TOLD, |(number, _)| *number));
     }
 
     /// What the listener was not told yet.
@@ -410,13 +446,29 @@ impl<B: Body> Owner<B> {
         }
         let (mut freed, dead) = (0, &mut self.dead);
         dead.reserve(self.retired.len());
+        let listening = std::cell::RefCell::new(&mut self.listening);
         // SAFETY: retired entries are unlinked, and the references are the table's, which are ours to drop.
-        unsafe {
-            reclaim::sweep(&mut self.retired, |entry| {
-                freed += B::weight_bytes(entry) as usize;
-                dead.push(Handle::<B>::from_raw(entry));
-            });
-        }
+        let free = |entry| unsafe {
+            let weight = B::weight_bytes(entry) as usize;
+            freed += weight;
+            let cause = untold_cause(header(token(entry)));
+            let entry = Handle::<B>::from_raw(entry);
+            match cause {
+                Some(cause) => listening.borrow_mut().add(entry, cause, weight),
+                None => dead.push(entry),
+            }
+        };
+        let kept = |entry| {
+            let header = header(token(entry));
+            if let Some(cause) = untold_cause(header) {
+                header.set_place(TOLD);
+                // SAFETY: the table's reference is still there.
+                let entry = unsafe { Handle::acquire(entry) };
+                listening.borrow_mut().add(entry, cause, 0);
+            }
+        };
+        // SAFETY: as for `free`.
+        unsafe { reclaim::sweep(&mut self.retired, free, kept) };
         self.retired_bytes -= freed;
         self.used_bytes -= freed;
         // Twice what could not be freed: so a sweep is paid by what was retired since the last one.
@@ -427,22 +479,42 @@ impl<B: Body> Owner<B> {
     /// What the shard's own thread does when it comes by.
     pub fn look_after(&mut self) {
         self.wakes_ns = 0;
+        self.tidy();
         if !self.is_broken {
-            self.sweep();
             self.patrol();
         }
+    }
+
+    /// Frees what can be freed, and gives back what is wanted elsewhere, as much as suits one turn; whether there is more.
+    pub fn tidy(&mut self) -> bool {
+        if self.is_broken {
+            return false;
+        }
+        self.sweep();
+        self.writer.shrink(MERGES_A_TURN);
+        self.yield_owed(OWNER_YIELD_BYTES);
+        self.has_chores()
+    }
+
+    fn has_chores(&self) -> bool {
+        self.owes_bytes > self.unused() || self.writer.is_loose()
     }
 
     /// Whether the shard's own thread would sleep for too long.
     fn is_overdue(&self) -> bool {
         let has_garbage = !self.retired.is_empty() && self.wakes_ns == NEVER;
-        has_garbage || !self.listening.untold.is_empty() || self.patrol.due_ns() < self.wakes_ns
+        let has_news = self.listening.waiting > 0 || !self.listening.untold.is_empty();
+        let has_chores = self.has_chores() && self.wakes_ns > 0;
+        has_garbage || has_news || has_chores || self.patrol.due_ns() < self.wakes_ns
     }
 
     /// For how long the shard's own thread may sleep; without an end if there is none.
     pub fn go_to_sleep(&mut self) -> Option<Duration> {
         let now_ns = self.clock.now_ns();
         self.wakes_ns = self.patrol.due_ns();
+        if self.has_chores() {
+            self.wakes_ns = 0;
+        }
         if !self.retired.is_empty() {
             self.wakes_ns = self.wakes_ns.min(now_ns + SWEEP_EVERY_NS);
         }
@@ -463,7 +535,7 @@ impl<B: Body> Owner<B> {
 impl<B: Body> Drop for Owner<B> {
     /// Nobody reads the table any more. Entries that are still held elsewhere outlive it by their own references.
     fn drop(&mut self) {
-        if self.is_broken || self.is_open || thread::panicking() {
+        if self.is_broken || self.is_open {
             // Nobody knows what it still holds.
             return;
         }

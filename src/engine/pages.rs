@@ -23,9 +23,12 @@ fn layout(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, HUGE_PAGE_BYTES).expect("a mapping fits the address space")
 }
 
-/// Zeroed memory, aligned to [`HUGE_PAGE_BYTES`]; `bytes` is a multiple of them.
+/// The least that can be mapped, and given back: a page of any system.
+pub(crate) const PAGE_BYTES: usize = 64 << 10;
+
+/// Zeroed memory, aligned to [`HUGE_PAGE_BYTES`]; `bytes` is a multiple of [`PAGE_BYTES`].
 pub(crate) fn map(bytes: usize, pages: Pages) -> NonNull<u8> {
-    debug_assert!(bytes > 0 && bytes.is_multiple_of(HUGE_PAGE_BYTES));
+    debug_assert!(bytes > 0 && bytes.is_multiple_of(PAGE_BYTES));
     let Some(start) = system::map(bytes) else {
         std::alloc::handle_alloc_error(layout(bytes));
     };
@@ -39,6 +42,15 @@ pub(crate) fn map(bytes: usize, pages: Pages) -> NonNull<u8> {
 pub(crate) fn make_huge(start: NonNull<u8>, bytes: usize) {
     system::ask_for_huge_pages(start, bytes);
     system::collapse(start, bytes);
+}
+
+/// Gives the memory of pages back that stay mapped. What is read there from now on is zeroes, or what there was.
+///
+/// # Safety
+/// The pages lie in a mapping from [`map`], and nobody needs what they hold.
+pub(crate) unsafe fn discard(start: NonNull<u8>, bytes: usize) {
+    // SAFETY: by the caller's word.
+    unsafe { system::discard(start, bytes) }
 }
 
 /// Gives memory back.
@@ -90,6 +102,13 @@ mod system {
         unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
     }
 
+    /// # Safety
+    /// As for [`super::discard`].
+    pub unsafe fn discard(start: NonNull<u8>, bytes: usize) {
+        // SAFETY: by the caller's word.
+        unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
+    }
+
     #[cfg(target_os = "linux")]
     pub fn collapse(start: NonNull<u8>, bytes: usize) {
         const MADV_COLLAPSE: libc::c_int = 25;
@@ -119,6 +138,10 @@ mod system {
         // SAFETY: allocated with this layout.
         unsafe { std::alloc::dealloc(start.as_ptr(), layout(bytes)) }
     }
+
+    /// # Safety
+    /// As for [`super::discard`].
+    pub unsafe fn discard(_start: NonNull<u8>, _bytes: usize) {}
 
     pub fn ask_for_huge_pages(_start: NonNull<u8>, _bytes: usize) {}
 

@@ -196,13 +196,15 @@ impl Drop for Guard {
 
 const _: () = assert!(SLOTS.is_power_of_two() && EXTRA % SLOTS == SLOTS - 1);
 
-/// Keeps those of `retired` that a reader still announces or holds a reference to, and frees the others.
+/// Keeps those of `retired` that a reader still announces or holds a reference to, shows them to `kept`, and frees the
+/// others.
 ///
 /// # Safety
 /// The entries are unlinked from every table; the caller holds the table's reference to each; `free` drops it.
 pub(crate) unsafe fn sweep(
     retired: &mut Vec<NonNull<Header>>,
     mut free: impl FnMut(NonNull<Header>),
+    mut kept: impl FnMut(NonNull<Header>),
 ) {
     heavy_fence();
     let mut announced: Vec<*mut Header> = records()
@@ -218,6 +220,7 @@ pub(crate) unsafe fn sweep(
         let is_announced = announced.binary_search(&entry.as_ptr()).is_ok();
         // SAFETY: not freed yet, by the caller's word.
         if is_announced || !unsafe { entry.as_ref() }.is_unshared() {
+            kept(entry);
             at += 1;
             continue;
         }

@@ -241,18 +241,19 @@ impl<B: Body> Shard<B> {
         }
     }
 
-    /// The owner's life, until the cache has been dropped.
-    pub fn run(&self) {
+    /// The owner's life, until the cache has been dropped. `also` is done each time that it wakes.
+    pub fn run(&self, also: impl Fn()) {
         let mut sleep = None;
         while self.sleep(sleep) {
+            also();
             self.turn(Owner::look_after);
             self.tell();
-            // What has not been told any more is garbage now.
-            sleep = self.turn(|owner| {
-                owner.sweep();
-                owner.go_to_sleep()
-            });
+            sleep = self.turn(Owner::go_to_sleep);
         }
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// False: the cache is gone.

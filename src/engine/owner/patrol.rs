@@ -68,10 +68,13 @@ impl<B: Body> Owner<B> {
         if self.patrol.due_ns() > now_ns {
             return;
         }
-        let mut walk = self.patrol.walk.take().unwrap_or(Walk {
-            bucket: 0,
-            begun_ns: now_ns,
-            earliest_ns: NEVER,
+        let mut walk = self.patrol.walk.take().unwrap_or_else(|| {
+            self.writer.begin_walk();
+            Walk {
+                bucket: 0,
+                begun_ns: now_ns,
+                earliest_ns: NEVER,
+            }
         });
         let to = (walk.bucket + BUCKETS_A_TURN).min(self.writer.buckets());
         for bucket in walk.bucket..to {
@@ -82,6 +85,7 @@ impl<B: Body> Owner<B> {
             self.patrol.walk = Some(walk);
             return;
         }
+        self.writer.end_walk();
         let took_ns = self.clock.now_ns() - walk.begun_ns;
         self.patrol = Patrol {
             earliest_ns: walk.earliest_ns,

@@ -15,6 +15,11 @@ use super::{InTable, Owner, entry_of};
 /// so much that whoever has the turn is kept for long.
 const BATCH_PART: usize = 64;
 const BATCH_MAX_BYTES: usize = 64 << 10;
+/// Buckets that are merged, where the table has become too large, before the next entry is evicted.
+const MERGES: usize = 256;
+/// What is evicted for other shards in a turn that was taken for something else, and in one of the owner's.
+const YIELD_BYTES: usize = 16 << 10;
+pub(super) const OWNER_YIELD_BYTES: usize = 256 << 10;
 
 impl<B: Body> Owner<B> {
     /// Sees to it that `need` bytes more for `partition` are within the budget.
@@ -48,6 +53,11 @@ impl<B: Body> Owner<B> {
             let leased = self.pool.lease(short);
             self.leased_bytes += leased;
             if leased > 0 || (self.retired_bytes >= short && self.sweep() > 0) {
+                continue;
+            }
+            if self.writer.is_loose() {
+                self.writer.shrink(MERGES);
+                self.charge_table();
                 continue;
             }
             let batch = short.max(self.batch_bytes());
@@ -130,7 +140,7 @@ impl<B: Body> Owner<B> {
     /// The table's lines are charged after they are there: they are small against a quantum.
     pub(super) fn charge_table(&mut self) {
         let bytes = self.writer.bytes();
-        self.used_bytes += bytes - self.table_bytes;
+        self.used_bytes = self.used_bytes - self.table_bytes + bytes;
         self.table_bytes = bytes;
     }
 
@@ -139,16 +149,16 @@ impl<B: Body> Owner<B> {
         ask_to_yield(&self.pool, &self.gauges, &self.alarms, except, bytes);
     }
 
-    /// Gives back what this shard was asked for, what the pool is short of, and what it does not need itself.
+    /// Gives back what the pool is short of, and what this shard does not need itself.
     pub(super) fn settle(&mut self) {
+        self.charge_table();
         if self.retired_bytes >= self.sweep_at_bytes {
             self.sweep();
         }
-        let owed = self.pool.take_owed(self.shard);
-        if owed > self.unused() && self.evict(owed - self.unused(), 0) > 0 {
-            self.sweep();
-        }
         let debt = self.pool.debt_bytes();
+        if debt > 0 {
+            self.yield_owed(YIELD_BYTES);
+        }
         let spare = if debt > 0 {
             self.unused().min(debt)
         } else {
@@ -156,11 +166,34 @@ impl<B: Body> Owner<B> {
         };
         if spare > 0 {
             self.leased_bytes -= spare;
+            self.owes_bytes = self.owes_bytes.saturating_sub(spare);
             self.pool.give_back(spare);
         }
     }
 
-    fn unused(&self) -> usize {
+    /// Gives way to other shards, or to a smaller budget: evicts so much at the most.
+    pub(super) fn yield_owed(&mut self, at_most_bytes: usize) {
+        self.owes_bytes += self.pool.take_owed(self.shard);
+        let debt = self.pool.debt_bytes();
+        self.owes_bytes = self.owes_bytes.min(debt);
+        if self.owes_bytes > 0 && self.writer.is_loose() {
+            // The table's own memory comes first.
+            self.writer.shrink(MERGES);
+            self.charge_table();
+        }
+        let short = self.owes_bytes.saturating_sub(self.unused());
+        if short == 0 {
+            return;
+        }
+        if self.evict(short.min(at_most_bytes), 0) > 0 {
+            self.sweep();
+        } else {
+            // There is nothing more to give.
+            self.owes_bytes = self.unused();
+        }
+    }
+
+    pub(super) fn unused(&self) -> usize {
         self.leased_bytes.saturating_sub(self.used_bytes)
     }
 }

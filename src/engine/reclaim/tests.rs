@@ -14,10 +14,11 @@ fn swept(retired: &mut Vec<NonNull<Header>>) -> usize {
     let mut freed = 0;
     // SAFETY: the entries of these tests are in no table, and the list has their only raw reference.
     unsafe {
-        sweep(retired, |entry| {
+        let free = |entry| {
             freed += 1;
             drop(Entry::from_raw(entry));
-        });
+        };
+        sweep(retired, free, |_| ());
     }
     freed
 }
@@ -113,7 +114,7 @@ fn what_panics_while_it_is_freed_is_off_the_list() {
     let first = retired[0];
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         // SAFETY: as in `swept`.
-        unsafe { sweep(&mut retired, |_| panic!("on purpose")) }
+        unsafe { sweep(&mut retired, |_| panic!("on purpose"), |_| ()) }
     }));
     assert!(outcome.is_err());
     assert!(!retired.contains(&first));

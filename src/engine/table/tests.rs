@@ -51,7 +51,12 @@ impl Writer {
             }
         }
         assert_eq!(seen.len(), self.len);
-        assert_eq!(self.bytes(), lines * size_of::<Line>());
+        assert_eq!(lines, self.buckets() + self.overflow_lines);
+        for bucket in 0..self.buckets() {
+            let lines = std::iter::successors(Some(self.table.line(bucket)), |line| next(line));
+            let last = lines.skip(1).last();
+            assert!(last.is_none_or(|line| line.tags.load(Ordering::Relaxed) != 0));
+        }
         seen
     }
 }
@@ -69,10 +74,10 @@ fn hash_of(kind: u8, key: u64) -> u64 {
 
 proptest! {
     #[test]
-    fn behaves_as_a_map(kind in 0u8..4, steps in vec((0u64..80, any::<bool>()), 1..400)) {
+    fn behaves_as_a_map(kind in 0u8..4, steps in vec((0u64..80, any::<bool>(), 0usize..9), 1..400)) {
         let mut writer = Writer::new();
         let mut model = HashMap::new();
-        for (key, is_insert) in steps {
+        for (key, is_insert, merges) in steps {
             let hash = hash_of(kind, key);
             let is_it = |entry| key_of(entry) == key;
             let old = if is_insert {
@@ -86,6 +91,7 @@ proptest! {
                 old
             };
             old.into_iter().for_each(free);
+            writer.shrink(merges);
             prop_assert_eq!(writer.validate(), model.values().copied().collect());
         }
         let guard = Guard::enter();
@@ -107,6 +113,82 @@ proptest! {
         }
         prop_assert!(found.iter().all(|&index| index < PLACES));
     }
+}
+
+#[test]
+fn a_table_that_has_become_too_large_shrinks_and_grows_again() {
+    let mut writer = Writer::new();
+    for round in 0..3 {
+        for key in 0..9000 {
+            let hash = hash_of(0, key);
+            writer.insert(new_entry(hash, key), hash, |_| false);
+        }
+        let (grown, bytes) = (writer.buckets(), writer.bytes());
+        assert!(grown >= 9000 / GROW_AT);
+        let remove = |writer: &mut Writer, key| {
+            let removed = writer.remove(hash_of(0, key), |entry| key_of(entry) == key);
+            free(removed.expect("it is there"));
+        };
+        (0..8900).for_each(|key| remove(&mut writer, key));
+        writer.begin_walk();
+        writer.shrink(usize::MAX);
+        assert_eq!(writer.buckets(), grown, "while somebody walks");
+        writer.end_walk();
+        writer.shrink(usize::MAX);
+        assert!(writer.buckets() <= 100 / SHRINK_AT, "round {round}");
+        assert!(writer.bytes() < bytes * 2 / 3, "round {round}");
+        assert_eq!(writer.validate().len(), 100);
+        (8900..9000).for_each(|key| remove(&mut writer, key));
+    }
+}
+
+/// Clearing the places before the new shape is announced makes this fail; so does a reader that does not look at the
+/// shape again, or that takes a bucket for the same that was merged and split again meanwhile.
+#[test]
+fn readers_never_miss_what_is_there_while_the_table_grows_and_shrinks() {
+    reclaim::prepare();
+    const STAYS: u64 = 32;
+    let mut writer = Writer::new();
+    let table = writer.table().clone();
+    for key in 0..STAYS {
+        let hash = hash_of(0, key);
+        writer.insert(new_entry(hash, key), hash, |_| false);
+    }
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    for key in 0..STAYS {
+                        let guard = Guard::enter();
+                        let is_it = |entry| key_of(entry) == key;
+                        let found = table.find(&guard, hash_of(0, key), is_it);
+                        assert!(found.is_some(), "key {key} was missed");
+                    }
+                }
+            });
+        }
+        let mut retired = Vec::new();
+        for _round in 0..200 {
+            for key in STAYS..STAYS + 200 {
+                let hash = hash_of(0, key);
+                writer.insert(new_entry(hash, key), hash, |_| false);
+            }
+            for key in STAYS..STAYS + 200 {
+                retired.extend(writer.remove(hash_of(0, key), |entry| key_of(entry) == key));
+            }
+            writer.shrink(usize::MAX);
+            // SAFETY: unlinked just now, and the list has the table's references.
+            unsafe { reclaim::sweep(&mut retired, free, |_| ()) }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        while !retired.is_empty() {
+            // SAFETY: as above.
+            unsafe { reclaim::sweep(&mut retired, free, |_| ()) }
+        }
+    });
+    writer.validate();
+    writer.for_each(free);
 }
 
 #[test]
