@@ -25,6 +25,11 @@ impl Blob {
         Self(entry)
     }
 
+    /// The key that the value was stored under, or loaded for.
+    pub fn key(&self) -> &[u8] {
+        self.0.key()
+    }
+
     /// Gives the reference away as a pointer, to be taken back by [`Blob::from_raw`].
     #[cfg(feature = "server")]
     pub(crate) fn into_raw(self) -> NonNull<Header> {
@@ -383,7 +388,7 @@ impl BlobCache {
         Ok(())
     }
 
-    fn entry(
+    pub(super) fn entry(
         &self,
         hash: u64,
         key: &[u8],

@@ -149,7 +149,11 @@ where
         self.core.resize(budget_bytes)
     }
 
-    fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+    pub(super) fn core(&self) -> &Core<Typed<K, V>> {
+        &self.core
+    }
+
+    pub(super) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
         self.hasher.hash_one(key)
     }
 
@@ -394,7 +398,7 @@ where
         Ok(())
     }
 
-    fn entry(
+    pub(super) fn entry(
         &self,
         hash: u64,
         key: K,

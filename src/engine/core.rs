@@ -12,11 +12,12 @@ use super::builder::{BuildError, SHARD_MIN_BYTES, check_budget};
 use super::clock::{Clock, NEVER};
 use super::entry::{Body, Facts, Handle, Header, WEIGHT_MAX_BYTES};
 use super::flight::{EntryTooLarge, Failure, Flight, Flights, Joined, Lead, Outcome, Waited};
-use super::owner::{self, Change, Listener, Owner, Shared};
+use super::owner::{self, Change, Fate, Listener, Owner, Shared};
 use super::pin::pin_to_core;
 use super::reclaim::Guard;
 use super::shard::{self, Shard};
 use super::stats::{LoadCounters, PartitionCounters, ReadCounters, ShardGauges, Stats, bump};
+use super::table::Table;
 use crossbeam::channel::{self, Sender};
 use crossbeam::utils::CachePadded;
 
@@ -312,6 +313,25 @@ impl<B: Body> Core<B> {
         } else {
             clear(&self.shards, &self.pool, partition);
         }
+    }
+
+    /// The table of a shard; none: there are no more.
+    pub fn table(&self, shard: usize) -> Option<&Table> {
+        self.shards.get(shard).map(|shard| &*shard.table)
+    }
+
+    /// Entries of a partition that are held now.
+    pub fn len(&self, partition: u16) -> usize {
+        let counters = self.counters.iter();
+        let counts = counters.map(|shard| &shard[usize::from(partition)].entries);
+        counts
+            .map(|entries| entries.load(Ordering::Relaxed) as usize)
+            .sum()
+    }
+
+    /// Stores an admitted entry of former days; see `Owner::restore`. Not to be called inside of a turn.
+    pub fn restore(&self, hash: u64, entry: Handle<B>) -> Fate {
+        self.shard(hash).turn(|owner| owner.restore(hash, entry))
     }
 
     /// Sets another budget. What is over it is evicted soon, by the shards in proportion to what they hold.

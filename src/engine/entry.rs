@@ -210,6 +210,15 @@ impl<B: Body> Handle<B> {
         // SAFETY: built by `B`; our reference keeps it alive.
         unsafe { B::weight_bytes(self.entry) }
     }
+
+    /// When the entry must not be served any more; [`NEVER`] if it does not expire.
+    pub fn expiry_ns(&self) -> u64 {
+        if !self.header().expires() {
+            return NEVER;
+        }
+        // SAFETY: as above, and it expires.
+        unsafe { B::expiry_ns(self.entry) }
+    }
 }
 
 impl<B: Body> Clone for Handle<B> {

@@ -60,7 +60,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The budget can be set anew while the cache is in use, up and down: [`Cache::resize`].
+//! The budget can be set anew while the cache is in use, up and down: [`Cache::resize`]. What is held can be walked over,
+//! without holding anybody up: [`Cache::iter`]. And it can outlive the process, in a file that is checked as a whole:
+//!
+//! ```
+//! # use corecache::engine::BlobCache;
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("pages");
+//! let pages = BlobCache::new(1 << 20)?;
+//! pages.insert(b"/index", b"hello")?;
+//! pages.save(&path)?; // a crash meanwhile leaves the former file as it was
+//!
+//! let after_a_restart = BlobCache::new(1 << 20)?;
+//! assert_eq!(after_a_restart.restore(&path)?.entries, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # Choosing sizes
 //!
@@ -112,6 +126,7 @@ mod core;
 mod entry;
 mod flight;
 mod foreign;
+mod iterate;
 mod owner;
 mod pages;
 mod pin;
@@ -120,13 +135,16 @@ mod reclaim;
 mod shard;
 mod stats;
 mod table;
+mod warm;
 
 pub use blobs::{Blob, BlobCache, BlobSink};
 pub use builder::{BuildError, Builder};
 pub use cache::{Cache, Rejected};
 pub use flight::{EntryTooLarge, Failure};
+pub use iterate::{BlobIter, Entry, Iter};
 pub use pin::pin_to_core;
 pub use stats::{Cause, Stats};
+pub use warm::{RestoreError, Restored, SaveError, Saved};
 
 #[cfg(feature = "server")]
 pub(crate) use blobs::Lent;

@@ -55,6 +55,16 @@ impl<B: Body> Change<B> {
     }
 }
 
+/// What becomes of an entry that is to be restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    Restored,
+    /// Its key holds a newer one.
+    Held,
+    /// There is no room without evicting, or the partition was cleared meanwhile.
+    Refused,
+}
+
 /// Told of each entry that has left.
 pub(crate) type Listener<B> = Box<dyn Fn(&Handle<B>, Cause) + Send + Sync>;
 type Untold<B> = Vec<(Handle<B>, Cause)>;
@@ -342,6 +352,24 @@ impl<B: Body> Owner<B> {
         add(&self.counters[partition].entries, 1);
         add(&self.counters[partition].entry_bytes, weight as u64);
         true
+    }
+
+    /// Stores an entry of former days, which is older than all that came since: it replaces nothing, evicts nothing, and
+    /// fences no load.
+    pub fn restore(&mut self, hash: u64, entry: Handle<B>) -> Fate {
+        let mut fate = Fate::Refused;
+        self.guarded(|owner| {
+            let (partition, weight) = (entry.header().partition, entry.weight_bytes());
+            if owner.writer.holds(hash, |other| same_key(&entry, other)) {
+                fate = Fate::Held;
+            } else if owner.has_room(usize::from(partition), weight as usize)
+                && owner.publish(hash, entry, None)
+            {
+                fate = Fate::Restored;
+            }
+            fate == Fate::Restored
+        });
+        fate
     }
 
     /// The new entry stands where the old one stood, and is as much asked for.

@@ -94,7 +94,7 @@ pub trait Policy: Default {
     /// The weight of all entries.
     fn weight(&self) -> u64;
 
-    /// Takes in a new entry, whose counter the caller has set to 0.
+    /// Takes in a new entry, whose counter the caller has set: to 0, unless its key was asked for before.
     ///
     /// # Panics
     /// If `token` has more than 48 bits.

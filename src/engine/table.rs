@@ -25,6 +25,10 @@ use super::entry::Header;
 use super::pages::{self, HUGE_PAGE_BYTES, PAGE_BYTES, Pages};
 use super::reclaim::Guard;
 
+mod scan;
+
+pub(crate) use scan::Position;
+
 const PLACES: usize = 7;
 const LAST: usize = PLACES - 1;
 /// Buckets of the first segment; each segment after the second has twice as many as the one before.
@@ -433,6 +437,11 @@ impl Writer {
             self.split();
         }
         None
+    }
+
+    /// Whether there is an entry that `is_it` accepts.
+    pub fn holds(&self, hash: u64, is_it: impl Fn(NonNull<Header>) -> bool) -> bool {
+        self.find(hash, is_it).is_some()
     }
 
     /// Unlinks the entry that `is_it` accepts and returns it.

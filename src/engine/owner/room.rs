@@ -27,6 +27,17 @@ impl<B: Body> Owner<B> {
         self.make_room_in(partition, need) && self.make_room_here(partition, need)
     }
 
+    /// Whether there is room for `need` bytes more without evicting; if so, it is leased.
+    pub(super) fn has_room(&mut self, partition: usize, need: usize) -> bool {
+        if self.pool.partitions[partition].excess_with(need) > 0 {
+            return false;
+        }
+        let short = need.saturating_sub(self.unused());
+        let leased = if short > 0 { self.pool.lease(short) } else { 0 };
+        self.leased_bytes += leased;
+        leased >= short
+    }
+
     /// The partition's own bound. What others of its shards hold is left to them: a shard that has nothing left to
     /// evict may go over it by its entry.
     fn make_room_in(&mut self, partition: usize, need: usize) -> bool {

@@ -111,6 +111,11 @@ impl TwoClocks {
         self.queues.for_each(f);
     }
 
+    /// Whether an entry with this [place](Entries::place) is in the main queue: it has been asked for again and again.
+    pub fn is_main(place: u32) -> bool {
+        Place::read(place) == Place::Main
+    }
+
     /// The heap memory of queues and ghosts, as it is now.
     pub fn bytes(&self) -> usize {
         self.queues.bytes() + self.ghosts.bytes()

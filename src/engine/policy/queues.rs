@@ -19,7 +19,12 @@ const IN_MAIN: u32 = 1 << 31;
 
 impl Place {
     pub fn of(token: Token, entries: &impl Entries) -> Self {
-        if entries.place(token) & IN_MAIN == 0 {
+        Self::read(entries.place(token))
+    }
+
+    /// The queue of an entry with this place.
+    pub fn read(place: u32) -> Self {
+        if place & IN_MAIN == 0 {
             Self::Small
         } else {
             Self::Main
