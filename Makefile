@@ -2,12 +2,13 @@
 
 cargo := . scripts/env.sh && cargo
 
-.PHONY: help run test
+.PHONY: asan help run test
 
 help:
 	@echo 'make run              build a node and run it on the blobs in examples/blobs'
 	@echo 'make run BLOBS=PATH   the same on the blobs in PATH'
 	@echo 'make test             check the format, run the linter and all tests'
+	@echo 'make asan             run the tests of engine and groups under AddressSanitizer'
 
 run:
 	@scripts/setup.sh run
@@ -21,3 +22,10 @@ test:
 	$(cargo) test --locked --no-default-features
 	$(cargo) clippy --locked --release --all-targets -- -D warnings
 	$(cargo) test --locked --release
+
+# Each entry is an allocation of its own, so that the sanitizer sees it.
+asan: export RUSTC_BOOTSTRAP = 1
+asan: export RUSTFLAGS = -Zsanitizer=address --cfg corecache_malloc
+asan:
+	@scripts/setup.sh test
+	$(cargo) test --locked --no-default-features --target x86_64-unknown-linux-gnu --lib --tests

@@ -9,6 +9,9 @@
 //! given back by any thread, and after the cache has gone: a span keeps its arena alive as long as it has slots in
 //! use. A span that has none serves any size, and a region that has none goes back to the system.
 //!
+//! When what is stored has other sizes than before, few slots may keep many spans. Then spans of which little is used
+//! are *closed*: no slot of them is given out, until the shard's owner has moved what is left there; see `owner/gather`.
+//!
 //! Sizes lie eight bytes apart up to 256 bytes, and a sixteenth of the power of two below them above that. After B.
 //! Leijen et al., "Mimalloc: free list sharding in action", ISMM 2019, much reduced.
 
@@ -16,6 +19,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -30,6 +34,11 @@ const CLASSES: usize = class_of(SLOT_MAX_BYTES) + 1;
 /// So many regions an arena has before it asks for huge pages, for all of them: until then, what is not used is no
 /// memory.
 const SMALL_PAGE_REGIONS: usize = 4;
+/// Spans that are free keep their memory up to so many, and a part of those in use.
+const FREE_SPANS_MAX: usize = SPANS;
+/// Slots that lie idle in spans are worth to be gathered from this part of those in use on, and so many bytes.
+const IDLE_PART: usize = 4;
+const IDLE_MIN_BYTES: usize = 8 * SPAN_BYTES;
 /// Under a checker of memory errors every entry is an allocation of its own, so that it sees each.
 const HAS_SLOTS: bool = !cfg!(corecache_malloc);
 
@@ -80,43 +89,55 @@ struct Slot {
     next: *mut Slot,
 }
 
-/// The start of a span. All of it is guarded by its arena's lock, except for `arena`, which stands while a slot is in
-/// use.
+/// The start of a span. All of it is guarded by its arena's lock, except for what says otherwise.
 #[repr(C, align(64))]
 struct Span {
-    /// A strong count of its own.
+    /// A strong count of its own. Stands while a slot is in use.
     arena: *const Arena,
+    /// Whether it is being emptied: no slot of it is given out. Read without the lock by who has a slot in it.
+    is_closed: AtomicBool,
     class: u32,
     used_slots: u32,
     /// Slots that have been given back.
     free: *mut Slot,
     /// From here on no slot has ever been used.
     unused_at: u32,
-    /// Neighbours among the spans of the class that have room.
+    /// Neighbours among the spans of the class that have room, or among those that are being emptied.
     previous: *mut Span,
     next: *mut Span,
 }
 
-impl Span {
-    fn is_full(&self) -> bool {
-        let slot_bytes = class_bytes(self.class as usize);
-        self.free.is_null() && self.unused_at as usize + slot_bytes > SPAN_BYTES
-    }
+fn slots_in_span(class: usize) -> usize {
+    (SPAN_BYTES - size_of::<Span>()) / class_bytes(class)
+}
+
+/// # Safety
+/// The span is in use, and guarded by the lock, which the caller holds.
+unsafe fn is_full(span: *mut Span) -> bool {
+    // SAFETY: by the caller's word.
+    unsafe { (*span).used_slots as usize == slots_in_span((*span).class as usize) }
 }
 
 /// The slots of one shard.
 pub(crate) struct Arena {
     state: Mutex<State>,
+    /// What `State` knows, for a look without the lock.
+    used_spans: AtomicUsize,
+    used_bytes: AtomicUsize,
 }
 
 struct State {
     /// The first of each class's spans that have room.
     roomy: [*mut Span; CLASSES],
+    /// The first of the spans that are being emptied.
+    closed: *mut Span,
     /// By address: a bit for each span that is free.
     regions: BTreeMap<usize, u32>,
     /// Those with a free span.
     roomy_regions: BTreeSet<usize>,
     used_spans: usize,
+    /// The bytes of the slots in use.
+    used_bytes: usize,
 }
 
 // SAFETY: the pointers lead into the arena's own regions.
@@ -127,27 +148,68 @@ impl Arena {
         Arc::new(Self {
             state: Mutex::new(State {
                 roomy: [ptr::null_mut(); CLASSES],
+                closed: ptr::null_mut(),
                 regions: BTreeMap::new(),
                 roomy_regions: BTreeSet::new(),
                 used_spans: 0,
+                used_bytes: 0,
             }),
+            used_spans: AtomicUsize::new(0),
+            used_bytes: AtomicUsize::new(0),
         })
     }
 
     /// Memory for an entry; not initialized.
     pub fn allocate(self: &Arc<Self>, layout: Layout) -> NonNull<u8> {
         if has_slot(layout) {
-            return self.state.lock().take_slot(self, class_of(layout.size()));
+            let mut state = self.state.lock();
+            let slot = state.take_slot(self, class_of(layout.size()));
+            self.show(&state);
+            return slot;
         }
         // SAFETY: an entry is never empty.
         NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
     }
 
-    /// The memory of all spans that are in use, and of slots in them that are not.
-    #[cfg(test)]
-    pub fn span_bytes(&self) -> usize {
-        self.state.lock().used_spans * SPAN_BYTES
+    fn show(&self, state: &State) {
+        self.used_spans.store(state.used_spans, Ordering::Relaxed);
+        self.used_bytes.store(state.used_bytes, Ordering::Relaxed);
     }
+
+    /// The memory of all spans that are in use.
+    pub fn span_bytes(&self) -> usize {
+        self.used_spans.load(Ordering::Relaxed) * SPAN_BYTES
+    }
+
+    /// Whether so much memory lies idle in spans that it is worth to move what is left in some of them.
+    pub fn is_sparse(&self) -> bool {
+        let used_bytes = self.used_bytes.load(Ordering::Relaxed);
+        self.span_bytes() > used_bytes + used_bytes / IDLE_PART + IDLE_MIN_BYTES
+    }
+
+    /// Closes the spans of which less than half is used: what is allocated from now on lies elsewhere.
+    pub fn close_sparse_spans(&self) {
+        self.state.lock().close_sparse_spans();
+    }
+
+    /// Opens those again that have not been emptied meanwhile.
+    pub fn open_spans(&self) {
+        self.state.lock().open_spans();
+    }
+}
+
+/// Whether an allocation lies in a span that is being emptied.
+///
+/// # Safety
+/// `start` comes from [`Arena::allocate`] with this layout, and was not released.
+pub(crate) unsafe fn is_in_closed_span(start: NonNull<u8>, layout: Layout) -> bool {
+    // SAFETY: the span has this slot in use, so it stays.
+    has_slot(layout) && unsafe { (*span_of(start)).is_closed.load(Ordering::Relaxed) }
+}
+
+fn span_of(slot: NonNull<u8>) -> *mut Span {
+    let span = slot.as_ptr().map_addr(|at| at & !(SPAN_BYTES - 1));
+    span.cast()
 }
 
 /// Gives an entry's memory back, on any thread.
@@ -159,11 +221,13 @@ pub(crate) unsafe fn release(start: NonNull<u8>, layout: Layout) {
         // SAFETY: by the caller's word.
         return unsafe { dealloc(start.as_ptr(), layout) };
     }
-    let span = start.as_ptr().map_addr(|at| at & !(SPAN_BYTES - 1));
-    let span = span.cast::<Span>();
+    let span = span_of(start);
     // SAFETY: the span has this slot in use, so it stays, and so does its arena.
     let arena = unsafe { &*(*span).arena };
-    let emptied = arena.state.lock().give_back(span, start.cast());
+    let mut state = arena.state.lock();
+    let emptied = state.give_back(span, start.cast());
+    arena.show(&state);
+    drop(state);
     // Last, and without the lock: it may be the arena's own end.
     drop(emptied);
 }
@@ -175,60 +239,72 @@ impl State {
             span = self.take_span(arena, class);
             self.link(span);
         }
-        // SAFETY: a span in the list is in use, and guarded by the lock that we hold.
-        let header = unsafe { &mut *span };
-        header.used_slots += 1;
-        let slot = header.free;
-        let start = if slot.is_null() {
-            let start = span
-                .cast::<u8>()
-                .wrapping_add(header.unused_at as usize)
-                .cast();
-            header.unused_at += class_bytes(class) as u32;
-            start
-        } else {
-            // SAFETY: a free slot holds its list's next.
-            header.free = unsafe { (*slot).next };
-            slot
-        };
-        if header.is_full() {
-            self.unlink(span);
+        self.used_bytes += class_bytes(class);
+        // SAFETY: a span in the list is in use, and guarded by the lock that we hold; a free slot holds its list's next;
+        // all slots lie within their span.
+        unsafe {
+            (*span).used_slots += 1;
+            let slot = (*span).free;
+            let start = if slot.is_null() {
+                let at = (*span).unused_at;
+                (*span).unused_at = at + class_bytes(class) as u32;
+                span.cast::<u8>().add(at as usize)
+            } else {
+                (*span).free = (*slot).next;
+                slot.cast()
+            };
+            if is_full(span) {
+                self.unlink(span);
+            }
+            NonNull::new_unchecked(start)
         }
-        // SAFETY: within a span, so not null.
-        unsafe { NonNull::new_unchecked(start.cast()) }
     }
 
     /// Returns the arena's reference that the span held, if that was its last slot.
     fn give_back(&mut self, span: *mut Span, slot: NonNull<Slot>) -> Option<Arc<Arena>> {
+        // SAFETY: in use, and guarded by the lock that we hold; the slot is the caller's to give, and large enough.
+        unsafe {
+            self.used_bytes -= class_bytes((*span).class as usize);
+            // One that is closed is in a list, full or not.
+            if is_full(span) && !(*span).is_closed.load(Ordering::Relaxed) {
+                self.link(span);
+            }
+            (*span).used_slots -= 1;
+            if (*span).used_slots > 0 {
+                let next = (*span).free;
+                slot.write(Slot { next });
+                (*span).free = slot.as_ptr();
+                return None;
+            }
+            self.unlink(span);
+            let arena = (*span).arena;
+            self.give_span_back(span);
+            // The count that `take_span` gave to the span.
+            Some(Arc::from_raw(arena))
+        }
+    }
+
+    /// The list that a span is in.
+    fn list(&mut self, span: *mut Span) -> &mut *mut Span {
         // SAFETY: in use, and guarded by the lock that we hold.
-        let header = unsafe { &mut *span };
-        if header.is_full() {
-            self.link(span);
+        let (is_closed, class) =
+            unsafe { ((*span).is_closed.load(Ordering::Relaxed), (*span).class) };
+        if is_closed {
+            &mut self.closed
+        } else {
+            &mut self.roomy[class as usize]
         }
-        header.used_slots -= 1;
-        if header.used_slots > 0 {
-            // SAFETY: the slot is the caller's to give, and large enough.
-            unsafe { slot.write(Slot { next: header.free }) };
-            header.free = slot.as_ptr();
-            return None;
-        }
-        self.unlink(span);
-        let arena = header.arena;
-        self.give_span_back(span);
-        // SAFETY: the count that `take_span` gave to the span.
-        Some(unsafe { Arc::from_raw(arena) })
     }
 
     fn link(&mut self, span: *mut Span) {
+        let first = std::mem::replace(self.list(span), span);
         // SAFETY: spans in the lists are in use, and guarded by the lock that we hold.
         unsafe {
-            let first = &mut self.roomy[(*span).class as usize];
             (*span).previous = ptr::null_mut();
-            (*span).next = *first;
+            (*span).next = first;
             if !first.is_null() {
-                (**first).previous = span;
+                (*first).previous = span;
             }
-            *first = span;
         }
     }
 
@@ -237,13 +313,41 @@ impl State {
         unsafe {
             let (previous, next) = ((*span).previous, (*span).next);
             if previous.is_null() {
-                self.roomy[(*span).class as usize] = next;
+                *self.list(span) = next;
             } else {
                 (*previous).next = next;
             }
             if !next.is_null() {
                 (*next).previous = previous;
             }
+        }
+    }
+
+    fn close_sparse_spans(&mut self) {
+        for class in 0..CLASSES {
+            let mut at = self.roomy[class];
+            while !at.is_null() {
+                let span = at;
+                // SAFETY: spans in the lists are in use, and guarded by the lock that we hold.
+                unsafe {
+                    at = (*span).next;
+                    if 2 * (*span).used_slots as usize <= slots_in_span(class) {
+                        self.unlink(span);
+                        (*span).is_closed.store(true, Ordering::Relaxed);
+                        self.link(span);
+                    }
+                }
+            }
+        }
+    }
+
+    fn open_spans(&mut self) {
+        while !self.closed.is_null() {
+            let span = self.closed;
+            self.unlink(span);
+            // SAFETY: as above. One that is closed has room: it had, and nothing was given out.
+            unsafe { (*span).is_closed.store(false, Ordering::Relaxed) };
+            self.link(span);
         }
     }
 
@@ -265,6 +369,7 @@ impl State {
         unsafe {
             span.write(Span {
                 arena: Arc::into_raw(arena.clone()),
+                is_closed: AtomicBool::new(false),
                 class: class as u32,
                 used_slots: 0,
                 free: ptr::null_mut(),
@@ -305,7 +410,14 @@ impl State {
             self.roomy_regions.remove(&region);
             self.regions.remove(&region);
             unmap_region(region);
+        } else if self.free_spans() > FREE_SPANS_MAX + self.used_spans / IDLE_PART {
+            // SAFETY: the span is free, and ours.
+            unsafe { pages::discard(NonNull::new_unchecked(span.cast()), SPAN_BYTES) }
         }
+    }
+
+    fn free_spans(&self) -> usize {
+        self.regions.len() * SPANS - self.used_spans
     }
 }
 

@@ -100,7 +100,6 @@ impl PartitionAccount {
 
 pub(crate) struct Pool {
     budget_bytes: AtomicUsize,
-    pub quantum_bytes: usize,
     /// Below zero: the shards have taken more than there is, on credit.
     available_bytes: CachePadded<AtomicIsize>,
     /// What each shard is asked to give back of others' credit.
@@ -117,7 +116,6 @@ impl Pool {
     pub fn new(budget_bytes: usize, shards: usize, shares: &[Share]) -> Self {
         Self {
             budget_bytes: AtomicUsize::new(budget_bytes),
-            quantum_bytes: (budget_bytes / shards / 64).clamp(1 << 10, 1 << 20),
             available_bytes: CachePadded::new(AtomicIsize::new(budget_bytes as isize)),
             owed_bytes: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             closed: AtomicBool::new(false),
@@ -125,6 +123,11 @@ impl Pool {
             clearing: Mutex::new(()),
             partitions: shares.iter().copied().map(PartitionAccount::new).collect(),
         }
+    }
+
+    /// What shards lease at once.
+    pub fn quantum_bytes(&self) -> usize {
+        (self.budget_bytes() / self.owed_bytes.len() / 64).clamp(1 << 10, 1 << 20)
     }
 
     pub fn budget_bytes(&self) -> usize {
@@ -146,7 +149,9 @@ impl Pool {
     pub fn lease(&self, need: usize) -> usize {
         let mut available = self.available_bytes.load(Ordering::Relaxed);
         loop {
-            let taken = need.max(self.quantum_bytes).min(available.max(0) as usize);
+            let taken = need
+                .max(self.quantum_bytes())
+                .min(available.max(0) as usize);
             if taken < need {
                 return 0;
             }

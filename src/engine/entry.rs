@@ -73,6 +73,18 @@ impl Header {
         }
     }
 
+    /// The header of a copy.
+    fn copy(&self) -> Self {
+        Self {
+            hash: self.hash,
+            refs: AtomicU32::new(1),
+            place: AtomicU32::new(0),
+            partition: self.partition,
+            generation: self.generation,
+            state: AtomicU8::new(self.state.load(Ordering::Relaxed)),
+        }
+    }
+
     /// Bumps the counter, unless it is at its top: a hot entry is never written to. Two readers may lose one of
     /// two bumps to each other; the policy only asks for more or less.
     #[inline]
@@ -140,6 +152,48 @@ pub(crate) unsafe trait Body: Sized + Send + Sync + 'static {
     /// # Safety
     /// As above; the entry [expires](Header::expires).
     unsafe fn expiry_ns(entry: NonNull<Header>) -> u64;
+
+    /// Whether a copy of an entry's bytes is as good as the entry.
+    const IS_PLAIN: bool;
+
+    /// The memory that an entry has.
+    ///
+    /// # Safety
+    /// `entry` was built by this body and is alive.
+    unsafe fn layout_of(entry: NonNull<Header>) -> Layout;
+
+    /// Whether an entry lies in a span that is being emptied.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn is_in_closed_span(entry: NonNull<Header>) -> bool {
+        // SAFETY: by the caller's word.
+        unsafe { arena::is_in_closed_span(entry.cast(), Self::layout_of(entry)) }
+    }
+
+    /// A copy that has one reference.
+    ///
+    /// # Safety
+    /// As above; the body is [plain](Body::IS_PLAIN).
+    unsafe fn copy(arena: &Arc<Arena>, entry: NonNull<Header>) -> Handle<Self> {
+        debug_assert!(Self::IS_PLAIN);
+        // SAFETY: both have this layout. The header is not copied as it lies there, since others write to it.
+        unsafe {
+            let layout = Self::layout_of(entry);
+            let copy = arena.allocate(layout).cast::<Header>();
+            let behind = size_of::<Header>();
+            let (from, to) = (
+                entry.cast::<u8>().add(behind),
+                copy.cast::<u8>().add(behind),
+            );
+            to.copy_from_nonoverlapping(from, layout.size() - behind);
+            copy.write(entry.as_ref().copy());
+            Handle {
+                entry: copy,
+                body: PhantomData,
+            }
+        }
+    }
 
     /// Drops key and value and frees the allocation.
     ///
@@ -284,6 +338,14 @@ where
     unsafe fn expiry_ns(entry: NonNull<Header>) -> u64 {
         // SAFETY: by the caller's word: one that expires was built so.
         unsafe { entry.cast::<ExpiringEntry<K, V>>().as_ref().expiry_ns }
+    }
+
+    // A value may be written to through shared references, or have to be dropped once.
+    const IS_PLAIN: bool = false;
+
+    unsafe fn layout_of(entry: NonNull<Header>) -> Layout {
+        // SAFETY: by the caller's word.
+        Self::layout(unsafe { entry.as_ref() }.expires())
     }
 
     unsafe fn free(entry: NonNull<Header>) {

@@ -106,14 +106,15 @@
 //! * Not a map: an entry can leave at any time, and one that does not fit is refused.
 //! * Not the least memory for tiny entries: a `Cache<u64, u64>` takes some 65 bytes beside key and value.
 //! * Writes to one key from many threads meet at one shard's turn.
-//! * The slots of one size are given to another only in pieces of 64 KiB: after a change of sizes some memory lies idle
-//!   until what was stored before has left.
+//! * The slots of one size are given to another only in pieces of 64 KiB. After a change of sizes the owners of a
+//!   [`BlobCache`] gather what is left, until about a quarter of the memory lies idle at the most; a [`Cache`] has one
+//!   size, but after a [`Cache::resize`] to much less its memory comes back only as entries leave.
 //!
 //! # Code that runs inside
 //!
-//! `Eq` of keys runs while a shard's turn is held, `Drop` of keys and values after it. Both may use caches: what they
-//! change there is done soon after, and lost, with an error in the log, where the queue is full. But they must not wait
-//! for a thread that is changing the same cache. A panic in either costs its own change, and is logged.
+//! `Eq` of keys runs while a shard's turn is held, `Drop` of keys and values mostly after it. Both may use caches: what
+//! they change there is done soon after, and lost, with an error in the log, where the queue is full. But they must not
+//! wait for a thread that is changing the same cache. A panic in either costs its own change, and is logged.
 
 mod arena;
 mod blobs;

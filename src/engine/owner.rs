@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam::channel::Sender;
 use crossbeam::utils::CachePadded;
 
+use super::arena::Arena;
 use super::budget::Pool;
 use super::clock::{Clock, NEVER};
 use super::entry::{Body, Handle, Header};
@@ -19,6 +20,7 @@ use super::reclaim;
 use super::stats::{Cause, PartitionCounters, ShardGauges};
 use super::table::{Table, Writer, prefetch};
 
+mod gather;
 mod patrol;
 mod room;
 
@@ -30,8 +32,9 @@ pub(crate) use room::ask_to_yield;
 const KEY: &str = "a key that was compared or dropped";
 /// Buckets that are merged in one turn, where the table has become too large.
 const MERGES_A_TURN: usize = 4096;
-/// How long garbage that a reader holds is left alone.
-const SWEEP_EVERY_NS: u64 = 50_000_000;
+/// How long garbage that a reader holds is left alone: twice as long each time that nothing came of a look at it.
+const SWEEP_NS: u64 = 50_000_000;
+const SWEEP_MAX_NS: u64 = 2_000_000_000;
 
 pub(crate) enum Change<B: Body> {
     /// Store an entry; close the flight that brought it.
@@ -189,6 +192,13 @@ pub(crate) struct Owner<B: Body> {
     /// The part of `used_bytes` that is the table's.
     table_bytes: usize,
     patrol: Patrol,
+    arena: Arc<Arena>,
+    /// The bucket at which gathering goes on.
+    gathering: Option<usize>,
+    /// The memory of the slots' spans after it was gathered last.
+    gathered_bytes: usize,
+    /// How long garbage is left alone now.
+    rests_ns: u64,
     /// What is left of what other shards have asked for.
     owes_bytes: usize,
     /// When the shard's own thread comes by, if not called before.
@@ -214,6 +224,7 @@ unsafe impl<B: Body> Send for Owner<B> {}
 /// What a shard shares with the rest of its cache.
 pub(crate) struct Shared<B: Body> {
     pub pool: Arc<Pool>,
+    pub arena: Arc<Arena>,
     pub flights: Arc<Flights<B>>,
     pub counters: Arc<[CachePadded<PartitionCounters>]>,
     pub gauges: Arc<[CachePadded<ShardGauges>]>,
@@ -230,12 +241,16 @@ impl<B: Body> Owner<B> {
             policies: (0..partitions).map(|_| TwoClocks::default()).collect(),
             retired: Vec::new(),
             retired_bytes: 0,
-            sweep_at_bytes: shared.pool.quantum_bytes,
+            sweep_at_bytes: shared.pool.quantum_bytes(),
             dead: Vec::new(),
             leased_bytes: 0,
             used_bytes: 0,
             table_bytes: 0,
             patrol: Patrol::default(),
+            arena: shared.arena,
+            gathering: None,
+            gathered_bytes: 0,
+            rests_ns: SWEEP_NS,
             owes_bytes: 0,
             wakes_ns: NEVER,
             random: 0x9e37_79b9_7f4a_7c15 ^ (shard as u64 + 1),
@@ -324,6 +339,7 @@ impl<B: Body> Owner<B> {
         let partition = usize::from(header.partition);
         let generation = self.pool.partitions[partition].generation();
         if flight.is_some_and(Flight::is_fenced) || header.generation != generation {
+            self.dead.push(entry);
             return false;
         }
         let weight = entry.weight_bytes() as usize;
@@ -334,6 +350,7 @@ impl<B: Body> Owner<B> {
             if let Some(old) = self.writer.remove(hash, is_same) {
                 self.drop_out(old, Cause::Replaced);
             }
+            self.dead.push(entry);
             return false;
         }
         let old = self.writer.insert(entry.as_ptr(), hash, is_same);
@@ -412,6 +429,9 @@ impl<B: Body> Owner<B> {
     /// Removes the entries of a partition's former generations from some buckets, `from` on; returns where to go on.
     pub fn clear(&mut self, partition: u16, from: usize) -> Option<usize> {
         const BUCKETS_A_TURN: usize = 1024;
+        if self.is_broken {
+            return None;
+        }
         let generation = self.pool.partitions[usize::from(partition)].generation();
         if from == 0 {
             self.writer.begin_walk();
@@ -497,6 +517,11 @@ impl<B: Body> Owner<B> {
         };
         // SAFETY: as for `free`.
         unsafe { reclaim::sweep(&mut self.retired, free, kept) };
+        self.rests_ns = if freed > 0 {
+            SWEEP_NS
+        } else {
+            SWEEP_MAX_NS.min(2 * self.rests_ns)
+        };
         self.retired_bytes -= freed;
         self.used_bytes -= freed;
         // Twice what could not be freed: so a sweep is paid by what was retired since the last one.
@@ -521,11 +546,12 @@ impl<B: Body> Owner<B> {
         self.sweep();
         self.writer.shrink(MERGES_A_TURN);
         self.yield_owed(OWNER_YIELD_BYTES);
+        self.gather();
         self.has_chores()
     }
 
     fn has_chores(&self) -> bool {
-        self.owes_bytes > self.unused() || self.writer.is_loose()
+        self.owes_bytes > self.unused() || self.writer.is_loose() || self.is_sparse()
     }
 
     /// Whether the shard's own thread would sleep for too long.
@@ -544,7 +570,7 @@ impl<B: Body> Owner<B> {
             self.wakes_ns = 0;
         }
         if !self.retired.is_empty() {
-            self.wakes_ns = self.wakes_ns.min(now_ns + SWEEP_EVERY_NS);
+            self.wakes_ns = self.wakes_ns.min(now_ns + self.rests_ns);
         }
         let sleeps_ns = self.wakes_ns.saturating_sub(now_ns);
         (self.wakes_ns != NEVER).then(|| Duration::from_nanos(sleeps_ns))

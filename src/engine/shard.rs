@@ -80,7 +80,8 @@ pub(crate) struct Shard<B: Body> {
     listener: Arc<OnceLock<Listener<B>>>,
     alarm: Sender<()>,
     ringing: Receiver<()>,
-    queue: CachePadded<ArrayQueue<Change<B>>>,
+    /// Boxed, since a change holds a key inline, whatever its size.
+    queue: CachePadded<ArrayQueue<Box<Change<B>>>>,
     owner: CachePadded<Mutex<Owner<B>>>,
     /// One at a time tells the listener, so that it hears of a key's entries in their order.
     telling: Mutex<()>,
@@ -89,13 +90,13 @@ pub(crate) struct Shard<B: Body> {
 impl<B: Body> Shard<B> {
     /// `ringing` hears when the shard's alarm is rung.
     pub fn new(index: usize, shared: Shared<B>, ringing: Receiver<()>) -> Self {
-        let listener = shared.listener.clone();
+        let (listener, arena) = (shared.listener.clone(), shared.arena.clone());
         let alarm = shared.alarms[index].clone();
         let owner = Owner::new(index, shared);
         Self {
             table: owner.writer.table().clone(),
             flights: owner.flights.clone(),
-            arena: Arena::new(),
+            arena,
             pool: owner.pool.clone(),
             listener,
             owner: CachePadded::new(Mutex::new(owner)),
@@ -153,7 +154,7 @@ impl<B: Body> Shard<B> {
         // What is on its way is within no budget.
         let is_calm = self.pool.enqueue(bytes);
         let refused = if is_calm || is_inside() {
-            self.queue.push(change).err()
+            self.queue.push(Box::new(change)).err().map(|full| *full)
         } else {
             Some(change)
         };
@@ -191,7 +192,7 @@ impl<B: Body> Shard<B> {
             let queued = std::iter::from_fn(|| self.queue.pop());
             queued
                 .take(QUEUE_LEN)
-                .for_each(|change| owner.unqueue(change));
+                .for_each(|change| owner.unqueue(*change));
         }
         let result = work(&mut owner);
         let ended = owner.close();
@@ -231,6 +232,8 @@ impl<B: Body> Shard<B> {
         let _telling = Flagged::set(&TELLING);
         let _turn = self.telling.lock();
         let untold = self.owner.lock().take_untold();
+        // What was queued meanwhile found the turn taken.
+        self.help();
         let Some(listener) = self.listener.get() else {
             return;
         };

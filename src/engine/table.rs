@@ -469,6 +469,19 @@ impl Writer {
         self.left(hash);
     }
 
+    /// Puts a copy of an entry in its place.
+    ///
+    /// # Panics
+    /// If `old` is not in the table.
+    pub fn exchange(&mut self, old: NonNull<Header>, new: NonNull<Header>) {
+        // SAFETY: as in `unlink`.
+        let hash = unsafe { old.as_ref() }.hash;
+        let found = entries(self.line_of(hash)).find(|at| at.entry == old);
+        let at = found.expect("what is exchanged is in the table");
+        // Release: the copy is written before it can be found.
+        at.line.places[at.index].store(new.as_ptr(), Ordering::Release);
+    }
+
     /// An entry has been unlinked. Where it was the last of an overflow line, its bucket gives that away.
     fn left(&mut self, hash: u32) {
         self.len -= 1;

@@ -83,14 +83,6 @@ impl Bytes {
         }
     }
 
-    /// # Safety
-    /// `entry` is that of a blob, and is alive.
-    unsafe fn layout_of(entry: NonNull<Header>) -> Layout {
-        // SAFETY: by the caller's word.
-        let blob = unsafe { blob_at(entry) };
-        blob_layout(blob.payload_len as usize, blob.header.expires())
-    }
-
     /// What a blob of so many bytes costs the budget.
     pub fn weigh(payload_bytes: usize, expires: bool) -> usize {
         arena::footprint_bytes(blob_layout(payload_bytes, expires)) + TwoClocks::BYTES_AN_ENTRY
@@ -126,6 +118,14 @@ unsafe impl Body for Bytes {
             let at = Self::layout_of(entry).size() - EXPIRY_BYTES;
             entry.cast::<u8>().add(at).cast::<u64>().read_unaligned()
         }
+    }
+
+    const IS_PLAIN: bool = true;
+
+    unsafe fn layout_of(entry: NonNull<Header>) -> Layout {
+        // SAFETY: by the caller's word.
+        let blob = unsafe { blob_at(entry) };
+        blob_layout(blob.payload_len as usize, blob.header.expires())
     }
 
     unsafe fn free(entry: NonNull<Header>) {

@@ -173,7 +173,7 @@ impl<B: Body> Owner<B> {
         let spare = if debt > 0 {
             self.unused().min(debt)
         } else {
-            self.unused().saturating_sub(2 * self.pool.quantum_bytes)
+            self.unused().saturating_sub(2 * self.pool.quantum_bytes())
         };
         if spare > 0 {
             self.leased_bytes -= spare;

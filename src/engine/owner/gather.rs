@@ -1,0 +1,71 @@
+//! Gathering what is left in spans of which little is used, so that their memory serves other sizes; see `arena`.
+//!
+//! A blob is immutable, so that a copy is as good: it takes the place of the first one in table and queue, and who holds
+//! or borrows that one keeps it for as long as he likes. A typed value can not be copied bit by bit: it stays where it
+//! is. (Entries of that kind have one size a cache.)
+
+use std::ptr::NonNull;
+
+use super::super::entry::{Body, Handle, Header};
+use super::super::policy::Policy;
+use super::{InTable, Owner, TOLD, header, token};
+
+/// Buckets that are looked at in one turn.
+const BUCKETS_A_TURN: usize = 256;
+
+impl<B: Body> Owner<B> {
+    /// Whether there is something to gather.
+    pub(super) fn is_sparse(&self) -> bool {
+        B::IS_PLAIN && (self.gathering.is_some() || self.is_worth_gathering())
+    }
+
+    /// After a walk that has brought little, another one has to wait for changes: what is left is in use.
+    fn is_worth_gathering(&self) -> bool {
+        self.arena.is_sparse() && self.arena.span_bytes() > self.gathered_bytes * 9 / 8
+    }
+
+    /// Goes on with a walk over the table, or begins one.
+    pub(super) fn gather(&mut self) {
+        if !self.is_sparse() {
+            return;
+        }
+        let from = self.gathering.take().unwrap_or_else(|| {
+            self.arena.close_sparse_spans();
+            self.writer.begin_walk();
+            0
+        });
+        let to = (from + BUCKETS_A_TURN).min(self.writer.buckets());
+        for bucket in from..to {
+            // SAFETY: the table holds a reference to each entry that it shows its writer.
+            let is_moved = |entry: &NonNull<Header>| unsafe { B::is_in_closed_span(*entry) };
+            let moved: Vec<_> = self.writer.bucket(bucket).filter(is_moved).collect();
+            moved.into_iter().for_each(|entry| self.move_away(entry));
+        }
+        if to < self.writer.buckets() {
+            self.gathering = Some(to);
+            return;
+        }
+        self.writer.end_walk();
+        self.sweep();
+        self.arena.open_spans();
+        self.gathered_bytes = self.arena.span_bytes();
+    }
+
+    fn move_away(&mut self, old: NonNull<Header>) {
+        // SAFETY: linked; plain, as `is_sparse` says.
+        let new = unsafe { B::copy(&self.arena, old) };
+        self.writer.exchange(old, new.as_ptr());
+        let partition = usize::from(new.header().partition);
+        let new: NonNull<Header> = Handle::into_raw(new);
+        self.policies[partition].replace(
+            token(old),
+            token(new),
+            &mut InTable::<B>::new(&self.writer),
+        );
+        let weight = self.weight_of(old);
+        self.used_bytes += weight;
+        self.retired_bytes += weight;
+        header(token(old)).set_place(TOLD);
+        self.retired.push(old);
+    }
+}
