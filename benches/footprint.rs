@@ -120,6 +120,7 @@ fn play(name: &str, budget_bytes: usize, stay: Stay, lens: &[usize]) {
         }
         hot.retain(|key| cache.get_with(&key.to_le_bytes(), <[u8]>::len).is_some());
     }
+    cache.flush();
     let ratio = |bytes: usize| bytes.saturating_sub(before) as f64 / budget_bytes as f64;
     let stats = cache.stats();
     let stay = match stay {

@@ -181,10 +181,23 @@ impl Arena {
         self.used_spans.load(Ordering::Relaxed) * SPAN_BYTES
     }
 
+    /// The memory of the slots in use.
+    pub fn used_bytes(&self) -> usize {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
     /// Whether so much memory lies idle in spans that it is worth to move what is left in some of them.
     pub fn is_sparse(&self) -> bool {
-        let used_bytes = self.used_bytes.load(Ordering::Relaxed);
-        self.span_bytes() > used_bytes + used_bytes / IDLE_PART + IDLE_MIN_BYTES
+        self.idle_bytes() > self.used_bytes() / IDLE_PART + IDLE_MIN_BYTES
+    }
+
+    /// Whether it is so much that it can not wait.
+    pub fn is_very_sparse(&self) -> bool {
+        self.idle_bytes() > self.used_bytes() / 2 + 2 * IDLE_MIN_BYTES
+    }
+
+    fn idle_bytes(&self) -> usize {
+        self.span_bytes().saturating_sub(self.used_bytes())
     }
 
     /// Closes the spans of which less than half is used: what is allocated from now on lies elsewhere.

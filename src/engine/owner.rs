@@ -24,6 +24,7 @@ mod gather;
 mod patrol;
 mod room;
 
+use gather::OWNER_BUCKETS;
 use patrol::Patrol;
 use room::OWNER_YIELD_BYTES;
 pub(crate) use room::ask_to_yield;
@@ -195,7 +196,7 @@ pub(crate) struct Owner<B: Body> {
     arena: Arc<Arena>,
     /// The bucket at which gathering goes on.
     gathering: Option<usize>,
-    /// The memory of the slots' spans after it was gathered last.
+    /// The bytes of the slots in use when they were gathered last.
     gathered_bytes: usize,
     /// How long garbage is left alone now.
     rests_ns: u64,
@@ -546,7 +547,7 @@ impl<B: Body> Owner<B> {
         self.sweep();
         self.writer.shrink(MERGES_A_TURN);
         self.yield_owed(OWNER_YIELD_BYTES);
-        self.gather();
+        self.gather(OWNER_BUCKETS);
         self.has_chores()
     }
 

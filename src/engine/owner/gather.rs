@@ -10,8 +10,11 @@ use super::super::entry::{Body, Handle, Header};
 use super::super::policy::Policy;
 use super::{InTable, Owner, TOLD, header, token};
 
-/// Buckets that are looked at in one turn.
-const BUCKETS_A_TURN: usize = 256;
+/// Buckets that are looked at in one of the owner's turns, and in one that was taken for something else.
+pub(super) const OWNER_BUCKETS: usize = 256;
+const BUCKETS: usize = 16;
+/// Between two walks this part of the slots in use has come or gone.
+const CHANGED_PART: usize = 16;
 
 impl<B: Body> Owner<B> {
     /// Whether there is something to gather.
@@ -19,22 +22,31 @@ impl<B: Body> Owner<B> {
         B::IS_PLAIN && (self.gathering.is_some() || self.is_worth_gathering())
     }
 
-    /// After a walk that has brought little, another one has to wait for changes: what is left is in use.
+    /// What is left after a walk can not be moved, or the next one would have: that waits for changes.
     fn is_worth_gathering(&self) -> bool {
-        self.arena.is_sparse() && self.arena.span_bytes() > self.gathered_bytes * 9 / 8
+        let changed = self.arena.used_bytes().abs_diff(self.gathered_bytes);
+        self.arena.is_sparse() && changed > self.gathered_bytes / CHANGED_PART
+    }
+
+    /// Where more is emptied than the owner can follow, those who change the shard help it.
+    pub(super) fn help_gathering(&mut self) {
+        if B::IS_PLAIN && self.arena.is_very_sparse() {
+            self.gather(BUCKETS);
+        }
     }
 
     /// Goes on with a walk over the table, or begins one.
-    pub(super) fn gather(&mut self) {
+    pub(super) fn gather(&mut self, buckets: usize) {
         if !self.is_sparse() {
             return;
         }
         let from = self.gathering.take().unwrap_or_else(|| {
+            self.gathered_bytes = self.arena.used_bytes();
             self.arena.close_sparse_spans();
             self.writer.begin_walk();
             0
         });
-        let to = (from + BUCKETS_A_TURN).min(self.writer.buckets());
+        let to = (from + buckets).min(self.writer.buckets());
         for bucket in from..to {
             // SAFETY: the table holds a reference to each entry that it shows its writer.
             let is_moved = |entry: &NonNull<Header>| unsafe { B::is_in_closed_span(*entry) };
@@ -48,7 +60,6 @@ impl<B: Body> Owner<B> {
         self.writer.end_walk();
         self.sweep();
         self.arena.open_spans();
-        self.gathered_bytes = self.arena.span_bytes();
     }
 
     fn move_away(&mut self, old: NonNull<Header>) {

@@ -166,6 +166,7 @@ impl<B: Body> Owner<B> {
         if self.retired_bytes >= self.sweep_at_bytes {
             self.sweep();
         }
+        self.help_gathering();
         let debt = self.pool.debt_bytes();
         if debt > 0 {
             self.yield_owed(YIELD_BYTES);
