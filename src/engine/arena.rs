@@ -15,15 +15,14 @@
 //! Sizes lie eight bytes apart up to 256 bytes, and a sixteenth of the power of two below them above that. After B.
 //! Leijen et al., "Mimalloc: free list sharding in action", ISMM 2019, much reduced.
 
+use super::sync::{AtomicBool, AtomicUsize, Ordering};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
 
 use super::pages::{self, HUGE_PAGE_BYTES, Pages};
+use super::sync::Mutex;
 
 const REGION_BYTES: usize = HUGE_PAGE_BYTES;
 const SPAN_BYTES: usize = 64 << 10;
@@ -39,8 +38,8 @@ const FREE_SPANS_MAX: usize = SPANS;
 /// Slots that lie idle in spans are worth to be gathered from this part of those in use on, and so many bytes.
 const IDLE_PART: usize = 4;
 const IDLE_MIN_BYTES: usize = 8 * SPAN_BYTES;
-/// Under a checker of memory errors every entry is an allocation of its own, so that it sees each.
-const HAS_SLOTS: bool = !cfg!(corecache_malloc);
+/// Under a checker every entry is an allocation of its own, so that it sees each.
+const HAS_SLOTS: bool = !cfg!(any(corecache_malloc, all(test, corecache_model)));
 
 const fn class_of(bytes: usize) -> usize {
     if bytes <= 256 {

@@ -6,7 +6,7 @@
 //! of the budget or one entry, so what may overshoot has one. A shard that finds itself with much more than it uses
 //! gives it back unasked.
 
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicUsize, Ordering};
+use super::sync::{AtomicBool, AtomicIsize, AtomicU8, AtomicUsize, Ordering};
 
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
@@ -142,7 +142,8 @@ impl Pool {
     pub fn resize(&self, budget_bytes: usize) {
         let before = self.budget_bytes.swap(budget_bytes, Ordering::Relaxed);
         let change = budget_bytes as isize - before as isize;
-        self.available_bytes.fetch_add(change, Ordering::Relaxed);
+        // Acquire: as in `borrow`.
+        self.available_bytes.fetch_add(change, Ordering::Acquire);
     }
 
     /// Takes `need` bytes, and up to a quantum where the pool has it; 0 if it does not have `need`.
@@ -159,7 +160,8 @@ impl Pool {
             match self.available_bytes.compare_exchange_weak(
                 available,
                 left,
-                Ordering::Relaxed,
+                // Release: what the shard has said to take is seen by who finds the pool empty.
+                Ordering::Release,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => return taken,
@@ -180,7 +182,8 @@ impl Pool {
             match self.available_bytes.compare_exchange_weak(
                 available,
                 left,
-                Ordering::Relaxed,
+                // Acquire: the shards that have taken it are known.
+                Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => return true,
@@ -205,7 +208,8 @@ impl Pool {
 
     /// Asks a shard to give back `bytes`; its owner is to be woken.
     pub fn ask_back(&self, shard: usize, bytes: usize) {
-        self.owed_bytes[shard].fetch_add(bytes, Ordering::Relaxed);
+        // Release: the debt is seen by who sees what is asked for.
+        self.owed_bytes[shard].fetch_add(bytes, Ordering::Release);
     }
 
     /// What the shard was asked for since it last looked, as far as it is still wanted.
@@ -214,7 +218,7 @@ impl Pool {
         if owed.load(Ordering::Relaxed) == 0 {
             return 0;
         }
-        owed.swap(0, Ordering::Relaxed).min(self.debt_bytes())
+        owed.swap(0, Ordering::Acquire).min(self.debt_bytes())
     }
 
     /// Counts an entry that is queued. False: there is much under way, who wants to queue more should wait.

@@ -1,7 +1,6 @@
 //! What both caches share: shards, their owners, and the ways in.
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,8 +16,9 @@ use super::pin::pin_to_core;
 use super::reclaim::Guard;
 use super::shard::{self, Shard};
 use super::stats::{LoadCounters, PartitionCounters, ReadCounters, ShardGauges, Stats, bump};
+use super::sync::channel::{self, Sender};
+use super::sync::{AtomicU64, Ordering};
 use super::table::Table;
-use crossbeam::channel::{self, Sender};
 use crossbeam::utils::CachePadded;
 
 pub(crate) struct Core<B: Body> {
@@ -537,3 +537,6 @@ pub(crate) fn pin_or_warn(core: usize) {
         });
     }
 }
+
+#[cfg(all(test, corecache_model))]
+pub(super) mod model;

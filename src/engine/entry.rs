@@ -19,7 +19,6 @@ use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
 
 mod blob;
 
@@ -29,6 +28,7 @@ use super::arena::{self, Arena};
 use super::clock::NEVER;
 use super::foreign::guarded;
 use super::policy::COUNTER_TOP;
+use super::sync::{AtomicU8, AtomicU32, Ordering, fence};
 
 /// What an entry's weight is, at the most; the value above it stands for all that is more.
 pub(crate) const WEIGHT_MAX_BYTES: usize = u32::MAX as usize - 1;

@@ -13,13 +13,11 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
-
-use parking_lot::{Condvar, Mutex};
 
 use super::entry::{Body, Handle};
 use super::foreign::guarded;
+use super::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread_local};
 
 /// Why there is no value. Everybody who waited gets a copy.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -476,5 +474,7 @@ impl Drop for Wait {
     }
 }
 
+#[cfg(all(test, corecache_model))]
+mod model;
 #[cfg(test)]
 mod tests;

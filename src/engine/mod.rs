@@ -135,6 +135,7 @@ pub mod policy;
 mod reclaim;
 mod shard;
 mod stats;
+mod sync;
 mod table;
 mod warm;
 

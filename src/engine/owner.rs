@@ -2,11 +2,9 @@
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crossbeam::channel::Sender;
 use crossbeam::utils::CachePadded;
 
 use super::arena::Arena;
@@ -18,6 +16,8 @@ use super::foreign::guarded;
 use super::policy::{Entries, Policy, Token, TwoClocks};
 use super::reclaim;
 use super::stats::{Cause, PartitionCounters, ShardGauges};
+use super::sync::channel::Sender;
+use super::sync::{AtomicU64, Ordering};
 use super::table::{Table, Writer, prefetch};
 
 mod gather;
@@ -198,6 +198,8 @@ pub(crate) struct Owner<B: Body> {
     gathering: Option<usize>,
     /// The bytes of the slots in use when they were gathered last.
     gathered_bytes: usize,
+    /// The shard's own thread is awake, or wakes in time to look after the garbage.
+    sweeps_soon: bool,
     /// How long garbage is left alone now.
     rests_ns: u64,
     /// What is left of what other shards have asked for.
@@ -251,6 +253,7 @@ impl<B: Body> Owner<B> {
             arena: shared.arena,
             gathering: None,
             gathered_bytes: 0,
+            sweeps_soon: false,
             rests_ns: SWEEP_NS,
             owes_bytes: 0,
             wakes_ns: NEVER,
@@ -533,6 +536,7 @@ impl<B: Body> Owner<B> {
     /// What the shard's own thread does when it comes by.
     pub fn look_after(&mut self) {
         self.wakes_ns = 0;
+        self.sweeps_soon = true;
         self.tidy();
         if !self.is_broken {
             self.patrol();
@@ -557,10 +561,10 @@ impl<B: Body> Owner<B> {
 
     /// Whether the shard's own thread would sleep for too long.
     fn is_overdue(&self) -> bool {
-        let has_garbage = !self.retired.is_empty() && self.wakes_ns == NEVER;
+        let leaves_garbage = !self.retired.is_empty() && !self.sweeps_soon;
         let has_news = self.listening.waiting > 0 || !self.listening.untold.is_empty();
         let has_chores = self.has_chores() && self.wakes_ns > 0;
-        has_garbage || has_news || has_chores || self.patrol.due_ns() < self.wakes_ns
+        leaves_garbage || has_news || has_chores || self.patrol.due_ns() < self.wakes_ns
     }
 
     /// For how long the shard's own thread may sleep; without an end if there is none.
@@ -570,7 +574,8 @@ impl<B: Body> Owner<B> {
         if self.has_chores() {
             self.wakes_ns = 0;
         }
-        if !self.retired.is_empty() {
+        self.sweeps_soon = !self.retired.is_empty();
+        if self.sweeps_soon {
             self.wakes_ns = self.wakes_ns.min(now_ns + self.rests_ns);
         }
         let sleeps_ns = self.wakes_ns.saturating_sub(now_ns);

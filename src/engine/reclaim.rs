@@ -17,13 +17,14 @@
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering, compiler_fence, fence,
-};
 
 use crossbeam::utils::CachePadded;
 
 use super::entry::Header;
+use super::sync::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering, compiler_fence, fence, membarrier,
+    thread_local,
+};
 
 /// Borrows that one thread may nest before it takes another record.
 const SLOTS: usize = 4;
@@ -265,39 +266,7 @@ fn heavy_fence() {
     }
 }
 
-/// `membarrier(2)`: a full fence on every core that runs a thread of this process.
-#[cfg(target_os = "linux")]
-mod membarrier {
-    const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
-    const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
-
-    fn call(command: libc::c_int) -> libc::c_long {
-        // SAFETY: the call takes no pointers and changes nothing but the order of memory accesses.
-        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) }
-    }
-
-    pub fn register() -> bool {
-        call(REGISTER_PRIVATE_EXPEDITED) == 0
-    }
-
-    pub fn run() {
-        // Registered, it can only fail if the kernel breaks its word; then nothing may be freed.
-        assert_eq!(
-            call(PRIVATE_EXPEDITED),
-            0,
-            "membarrier failed after it was registered"
-        );
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod membarrier {
-    pub fn register() -> bool {
-        false
-    }
-
-    pub fn run() {}
-}
-
+#[cfg(all(test, corecache_model))]
+pub(super) mod model;
 #[cfg(test)]
 mod tests;

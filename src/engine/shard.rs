@@ -18,14 +18,10 @@
 //! Values are dropped, and the listener is called, without the turn.
 
 use std::cell::Cell;
-use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
-use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
-use parking_lot::{Mutex, MutexGuard};
 
 use super::arena::Arena;
 use super::budget::Pool;
@@ -33,10 +29,16 @@ use super::entry::Body;
 use super::flight::Flights;
 use super::foreign::guarded;
 use super::owner::{Change, Listener, Owner, Shared};
+use super::sync::channel::{Receiver, RecvTimeoutError, Sender};
+use super::sync::{ArrayQueue, LocalKey, Mutex, MutexGuard, Ordering, fence, thread_local};
 use super::table::Table;
 
 /// Changes that wait for one shard's turn at the most.
-const QUEUE_LEN: usize = 1024;
+const QUEUE_LEN: usize = if cfg!(all(test, corecache_model)) {
+    2
+} else {
+    1024
+};
 
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
@@ -46,27 +48,27 @@ thread_local! {
 /// Whether this thread runs a key's or a value's code (`Eq`, `Drop`) on a shard's behalf. Such code must not wait for a
 /// turn: neither for the one that its own thread may have, nor for one whose holder may be waiting for it.
 pub(crate) fn is_inside() -> bool {
-    INSIDE.get()
+    INSIDE.with(Cell::get)
 }
 
 /// Sets a flag of this thread for a while.
 struct Flagged {
-    flag: &'static std::thread::LocalKey<Cell<bool>>,
+    flag: &'static LocalKey<Cell<bool>>,
     before: bool,
 }
 
 impl Flagged {
-    fn set(flag: &'static std::thread::LocalKey<Cell<bool>>) -> Self {
+    fn set(flag: &'static LocalKey<Cell<bool>>) -> Self {
         Self {
             flag,
-            before: flag.replace(true),
+            before: flag.with(|flag| flag.replace(true)),
         }
     }
 }
 
 impl Drop for Flagged {
     fn drop(&mut self) {
-        self.flag.set(self.before);
+        self.flag.with(|flag| flag.set(self.before));
     }
 }
 
@@ -226,7 +228,7 @@ impl<B: Body> Shard<B> {
     /// Tells the listener of all that has left so far.
     pub fn tell(&self) {
         // Neither inside of a turn, nor from within the listener.
-        if is_inside() || TELLING.get() {
+        if is_inside() || TELLING.with(Cell::get) {
             return;
         }
         let _telling = Flagged::set(&TELLING);
@@ -268,6 +270,11 @@ impl<B: Body> Shard<B> {
                 .map_err(|_| RecvTimeoutError::Disconnected),
             Some(at_most) => self.ringing.recv_timeout(at_most),
         };
+        // Who rings an alarm that rings already leaves it at that: from here on what that was for is seen.
+        fence(Ordering::SeqCst);
         !matches!(woken, Err(RecvTimeoutError::Disconnected)) && !self.owner.lock().pool.is_closed()
     }
 }
+
+#[cfg(all(test, corecache_model))]
+mod model;

@@ -2,10 +2,11 @@
 //! on the way of a miss is counted in shared atomics.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
+
+use super::sync::{AtomicU64, Ordering};
 
 /// Readers with a stripe of their own; those beyond share one.
 const STRIPES: usize = 1024;

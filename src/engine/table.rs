@@ -19,11 +19,11 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::entry::Header;
 use super::pages::{self, HUGE_PAGE_BYTES, PAGE_BYTES, Pages};
 use super::reclaim::Guard;
+use super::sync::{AtomicPtr, AtomicU64, Ordering};
 
 mod scan;
 
@@ -671,5 +671,7 @@ fn new_line() -> NonNull<Line> {
     NonNull::from(Box::leak(Box::new(line)))
 }
 
+#[cfg(all(test, corecache_model))]
+mod model;
 #[cfg(test)]
 mod tests;

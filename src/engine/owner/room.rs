@@ -1,14 +1,13 @@
 //! Room: what an owner evicts, leases, borrows and gives back, so that the budget holds.
 
-use std::sync::atomic::Ordering;
-
-use crossbeam::channel::Sender;
 use crossbeam::utils::CachePadded;
 
 use super::super::budget::Pool;
 use super::super::entry::Body;
 use super::super::policy::Policy;
 use super::super::stats::{Cause, ShardGauges};
+use super::super::sync::Ordering;
+use super::super::sync::channel::Sender;
 use super::{InTable, Owner, entry_of};
 
 /// Room is made in batches, so that a sweep serves many evictions: one part in this many of what the shard uses, but not
@@ -61,6 +60,12 @@ impl<B: Body> Owner<B> {
                 return true;
             }
             let short = need - unused;
+            // Before it is taken: who takes credit after that has to know whom to ask.
+            let may_lease = self.leased_bytes + short.max(self.pool.quantum_bytes());
+            let gauges = &self.gauges[self.shard];
+            gauges
+                .leased_bytes
+                .store(may_lease as u64, Ordering::Relaxed);
             let leased = self.pool.lease(short);
             self.leased_bytes += leased;
             if leased > 0 || (self.retired_bytes >= short && self.sweep() > 0) {

@@ -149,7 +149,7 @@ fn a_destructor_of_a_thread_can_still_read() {
             assert!(!ptr::eq(outer.slot(), inner.slot()));
         }
     }
-    thread_local!(static LAST: ReadsAtExit = const { ReadsAtExit });
+    std::thread_local!(static LAST: ReadsAtExit = const { ReadsAtExit });
     for reads_before in [false, true] {
         let thread = thread::spawn(move || {
             LAST.with(|_| ());

@@ -4,8 +4,8 @@
 //! SCAN in Redis. In that order a bucket holds an interval of the hashes; a split cuts an interval in two, and a merge
 //! makes one of two. So no entry ever moves past a walk, whichever way, and where the walk is takes one number.
 
+use crate::engine::sync::{AtomicPtr, Ordering};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::{Header, LAST, Line, Shape, Table, entry_in, link_in, prefetch};
 use crate::engine::reclaim::Guard;
