@@ -128,6 +128,35 @@ fn what_a_split_takes_out_of_an_overflow_line_is_always_found() {
     });
 }
 
+/// Planted: `reshape` clears the old places before it announces the new shape; `find` does not look at the shape again,
+/// or does not look at how often buckets were merged. All: "key 2 was missed".
+#[test]
+fn what_a_merge_moves_and_a_split_moves_back_is_always_found() {
+    check(|| {
+        let last = full(FIRST_SEGMENT) + 1;
+        let mut writer = writer_with(0..last);
+        assert_eq!(writer.buckets(), FIRST_SEGMENT + 1);
+        let mut garbage = Garbage::default();
+        for key in [0, 4, 5, 7, 8] {
+            garbage.retire(remove(&mut writer, key));
+        }
+        let readers = [[2, 6], [6, 2]].map(|keys| {
+            let table = writer.table().clone();
+            reader(move || keys.map(|key| must_read(&table, key)))
+        });
+        writer.shrink(1);
+        assert_eq!(writer.buckets(), FIRST_SEGMENT);
+        for key in 0..5 {
+            insert(&mut writer, 101 + 2 * key);
+        }
+        assert_eq!(writer.buckets(), FIRST_SEGMENT + 1);
+        for reader in readers {
+            reader.join();
+        }
+        end(writer, garbage);
+    });
+}
+
 /// Planted: `insert` or `put` stores an entry with `Relaxed`: "read while it may still be written". `insert` clears its
 /// predecessor's place before it stores; `find` does not look again at a place that has changed. Both: "key 2 was
 /// missed". What is removed loses its tag only: "freed twice".
