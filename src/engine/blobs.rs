@@ -396,7 +396,7 @@ impl BlobCache {
         ttl: Option<Duration>,
     ) -> Result<Handle<Bytes>, EntryTooLarge> {
         check_len(key.len(), value.len())?;
-        let weight = Bytes::weigh(key.len() + value.len(), ttl.is_some());
+        let weight = Bytes::weigh(key.len(), value.len(), ttl.is_some());
         self.core.check_weight(0, weight)?;
         let mut facts = self.core.facts(hash, 0);
         if let Some(ttl) = ttl {

@@ -89,7 +89,7 @@
 //!
 //! # Costs
 //!
-//! * **An entry** takes a slot (key, value and 24 bytes in a blob; 20 in a [`Cache`], and what alignment adds; 8 more if
+//! * **An entry** takes a slot (key, value and 20 bytes; 28 for a blob of much, and what alignment adds; 8 more if
 //!   it expires), 16 to 18 bytes of the table, 8.5 of the queues, and up to 8 of what is remembered of evicted keys. Slots
 //!   up to 4 KiB come in steps of 8 bytes to a sixteenth; larger entries are the program's allocator's.
 //! * **A hit** writes to the reader's own slot and counter, and to the entry's two-bit counter until that is at its top:

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use super::entry::Header;
 use super::pages::{self, HUGE_PAGE_BYTES, PAGE_BYTES, Pages};
 use super::reclaim::Guard;
-use super::sync::{AtomicPtr, AtomicU64, Ordering};
+use super::sync::{AtomicPtr, AtomicU64, Mutex, Ordering};
 
 mod scan;
 
@@ -200,7 +200,14 @@ pub(crate) struct Table {
     shape: AtomicU64,
     /// Where bucket 0 would lie if the whole table were as its segment; null: not allocated yet.
     segments: [AtomicPtr<Line>; SEGMENTS],
+    /// Where overflow lines lie; readers know nothing of it.
+    overflow: Mutex<Vec<NonNull<u8>>>,
 }
+
+// SAFETY: the pointers lead to memory of the table's own, in which there are atomics only.
+unsafe impl Send for Table {}
+// SAFETY: as above.
+unsafe impl Sync for Table {}
 
 impl Table {
     /// Looks for the entry with `hash` that `is_it` accepts, and returns it under the guard's protection.
@@ -304,13 +311,9 @@ fn next(line: &Line) -> Option<&Line> {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        for bucket in 0..Shape::load(&self.shape).buckets as usize {
-            let mut link = link_in(self.line(bucket).places[LAST].load(Ordering::Relaxed));
-            while let Some(line) = link {
-                // SAFETY: overflow lines are boxes that only their one link leads to.
-                let line = unsafe { Box::from_raw(line.as_ptr()) };
-                link = link_in(line.places[LAST].load(Ordering::Relaxed));
-            }
+        for page in self.overflow.get_mut().drain(..) {
+            // SAFETY: mapped by `Writer::take_line`; nobody else has the table any more.
+            unsafe { pages::unmap(page, PAGE_BYTES) }
         }
         for (segment, lines) in self.segments.iter_mut().enumerate() {
             let bucket_0 = *lines.get_mut();
@@ -366,12 +369,16 @@ pub(crate) struct Writer {
     /// The most buckets that there were so far.
     peak: usize,
     overflow_lines: usize,
+    /// The most overflow lines that there were so far.
+    overflow_peak: usize,
+    /// The next overflow line that was never used.
+    fresh: NonNull<Line>,
     walks: usize,
     /// Overflow lines that no bucket needs. A reader may still be there, so they can only be used again.
     spare: Vec<NonNull<Line>>,
 }
 
-// SAFETY: the spare lines are the writer's own, and atomics only.
+// SAFETY: the pointers lead to lines of the table, which are atomics only.
 unsafe impl Send for Writer {}
 
 impl Writer {
@@ -380,10 +387,13 @@ impl Writer {
             table: Arc::new(Table {
                 segments: [const { AtomicPtr::new(ptr::null_mut()) }; SEGMENTS],
                 shape: AtomicU64::new(FIRST_SEGMENT as u64),
+                overflow: Mutex::new(Vec::new()),
             }),
             len: 0,
             peak: FIRST_SEGMENT,
             overflow_lines: 0,
+            overflow_peak: 0,
+            fresh: NonNull::dangling(),
             walks: 0,
             spare: Vec::new(),
         };
@@ -398,7 +408,7 @@ impl Writer {
     /// The bytes of all lines. The first ones, up to a page, are not given back.
     pub fn bytes(&self) -> usize {
         let buckets = self.buckets().max(self.peak.min(PAGE_BUCKETS));
-        (buckets + self.overflow_lines + self.spare.len()) * size_of::<Line>()
+        (buckets + self.overflow_peak) * size_of::<Line>()
     }
 
     /// How many buckets there are.
@@ -573,10 +583,11 @@ impl Writer {
             }
         }
         // The last entry moves to a new line; a reader finds it there by the link that takes its place.
+        let full = NonNull::from(line);
+        let overflow = self.take_line();
+        // SAFETY: lines live as long as the table, and only this thread writes to them.
+        let (line, new) = unsafe { (full.as_ref(), overflow.as_ref()) };
         let last = &line.places[LAST];
-        let overflow = self.spare.pop().unwrap_or_else(new_line);
-        // SAFETY: it lives as long as the writer, and only this thread writes to it.
-        let new = unsafe { overflow.as_ref() };
         let tags = [(line.tags.load(Ordering::Relaxed) >> (8 * LAST)) as u8, tag];
         for (index, moved) in [last.load(Ordering::Relaxed), entry.as_ptr()]
             .into_iter()
@@ -589,6 +600,21 @@ impl Writer {
         last.store(link.map_addr(|at| at | 1), Ordering::Release);
         set_tag(line, LAST, 0);
         self.overflow_lines += 1;
+    }
+
+    fn take_line(&mut self) -> NonNull<Line> {
+        if let Some(line) = self.spare.pop() {
+            return line;
+        }
+        if self.overflow_peak.is_multiple_of(PAGE_BUCKETS) {
+            let page = pages::map(PAGE_BYTES, Pages::Small);
+            self.table.overflow.lock().push(page);
+            self.fresh = page.cast();
+        }
+        self.overflow_peak += 1;
+        // SAFETY: a page has room for so many lines; zeroes are free places. The last one leaves it where it is not used.
+        let next = unsafe { self.fresh.add(1) };
+        std::mem::replace(&mut self.fresh, next)
     }
 
     /// Moves the entries of `from` that belong to `to` in the new shape.
@@ -649,29 +675,10 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
-    fn drop(&mut self) {
-        for line in self.spare.drain(..) {
-            // SAFETY: made by `new_line`, and in no bucket any more; readers are gone with the writer's shard.
-            drop(unsafe { Box::from_raw(line.as_ptr()) });
-        }
-    }
-}
-
 /// The bucket that another one was split from.
 fn parent_of(bucket: usize) -> usize {
     bucket - (1 << bucket.ilog2())
 }
 
-fn new_line() -> NonNull<Line> {
-    let line = Line {
-        tags: AtomicU64::new(0),
-        places: Default::default(),
-    };
-    NonNull::from(Box::leak(Box::new(line)))
-}
-
-#[cfg(all(test, corecache_model))]
-mod model;
 #[cfg(test)]
 mod tests;

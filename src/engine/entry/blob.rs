@@ -13,48 +13,109 @@ use super::{Body, Facts, Handle, Header};
 /// The body of the blob cache: key bytes and value bytes inline.
 pub(crate) enum Bytes {}
 
+/// ```text
+/// short   | Header | lens                            | key | gap | value | expiry, if there is one
+/// long    | Header | lens | payload_len | key_len    | key | gap | value | expiry, if there is one
+/// ```
 #[repr(C)]
 struct BlobEntry {
     header: Header,
-    /// Key, gap and value together.
-    payload_len: u32,
-    /// The length of the key in the lower bits, and that of the gap in the upper ones.
-    key_and_gap: u32,
+    /// Of a short blob all lengths: 16 bits of the payload (key, gap and value together), 8 of the key, 5 of the gap. Of
+    /// a long one that of the gap, and [`LONG`].
+    lens: u32,
 }
 
-const BLOB_HEADER_BYTES: usize = size_of::<BlobEntry>();
+#[repr(C)]
+struct LongBlobEntry {
+    blob: BlobEntry,
+    payload_len: u32,
+    key_len: u32,
+}
+
+const LONG: u32 = 1 << 31;
+const KEY_SHIFT: u32 = 16;
+const GAP_SHIFT: u32 = 24;
+const SHORT_PAYLOAD_MAX: usize = u16::MAX as usize;
+const SHORT_KEY_MAX: usize = u8::MAX as usize;
+
+const SHORT_HEADER_BYTES: usize = size_of::<BlobEntry>();
+const LONG_HEADER_BYTES: usize = size_of::<LongBlobEntry>();
 const EXPIRY_BYTES: usize = size_of::<u64>();
-const GAP_SHIFT: u32 = 27;
 
 /// The most that key and value of a blob have together, in bytes.
 pub(crate) const BLOB_MAX_BYTES: usize = 1 << 31;
 /// The most that a key has, in bytes.
-pub(crate) const KEY_MAX_BYTES: usize = (1 << GAP_SHIFT) - 1;
+pub(crate) const KEY_MAX_BYTES: usize = 1 << 27;
 /// The most that can be kept free in front of a value, in bytes.
-const HEADROOM_MAX_BYTES: u8 = (1 << (u32::BITS - GAP_SHIFT)) - 1;
+const HEADROOM_MAX_BYTES: u8 = 31;
 
-impl BlobEntry {
-    fn key_len(&self) -> usize {
-        self.key_and_gap as usize & KEY_MAX_BYTES
+/// The lengths of a blob.
+#[derive(Clone, Copy)]
+struct Lens {
+    payload: usize,
+    key: usize,
+    gap: usize,
+    /// Whether the short header holds them, or all the same the long one is used.
+    is_short: bool,
+}
+
+impl Lens {
+    fn new(key: usize, gap: usize, value: usize, expires: bool) -> Self {
+        let payload = key + gap + value;
+        let mut lens = Self {
+            payload,
+            key,
+            gap,
+            is_short: payload <= SHORT_PAYLOAD_MAX && key <= SHORT_KEY_MAX,
+        };
+        // What is not moved to a slot stays where it was built, behind a long header.
+        lens.is_short &= arena::has_slot(lens.layout(expires));
+        lens
     }
 
-    fn value_at(&self) -> usize {
-        self.key_len() + (self.key_and_gap >> GAP_SHIFT) as usize
+    /// # Safety
+    /// `entry` is that of a blob, and is alive.
+    #[inline]
+    unsafe fn of(entry: NonNull<Header>) -> Self {
+        // SAFETY: by the caller's word; the long header is there if the short one says so.
+        unsafe {
+            let lens = entry.cast::<BlobEntry>().as_ref().lens;
+            let gap = (lens >> GAP_SHIFT) as usize & usize::from(HEADROOM_MAX_BYTES);
+            if lens & LONG == 0 {
+                return Self {
+                    payload: lens as usize & SHORT_PAYLOAD_MAX,
+                    key: (lens >> KEY_SHIFT) as usize & SHORT_KEY_MAX,
+                    gap,
+                    is_short: true,
+                };
+            }
+            let long = entry.cast::<LongBlobEntry>().as_ref();
+            Self {
+                payload: long.payload_len as usize,
+                key: long.key_len as usize,
+                gap,
+                is_short: false,
+            }
+        }
+    }
+
+    #[inline]
+    fn header_bytes(self) -> usize {
+        if self.is_short {
+            SHORT_HEADER_BYTES
+        } else {
+            LONG_HEADER_BYTES
+        }
+    }
+
+    fn layout(self, expires: bool) -> Layout {
+        let expiry_bytes = if expires { EXPIRY_BYTES } else { 0 };
+        blob_layout(self.header_bytes() + self.payload + expiry_bytes)
     }
 }
 
-fn blob_layout(payload_bytes: usize, expires: bool) -> Layout {
-    let expiry_bytes = if expires { EXPIRY_BYTES } else { 0 };
-    let bytes = BLOB_HEADER_BYTES + payload_bytes + expiry_bytes;
+fn blob_layout(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, align_of::<BlobEntry>()).expect("a blob's size is bounded")
-}
-
-/// # Safety
-/// `entry` is that of a blob, and is alive.
-#[inline]
-unsafe fn blob_at<'a>(entry: NonNull<Header>) -> &'a BlobEntry {
-    // SAFETY: by the caller's word; `BlobEntry` starts with the header.
-    unsafe { entry.cast::<BlobEntry>().as_ref() }
 }
 
 impl Bytes {
@@ -64,9 +125,9 @@ impl Bytes {
     pub unsafe fn key_at<'a>(entry: NonNull<Header>) -> &'a [u8] {
         // SAFETY: by the caller's word; the key follows the header.
         unsafe {
-            let len = blob_at(entry).key_len();
-            let start = entry.cast::<u8>().add(BLOB_HEADER_BYTES);
-            std::slice::from_raw_parts(start.as_ptr(), len)
+            let lens = Lens::of(entry);
+            let start = entry.cast::<u8>().add(lens.header_bytes());
+            std::slice::from_raw_parts(start.as_ptr(), lens.key)
         }
     }
 
@@ -76,17 +137,21 @@ impl Bytes {
     pub unsafe fn value_at<'a>(entry: NonNull<Header>) -> &'a [u8] {
         // SAFETY: by the caller's word; the value lies behind key and gap.
         unsafe {
-            let blob = blob_at(entry);
-            let at = blob.value_at();
-            let start = entry.cast::<u8>().add(BLOB_HEADER_BYTES + at);
-            std::slice::from_raw_parts(start.as_ptr(), blob.payload_len as usize - at)
+            let lens = Lens::of(entry);
+            let at = lens.key + lens.gap;
+            let start = entry.cast::<u8>().add(lens.header_bytes() + at);
+            std::slice::from_raw_parts(start.as_ptr(), lens.payload - at)
         }
     }
 
-    /// What a blob of so many bytes costs the budget.
-    pub fn weigh(payload_bytes: usize, expires: bool) -> usize {
-        arena::footprint_bytes(blob_layout(payload_bytes, expires)) + TwoClocks::BYTES_AN_ENTRY
+    /// What a blob costs the budget.
+    pub fn weigh(key_len: usize, value_len: usize, expires: bool) -> usize {
+        weigh(Lens::new(key_len, 0, value_len, expires).layout(expires))
     }
+}
+
+fn weigh(layout: Layout) -> usize {
+    arena::footprint_bytes(layout) + TwoClocks::BYTES_AN_ENTRY
 }
 
 // SAFETY: `free` releases what `write_entry` filled, by the same layout.
@@ -107,8 +172,7 @@ unsafe impl Body for Bytes {
 
     unsafe fn weight_bytes(entry: NonNull<Header>) -> u32 {
         // SAFETY: by the caller's word.
-        let blob = unsafe { blob_at(entry) };
-        let weight = Self::weigh(blob.payload_len as usize, blob.header.expires());
+        let weight = weigh(unsafe { Self::layout_of(entry) });
         u32::try_from(weight).expect("a blob is smaller than 4 GiB")
     }
 
@@ -124,8 +188,7 @@ unsafe impl Body for Bytes {
 
     unsafe fn layout_of(entry: NonNull<Header>) -> Layout {
         // SAFETY: by the caller's word.
-        let blob = unsafe { blob_at(entry) };
-        blob_layout(blob.payload_len as usize, blob.header.expires())
+        unsafe { Lens::of(entry).layout(entry.as_ref().expires()) }
     }
 
     unsafe fn free(entry: NonNull<Header>) {
@@ -137,15 +200,16 @@ unsafe impl Body for Bytes {
 impl Handle<Bytes> {
     /// Copies a key and a value into an entry.
     pub fn blob(arena: &Arc<Arena>, facts: &Facts, key: &[u8], value: &[u8]) -> Self {
-        let payload_len = key.len() + value.len();
-        let entry = arena.allocate(blob_layout(payload_len, facts.expiry_ns != NEVER));
+        let expires = facts.expiry_ns != NEVER;
+        let lens = Lens::new(key.len(), 0, value.len(), expires);
+        let entry = arena.allocate(lens.layout(expires));
         // SAFETY: allocated with room for the header and both.
         unsafe {
-            let payload = entry.add(BLOB_HEADER_BYTES).as_ptr();
+            let payload = entry.add(lens.header_bytes()).as_ptr();
             payload.copy_from_nonoverlapping(key.as_ptr(), key.len());
             let behind = payload.add(key.len());
             behind.copy_from_nonoverlapping(value.as_ptr(), value.len());
-            write_header(entry.cast(), facts, payload_len, key.len(), 0)
+            write_header(entry.cast(), facts, lens)
         }
     }
 
@@ -164,22 +228,27 @@ impl Handle<Bytes> {
 ///
 /// # Safety
 /// `entry` is the caller's, and has room for all this, and for the expiry if there is one.
-unsafe fn write_header(
-    entry: NonNull<BlobEntry>,
-    facts: &Facts,
-    payload_len: usize,
-    key_len: usize,
-    gap: u8,
-) -> Handle<Bytes> {
+unsafe fn write_header(entry: NonNull<BlobEntry>, facts: &Facts, lens: Lens) -> Handle<Bytes> {
+    let header = Header::new(facts);
+    let gap = (lens.gap as u32) << GAP_SHIFT;
     // SAFETY: by the caller's word.
     unsafe {
-        entry.write(BlobEntry {
-            header: Header::new(facts),
-            payload_len: payload_len as u32,
-            key_and_gap: key_len as u32 | u32::from(gap) << GAP_SHIFT,
-        });
+        if lens.is_short {
+            let lens = lens.payload as u32 | (lens.key as u32) << KEY_SHIFT | gap;
+            entry.write(BlobEntry { header, lens });
+        } else {
+            let blob = BlobEntry {
+                header,
+                lens: LONG | gap,
+            };
+            entry.cast::<LongBlobEntry>().write(LongBlobEntry {
+                blob,
+                payload_len: lens.payload as u32,
+                key_len: lens.key as u32,
+            });
+        }
         if facts.expiry_ns != NEVER {
-            let end = entry.cast::<u8>().add(BLOB_HEADER_BYTES + payload_len);
+            let end = entry.cast::<u8>().add(lens.header_bytes() + lens.payload);
             end.cast::<u64>().write_unaligned(facts.expiry_ns);
         }
     }
@@ -198,7 +267,7 @@ pub(crate) struct BlobBuilder {
     key_len: usize,
     headroom: u8,
     value_len: usize,
-    /// Bytes behind the blob's header: key, headroom, value, and what is reserved.
+    /// Bytes behind a long header: key, headroom, value, and what is reserved.
     capacity: usize,
 }
 
@@ -211,7 +280,7 @@ impl BlobBuilder {
         assert!(key.len() <= KEY_MAX_BYTES, "a key has at most 128 MiB");
         assert!(headroom <= HEADROOM_MAX_BYTES, "a prefix is short");
         let capacity = key.len() + usize::from(headroom);
-        let layout = blob_layout(capacity, false);
+        let layout = blob_layout(LONG_HEADER_BYTES + capacity);
         // SAFETY: the layout is never empty, it has the header's bytes at least.
         let Some(entry) = NonNull::new(unsafe { alloc(layout) }) else {
             handle_alloc_error(layout)
@@ -219,7 +288,7 @@ impl BlobBuilder {
         // SAFETY: freshly allocated, large enough for the header and the key.
         unsafe {
             entry
-                .add(BLOB_HEADER_BYTES)
+                .add(LONG_HEADER_BYTES)
                 .copy_from_nonoverlapping(NonNull::from(key).cast(), key.len());
         }
         Self {
@@ -232,7 +301,7 @@ impl BlobBuilder {
     }
 
     fn value_start(&self) -> usize {
-        BLOB_HEADER_BYTES + self.key_len + usize::from(self.headroom)
+        LONG_HEADER_BYTES + self.key_len + usize::from(self.headroom)
     }
 
     fn used(&self) -> usize {
@@ -240,8 +309,8 @@ impl BlobBuilder {
     }
 
     fn resize(&mut self, capacity: usize) {
-        let old = blob_layout(self.capacity, false);
-        let new = blob_layout(capacity, false);
+        let old = blob_layout(LONG_HEADER_BYTES + self.capacity);
+        let new = blob_layout(LONG_HEADER_BYTES + capacity);
         // SAFETY: allocated with `old`; the new size is not zero.
         let moved = unsafe { realloc(self.entry.as_ptr().cast(), old, new.size()) };
         let Some(entry) = NonNull::new(moved) else {
@@ -274,7 +343,7 @@ impl BlobBuilder {
         }
         // SAFETY: `reserve` made room for `bytes` behind what is written.
         unsafe {
-            let end = self.entry.cast::<u8>().add(BLOB_HEADER_BYTES + used);
+            let end = self.entry.cast::<u8>().add(LONG_HEADER_BYTES + used);
             end.as_ptr()
                 .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         }
@@ -300,9 +369,10 @@ impl BlobBuilder {
     /// If the prefix is longer than the headroom.
     pub fn finish(mut self, arena: &Arc<Arena>, facts: &Facts, prefix: &[u8]) -> Handle<Bytes> {
         assert!(prefix.len() <= usize::from(self.headroom));
-        let gap = self.headroom - prefix.len() as u8;
-        let (used, key_len) = (self.used(), self.key_len);
-        let layout = blob_layout(used, facts.expiry_ns != NEVER);
+        let gap = usize::from(self.headroom) - prefix.len();
+        let expires = facts.expiry_ns != NEVER;
+        let lens = Lens::new(self.key_len, gap, prefix.len() + self.value_len, expires);
+        let layout = lens.layout(expires);
         // SAFETY: the headroom lies between key and value.
         unsafe {
             let value = self.entry.cast::<u8>().add(self.value_start()).as_ptr();
@@ -312,28 +382,28 @@ impl BlobBuilder {
         }
         let entry = if arena::has_slot(layout) {
             let slot = arena.allocate(layout);
-            // SAFETY: the slot has room for what the builder has used.
+            // SAFETY: the slot has room for its header and for what the builder has written.
             unsafe {
-                let from = self.entry.cast::<u8>().as_ptr();
-                slot.as_ptr()
-                    .copy_from_nonoverlapping(from, BLOB_HEADER_BYTES + used);
+                let from = self.entry.cast::<u8>().add(LONG_HEADER_BYTES);
+                slot.add(lens.header_bytes())
+                    .copy_from_nonoverlapping(from, lens.payload);
             }
             slot.cast()
         } else {
-            self.resize(layout.size() - BLOB_HEADER_BYTES);
+            self.resize(layout.size() - LONG_HEADER_BYTES);
             let entry = self.entry;
             // What `resize` allocated is the entry's now.
             std::mem::forget(self);
             entry
         };
         // SAFETY: written up to here, and allocated with `layout`, by the arena or as it would.
-        unsafe { write_header(entry, facts, used, key_len, gap) }
+        unsafe { write_header(entry, facts, lens) }
     }
 }
 
 impl Drop for BlobBuilder {
     fn drop(&mut self) {
-        let layout = blob_layout(self.capacity, false);
+        let layout = blob_layout(LONG_HEADER_BYTES + self.capacity);
         // SAFETY: allocated with this layout, and ours alone.
         unsafe { dealloc(self.entry.as_ptr().cast(), layout) }
     }

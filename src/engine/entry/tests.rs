@@ -117,8 +117,9 @@ proptest! {
         prop_assert_eq!(blob.value(), parts.concat());
         prop_assert_eq!(blob.len(), parts.concat().len());
         let entry = blob.finish(&Arena::new(), &FACTS, &prefix);
-        let payload_bytes = key.len() + usize::from(headroom) + parts.concat().len();
-        prop_assert_eq!(entry.weight_bytes() as usize, Bytes::weigh(payload_bytes, false));
+        let behind_key = usize::from(headroom) + parts.concat().len();
+        let weight = Bytes::weigh(key.len(), behind_key, false);
+        prop_assert_eq!(entry.weight_bytes() as usize, weight);
         prop_assert_eq!(entry.key(), &key);
         prop_assert_eq!(entry.value(), [prefix, parts.concat()].concat());
         prop_assert_eq!((entry.header().hash, entry.header().partition), (42, 3));
