@@ -23,6 +23,7 @@ test:
 	$(cargo) test --locked --no-default-features
 	$(cargo) clippy --locked --release --all-targets -- -D warnings
 	$(cargo) test --locked --release
+	@$(MAKE) --no-print-directory model
 
 # Each entry is an allocation of its own, so that the sanitizer sees it.
 asan: export RUSTC_BOOTSTRAP = 1

@@ -57,7 +57,7 @@ pub struct Serve {
     #[arg(long, value_name = "LIST")]
     cores: Option<Cores>,
 
-    /// The number of shards, each changed by a thread of its own [default: one for each core]
+    /// The number of shards, each changed by one thread at a time [default: one for each core]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     shards: Option<usize>,
 

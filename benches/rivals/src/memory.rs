@@ -94,7 +94,8 @@ impl Visitor for Filling<'_> {
             return;
         }
         let before = resident_bytes();
-        let cache = make(ENTRIES);
+        // With room to spare: what is remembered of evicted keys is no part of this.
+        let cache = make(ENTRIES + ENTRIES / 4);
         scattered(ENTRIES).for_each(|rank| cache.insert(rank));
         cache.tidy();
         let resident = resident_bytes() - before;
