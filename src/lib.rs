@@ -19,7 +19,8 @@
 //! ```
 //! use corecache::engine::Cache;
 //!
-//! let lengths = Cache::<String, usize>::new(16 << 20)?; // 16 MiB
+//! let lengths = Cache::<String, usize>::new(16 << 20)? // 16 MiB
+//!     .weigh_with(|key, _| key.capacity()); // of which this is what an entry owns on the heap
 //! let len = lengths.get_or_load("hello", |key| Ok(key.len()))?;
 //! assert_eq!(len, 5);
 //! # Ok::<(), Box<dyn std::error::Error>>(())

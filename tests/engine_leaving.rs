@@ -124,3 +124,45 @@ fn a_listener_may_change_the_cache_and_a_slow_one_holds_up_no_hit() {
     go_on.send(()).unwrap();
     cache.flush();
 }
+
+#[test]
+fn a_listener_hears_of_the_entries_of_a_key_in_their_order() {
+    let (left, leaving) = channel();
+    let cache = Cache::<u8, u64>::from_builder(&Builder::new(1 << 20).shards(1))
+        .unwrap()
+        .eviction_listener(move |_, number, _| left.send(*number).unwrap());
+    for number in 0..2000 {
+        cache.insert(1, number).unwrap();
+    }
+    cache.flush();
+    for expected in 0..1999 {
+        assert_eq!(leaving.recv_timeout(PATIENCE), Ok(expected));
+    }
+}
+
+#[test]
+fn a_listener_may_clear_the_cache_whoever_tells_it() {
+    let again: Arc<OnceLock<Arc<Cache<u64, u64>>>> = Arc::default();
+    let (told, is_told) = channel();
+    let from_within = again.clone();
+    let cache = Cache::from_builder(&Builder::new(64 << 10).shards(1)).unwrap();
+    let cache = Arc::new(cache.eviction_listener(move |key, _, _| {
+        from_within.get().expect("it is set at once").clear();
+        let _ = told.send(*key);
+    }));
+    again.set(cache.clone()).ok().expect("once");
+    let (done, is_done) = channel();
+    std::thread::spawn(move || {
+        for key in 0..5000 {
+            cache.insert(key, key).unwrap();
+            if key % 1000 == 999 {
+                cache.clear();
+            }
+        }
+        done.send(()).unwrap();
+    });
+    is_done
+        .recv_timeout(PATIENCE)
+        .expect("nobody waits for ever");
+    is_told.recv_timeout(PATIENCE).expect("something has left");
+}

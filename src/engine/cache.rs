@@ -74,7 +74,8 @@ where
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// A cache that takes `budget_bytes` of memory, with everything else as it comes.
+    /// A cache that takes `budget_bytes` of memory, with everything else as it comes. What keys and values own on the
+    /// heap is not seen: [`Cache::weigh_with`] says it.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -87,7 +88,8 @@ where
     /// ```
     /// use corecache::engine::{Builder, Cache};
     ///
-    /// let cache = Cache::<String, Vec<u8>>::from_builder(&Builder::new(64 << 20).shards(4))?;
+    /// let cache = Cache::<String, Vec<u8>>::from_builder(&Builder::new(64 << 20).shards(4))?
+    ///     .weigh_with(|key, value| key.capacity() + value.capacity());
     /// # Ok::<(), corecache::engine::BuildError>(())
     /// ```
     ///
@@ -140,8 +142,9 @@ where
         self
     }
 
-    /// Sets another budget, up or down, while the cache is in use. What is over it is evicted soon after; values that
-    /// are still held, and tables that have grown, are not given back by that.
+    /// Sets another budget, up or down, while the cache is in use. What is over it is evicted soon after, in slices that
+    /// hold up nobody for long. What does not come back: values that are still held, until they are not, and a part of the
+    /// tables, one or two hundredths of what the cache held at its largest. So a cut to a hundredth leaves no room.
     ///
     /// # Errors
     /// [`BuildError::BudgetTooSmall`] and [`BuildError::BudgetTooLarge`]; the budget stays as it was.
@@ -365,6 +368,9 @@ where
 
     /// Stores a value, in place of what the key held, and returns when readers see it. It waits while another thread
     /// changes the same shard, a microsecond or so; [`Cache::insert_soon`] does not.
+    ///
+    /// Where there is no room that could be made, because what has left is still held all over the budget, the value is
+    /// not stored and what the key held is removed; [`Stats::refused`] counts that.
     ///
     /// # Errors
     /// [`Rejected`] hands back a value that could never fit; what the key held stays.

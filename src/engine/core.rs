@@ -179,7 +179,8 @@ impl<B: Body> Core<B> {
         to_owned: impl FnOnce() -> B::OwnedKey,
     ) -> Joined<B> {
         let look = || self.look(partition, hash, is_it);
-        self.shard(hash).flights.join(hash, is_key, to_owned, look)
+        // Under the lock of the flights, which a change would take too.
+        shard::inside(|| self.shard(hash).flights.join(hash, is_key, to_owned, look))
     }
 
     /// After a miss: waits for the load that is under way, or loads on this thread.
@@ -308,7 +309,7 @@ impl<B: Body> Core<B> {
     /// Removes all entries of a partition: at once for readers, and for the budget by the time that it returns.
     /// What is being loaded now reaches those who wait, and is not stored. Inside of a turn it is left to an owner.
     pub fn clear(&self, partition: u16) {
-        if shard::is_inside() {
+        if shard::is_inside() || shard::is_telling() {
             self.pool.partitions[usize::from(partition)].want_clear();
             self.shards[0].wake();
         } else {
@@ -459,17 +460,20 @@ impl<B: Body> Drop for Core<B> {
 }
 
 fn clear<B: Body>(shards: &[CachePadded<Shard<B>>], pool: &Pool, partition: u16) {
-    let _turn = pool.clearing.lock();
-    pool.partitions[usize::from(partition)].start_generation();
-    for shard in shards {
-        shard
-            .flights
-            .fence_all(|key| B::partition(key) == partition);
-        let mut from = Some(0);
-        while let Some(bucket) = from {
-            from = shard.turn(|owner| owner.clear(partition, bucket));
+    // A listener is told of it without the lock: what it does may need that.
+    shard::quietly(|| {
+        let _turn = pool.clearing.lock();
+        pool.partitions[usize::from(partition)].start_generation();
+        for shard in shards {
+            shard
+                .flights
+                .fence_all(|key| B::partition(key) == partition);
+            let mut from = Some(0);
+            while let Some(bucket) = from {
+                from = shard.turn(|owner| owner.clear(partition, bucket));
+            }
         }
-    }
+    });
 }
 
 /// Does the clears that could not wait for their turns.

@@ -78,7 +78,8 @@
 //!
 //! # Choosing sizes
 //!
-//! * **Budget.** All memory that the cache takes. Beside what is given below, an entry costs its key and its value, and
+//! * **Budget.** The memory of entries, tables, and what is held after it left. Slots that lie idle come on top, a quarter
+//!   of those in use and some MiB a shard at the most, and what the weigher does not know of. Beside what is given below, an entry costs its key and its value, and
 //!   on the heap what the weigher says. How large it should be, `corecache simulate` tells from a trace of keys: it
 //!   replays the trace through this engine's [`policy`].
 //! * **Shards.** About as many as threads that change the cache at the same time; reads do not care. Without a word there
@@ -114,7 +115,8 @@
 //!
 //! `Eq` of keys runs while a shard's turn is held, `Drop` of keys and values mostly after it. Both may use caches: what
 //! they change there is done soon after, and lost, with an error in the log, where the queue is full. But they must not
-//! wait for a thread that is changing the same cache. A panic in either costs its own change, and is logged.
+//! wait for a thread that is changing the same cache, and an `Eq` must not load from it. A panic in either costs its own
+//! change, and is logged. A listener may use every cache; while it runs, its thread tells no other one.
 
 mod arena;
 mod blobs;

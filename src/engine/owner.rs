@@ -569,6 +569,10 @@ impl<B: Body> Owner<B> {
 
     /// For how long the shard's own thread may sleep; without an end if there is none.
     pub fn go_to_sleep(&mut self) -> Option<Duration> {
+        if self.is_broken {
+            self.wakes_ns = NEVER;
+            return None;
+        }
         let now_ns = self.clock.now_ns();
         self.wakes_ns = self.patrol.due_ns();
         if self.has_chores() {

@@ -215,19 +215,48 @@ pub(crate) unsafe fn sweep(
         .filter(|entry| !entry.is_null())
         .collect();
     announced.sort_unstable();
-    let mut at = 0;
-    while let Some(&entry) = retired.get(at) {
+    let mut list = Compacting {
+        list: retired,
+        seen: 0,
+        kept: 0,
+    };
+    while let Some(entry) = list.next() {
         // The slots first, the references after: the other way round a reader could pass between the two.
         let is_announced = announced.binary_search(&entry.as_ptr()).is_ok();
         // SAFETY: not freed yet, by the caller's word.
         if is_announced || !unsafe { entry.as_ref() }.is_unshared() {
             kept(entry);
-            at += 1;
-            continue;
+            list.keep(entry);
+        } else {
+            // Off the list already: what panics while it is freed must not be freed again.
+            free(entry);
         }
-        // Off the list first: what panics while it is freed must not be freed again.
-        retired.swap_remove(at);
-        free(entry);
+    }
+}
+
+/// Goes through a list once, in its order; what is not kept is off it, however this ends.
+struct Compacting<'a> {
+    list: &'a mut Vec<NonNull<Header>>,
+    seen: usize,
+    kept: usize,
+}
+
+impl Compacting<'_> {
+    fn next(&mut self) -> Option<NonNull<Header>> {
+        let entry = self.list.get(self.seen).copied()?;
+        self.seen += 1;
+        Some(entry)
+    }
+
+    fn keep(&mut self, entry: NonNull<Header>) {
+        self.list[self.kept] = entry;
+        self.kept += 1;
+    }
+}
+
+impl Drop for Compacting<'_> {
+    fn drop(&mut self) {
+        self.list.drain(self.kept..self.seen);
     }
 }
 

@@ -51,6 +51,23 @@ pub(crate) fn is_inside() -> bool {
     INSIDE.with(Cell::get)
 }
 
+/// Whether this thread tells a listener, which must not wait for others that do.
+pub(crate) fn is_telling() -> bool {
+    TELLING.with(Cell::get)
+}
+
+/// Runs `work` as if inside of a turn: what is changed from within is only queued.
+pub(crate) fn inside<R>(work: impl FnOnce() -> R) -> R {
+    let _inside = Flagged::set(&INSIDE);
+    work()
+}
+
+/// Runs `work` without telling a listener on this thread.
+pub(crate) fn quietly<R>(work: impl FnOnce() -> R) -> R {
+    let _quiet = Flagged::set(&TELLING);
+    work()
+}
+
 /// Sets a flag of this thread for a while.
 struct Flagged {
     flag: &'static LocalKey<Cell<bool>>,

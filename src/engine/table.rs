@@ -311,7 +311,7 @@ fn next(line: &Line) -> Option<&Line> {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        for page in self.overflow.get_mut().drain(..) {
+        for page in self.overflow.lock().drain(..) {
             // SAFETY: mapped by `Writer::take_line`; nobody else has the table any more.
             unsafe { pages::unmap(page, PAGE_BYTES) }
         }

@@ -49,7 +49,10 @@ impl<B: Body> Owner<B> {
         let to = (from + buckets).min(self.writer.buckets());
         for bucket in from..to {
             // SAFETY: the table holds a reference to each entry that it shows its writer.
-            let is_moved = |entry: &NonNull<Header>| unsafe { B::is_in_closed_span(*entry) };
+            let is_moved = |entry: &NonNull<Header>| unsafe {
+                // A copy of what somebody holds would free nothing.
+                B::is_in_closed_span(*entry) && entry.as_ref().is_unshared()
+            };
             let moved: Vec<_> = self.writer.bucket(bucket).filter(is_moved).collect();
             moved.into_iter().for_each(|entry| self.move_away(entry));
         }

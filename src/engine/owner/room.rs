@@ -77,7 +77,7 @@ impl<B: Body> Owner<B> {
                 continue;
             }
             let batch = short.max(self.batch_bytes());
-            if self.evict(batch, partition) > 0 {
+            if self.evict(batch, Some(partition)) > 0 {
                 self.sweep();
                 continue;
             }
@@ -91,10 +91,10 @@ impl<B: Body> Owner<B> {
     }
 
     /// Evicts `bytes` or all that there is; returns how many it evicted.
-    fn evict(&mut self, bytes: usize, partition: usize) -> usize {
+    fn evict(&mut self, bytes: usize, needy: Option<usize>) -> usize {
         let mut evicted = 0;
         while evicted < bytes {
-            let Some(victim) = self.choose_partition(partition) else {
+            let Some(victim) = self.choose_partition(needy) else {
                 break;
             };
             evicted += self.evict_from(victim);
@@ -103,10 +103,10 @@ impl<B: Body> Owner<B> {
     }
 
     /// Whose entry is to go: one of those over their guarantee, at random by weight, as if they shared one queue.
-    /// Where none is over, the partition that needs the room pays itself.
-    fn choose_partition(&mut self, needy: usize) -> Option<usize> {
+    /// Where none is over, the partition that needs the room pays itself; where none does, the one that holds most.
+    fn choose_partition(&mut self, needy: Option<usize>) -> Option<usize> {
         if self.policies.len() == 1 {
-            return (!self.policies[needy].is_empty()).then_some(needy);
+            return (!self.policies[0].is_empty()).then_some(0);
         }
         let weight_of = |index: usize| {
             let is_fair = self.pool.partitions[index].is_over_guarantee();
@@ -118,7 +118,9 @@ impl<B: Body> Owner<B> {
         };
         let total: u64 = (0..self.policies.len()).map(weight_of).sum();
         if total == 0 {
-            return (!self.policies[needy].is_empty()).then_some(needy);
+            let weight = |index: &usize| self.policies[*index].weight();
+            let payer = needy.or_else(|| (0..self.policies.len()).max_by_key(weight));
+            return payer.filter(|&index| !self.policies[index].is_empty());
         }
         let mut at = next_random(&mut self.random) % total;
         for index in 0..self.policies.len() {
@@ -202,7 +204,7 @@ impl<B: Body> Owner<B> {
         if short == 0 {
             return;
         }
-        if self.evict(short.min(at_most_bytes), 0) > 0 {
+        if self.evict(short.min(at_most_bytes), None) > 0 {
             self.sweep();
         } else {
             // There is nothing more to give.
