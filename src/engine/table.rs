@@ -680,5 +680,7 @@ fn parent_of(bucket: usize) -> usize {
     bucket - (1 << bucket.ilog2())
 }
 
+#[cfg(all(test, corecache_model))]
+mod model;
 #[cfg(test)]
 mod tests;
