@@ -275,6 +275,8 @@ struct May {
     /// The last write, and behind it those that may still be queued; each with the end of its time.
     values: Vec<(Value, Option<Instant>)>,
     is_queued: bool,
+    /// So many of the last ones were loaded while a write was queued: if that came first, they are not stored.
+    doubtful: usize,
     /// How many writes there were: a load that one of them came in between is not stored.
     writes: u64,
 }
@@ -282,22 +284,37 @@ struct May {
 impl May {
     fn write(&mut self, value: Option<(Value, Option<Instant>)>) {
         self.values = value.into_iter().collect();
-        self.is_queued = false;
+        (self.is_queued, self.doubtful) = (false, 0);
         self.writes += 1;
     }
 
     fn write_soon(&mut self, value: Value) {
         self.values.push((value, None));
-        self.is_queued = true;
+        (self.is_queued, self.doubtful) = (true, 0);
         self.writes += 1;
     }
 
     fn load(&mut self, value: Value) {
-        if !self.is_queued {
+        if self.is_queued && !self.values.is_empty() {
+            self.doubtful += 1;
+        } else {
             self.values.clear();
         }
         self.values.push((value, None));
         self.writes += 1;
+    }
+
+    /// Those before it do not come again.
+    fn found(&mut self, index: usize) {
+        self.values.drain(..index);
+        self.doubtful = self.doubtful.min(self.values.len() - 1);
+    }
+
+    /// Nothing is queued any more.
+    fn settle(&mut self) {
+        let certain = self.values.len() - self.doubtful;
+        self.values.drain(..certain.saturating_sub(1));
+        self.is_queued = false;
     }
 
     /// Checks what was found by a read that began at `asked`; returns its index.
@@ -451,11 +468,11 @@ impl<'a, S: Subject> Play<'a, S> {
         &mut self.may[usize::from(key)]
     }
 
-    /// What was found now by a read that began at `asked`: those before it do not come again.
+    /// What was found now by a read that began at `asked`.
     fn found(&mut self, key: u8, found: Value, asked: Instant) {
         let may = self.may(key);
         let index = may.check(found, asked);
-        may.values.drain(..index);
+        may.found(index);
     }
 
     fn insert(&mut self) {
@@ -643,10 +660,7 @@ impl<'a, S: Subject> Play<'a, S> {
     /// Waits for all that is queued, and checks that the figures add up.
     fn settle(&mut self) {
         self.cache.flush();
-        for may in &mut self.may {
-            may.values.drain(..may.values.len().saturating_sub(1));
-            may.is_queued = false;
-        }
+        self.may.iter_mut().for_each(May::settle);
         // Owners may be at work on what expires: they take a moment.
         let patience = Instant::now() + Duration::from_secs(10);
         while let Err(wrong) = self.add_up() {
