@@ -1,9 +1,13 @@
 //! Where a shard's entries lie: slots of one size in spans of 64 KiB, and those in regions of huge pages.
 //!
 //! ```text
-//! region  2 MiB, from the system     | span | span | span | ... 32 of them
+//! range   16 GiB of addresses        | region | region | ... as many as are needed are memory
+//! region  2 MiB                      | span | span | span | ... 32 of them
 //! span   64 KiB, slots of one size   | header | slot | slot | slot | ...
 //! ```
+//!
+//! In its range a slot has a short name, 32 bits, by which the table knows it. Where the system gives no range, or it is
+//! all used, regions lie anywhere.
 //!
 //! What is larger than a slot can be, or has to be aligned better, is left to the program's allocator. A slot can be
 //! given back by any thread, and after the cache has gone: a span keeps its arena alive as long as it has slots in
@@ -21,10 +25,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use super::pages::{self, HUGE_PAGE_BYTES, Pages};
+use super::pages::{self, HUGE_PAGE_BYTES, Pages, Reservation};
 use super::sync::Mutex;
 
 const REGION_BYTES: usize = HUGE_PAGE_BYTES;
+/// As far as 31 bits reach, in steps of a slot's alignment. A few regions under test, so that some lie elsewhere.
+const RANGE_BYTES: usize = if cfg!(test) {
+    4 * REGION_BYTES
+} else {
+    SLOT_ALIGN << 31
+};
 const SPAN_BYTES: usize = 64 << 10;
 const SPANS: usize = REGION_BYTES / SPAN_BYTES;
 const SLOT_ALIGN: usize = 8;
@@ -120,12 +130,58 @@ unsafe fn is_full(span: *mut Span) -> bool {
 /// The slots of one shard.
 pub(crate) struct Arena {
     state: Mutex<State>,
+    range: Range,
     /// What `State` knows, for a look without the lock.
     used_spans: AtomicUsize,
     used_bytes: AtomicUsize,
 }
 
+/// The addresses among which slots have short names: distances from the start, in steps of a slot's alignment.
+#[derive(Clone, Copy)]
+pub(crate) struct Range {
+    start: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: addresses; what lies there is looked at under other rules.
+unsafe impl Send for Range {}
+// SAFETY: as above.
+unsafe impl Sync for Range {}
+
+impl Range {
+    /// The range of no arena: nothing has a name in it.
+    pub const NONE: Self = Self {
+        start: ptr::null_mut(),
+        bytes: 0,
+    };
+
+    fn of(reservation: Option<&Reservation>) -> Self {
+        reservation.map_or(Self::NONE, |reservation| Self {
+            start: reservation.start().as_ptr(),
+            bytes: reservation.bytes(),
+        })
+    }
+
+    /// The name of what lies at `at`, 1 to 2^31 - 1; none if that is outside.
+    #[inline]
+    pub fn name_of<T>(self, at: NonNull<T>) -> Option<u32> {
+        let distance = at.addr().get().wrapping_sub(self.start.addr());
+        // A region begins with a span's own head, so that no slot has distance 0.
+        (distance < self.bytes).then_some((distance / SLOT_ALIGN) as u32)
+    }
+
+    /// Where what has this name lies.
+    #[inline(always)]
+    pub fn at<T>(self, name: u32) -> *mut T {
+        self.start.wrapping_add(name as usize * SLOT_ALIGN).cast()
+    }
+}
+
 struct State {
+    reservation: Option<Reservation>,
+    /// Parts of it that have been regions, and that are none now; behind them from here on no part has been one.
+    parts: BTreeSet<usize>,
+    unused_at: usize,
     /// The first of each class's spans that have room.
     roomy: [*mut Span; CLASSES],
     /// The first of the spans that are being emptied.
@@ -144,8 +200,17 @@ unsafe impl Send for State {}
 
 impl Arena {
     pub fn new() -> Arc<Self> {
+        let reservation = if HAS_SLOTS {
+            Reservation::take(RANGE_BYTES, REGION_BYTES)
+        } else {
+            None
+        };
         Arc::new(Self {
+            range: Range::of(reservation.as_ref()),
             state: Mutex::new(State {
+                reservation,
+                parts: BTreeSet::new(),
+                unused_at: 0,
                 roomy: [ptr::null_mut(); CLASSES],
                 closed: ptr::null_mut(),
                 regions: BTreeMap::new(),
@@ -168,6 +233,11 @@ impl Arena {
         }
         // SAFETY: an entry is never empty.
         NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
+    }
+
+    /// Where its slots have short names.
+    pub fn range(&self) -> Range {
+        self.range
     }
 
     fn show(&self, state: &State) {
@@ -404,9 +474,41 @@ impl State {
                 pages::make_huge(region_start(region), REGION_BYTES);
             }
         }
-        let region = pages::map(REGION_BYTES, pages).as_ptr().expose_provenance();
+        let region = self
+            .commit_region(pages)
+            .unwrap_or_else(|| pages::map(REGION_BYTES, pages));
+        let region = region.as_ptr().expose_provenance();
         self.regions.insert(region, u32::MAX);
         self.roomy_regions.insert(region);
+    }
+
+    /// The lowest part of the range that is free.
+    fn commit_region(&mut self, pages: Pages) -> Option<NonNull<u8>> {
+        let reservation = self.reservation.as_ref()?;
+        let at = self.parts.first().copied().unwrap_or(self.unused_at);
+        if at + REGION_BYTES > reservation.bytes() {
+            return None;
+        }
+        let region = reservation.commit(at, REGION_BYTES, pages)?;
+        if !self.parts.remove(&at) {
+            self.unused_at += REGION_BYTES;
+        }
+        Some(region)
+    }
+
+    fn give_region_back(&mut self, region: usize) {
+        let start = region_start(region);
+        let range = Range::of(self.reservation.as_ref());
+        let distance = region.wrapping_sub(range.start.addr());
+        match &self.reservation {
+            Some(reservation) if distance < range.bytes => {
+                // SAFETY: committed by `commit_region`; all its spans are free.
+                unsafe { reservation.decommit(start, REGION_BYTES) }
+                self.parts.insert(distance);
+            }
+            // SAFETY: mapped by `add_region`; all its spans are free.
+            _ => unsafe { pages::unmap(start, REGION_BYTES) },
+        }
     }
 
     fn give_span_back(&mut self, span: *mut Span) {
@@ -421,7 +523,7 @@ impl State {
         if is_empty && self.roomy_regions.len() > 1 {
             self.roomy_regions.remove(&region);
             self.regions.remove(&region);
-            unmap_region(region);
+            self.give_region_back(region);
         } else if self.free_spans() > FREE_SPANS_MAX + self.used_spans / IDLE_PART {
             // SAFETY: the span is free, and ours.
             unsafe { pages::discard(NonNull::new_unchecked(span.cast()), SPAN_BYTES) }
@@ -438,15 +540,13 @@ fn region_start(region: usize) -> NonNull<u8> {
     NonNull::new(start).expect("no region lies at address 0")
 }
 
-fn unmap_region(region: usize) {
-    // SAFETY: mapped by `add_region`; all its spans are free.
-    unsafe { pages::unmap(region_start(region), REGION_BYTES) }
-}
-
 impl Drop for State {
     /// Each span in use holds a reference to the arena, so there are none.
     fn drop(&mut self) {
-        self.regions.keys().copied().for_each(unmap_region);
+        let regions = std::mem::take(&mut self.regions);
+        regions
+            .into_keys()
+            .for_each(|region| self.give_region_back(region));
     }
 }
 

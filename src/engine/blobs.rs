@@ -451,5 +451,5 @@ fn check_len(key_bytes: usize, value_bytes: usize) -> Result<(), EntryTooLarge> 
 
 fn is_key(partition: u16, key: &[u8]) -> impl Fn(NonNull<Header>) -> bool {
     // SAFETY: tables show entries of their own cache only, protected while they are looked at.
-    move |entry| unsafe { entry.as_ref().partition == partition && Bytes::key_at(entry) == key }
+    move |entry| unsafe { entry.as_ref().partition() == partition && Bytes::key_at(entry) == key }
 }

@@ -134,7 +134,11 @@ impl<B: Body> Core<B> {
         let entry = self.shard(hash).table.find(guard, hash, is_it)?;
         // SAFETY: protected by the guard.
         let header = unsafe { entry.as_ref() };
-        if header.generation != self.generation(partition) {
+        let generation = self.generation(partition);
+        if header.is_hot(partition, generation) {
+            return Some(entry);
+        }
+        if header.generation() != generation {
             return None;
         }
         // SAFETY: as above; built by `B`, as all entries here.
@@ -269,7 +273,7 @@ impl<B: Body> Core<B> {
 
     /// Refuses what can never fit, and counts that.
     pub fn admit(&self, entry: &Handle<B>) -> Result<(), EntryTooLarge> {
-        self.check_weight(entry.header().partition, entry.weight_bytes() as usize)
+        self.check_weight(entry.header().partition(), entry.weight_bytes() as usize)
     }
 
     /// As [`Core::admit`], before there is an entry.

@@ -11,7 +11,7 @@
 //! | field | written by | read by |
 //! |---|---|---|
 //! | `refs` | anyone who holds a reference | anyone |
-//! | `state` | readers, up to the counter's top; the writer | readers, the writer |
+//! | `word`: the counter in it | readers, up to its top; the writer | readers, the writer |
 //! | `place` | the writer, for its policy | the writer |
 //! | all others | who builds it, before it is published | anyone |
 
@@ -28,15 +28,19 @@ use super::arena::{self, Arena};
 use super::clock::NEVER;
 use super::foreign::guarded;
 use super::policy::COUNTER_TOP;
-use super::sync::{AtomicU8, AtomicU32, Ordering, fence};
+use super::sync::{AtomicU32, Ordering, fence};
 
 /// What an entry's weight is, at the most; the value above it stands for all that is more.
 pub(crate) const WEIGHT_MAX_BYTES: usize = u32::MAX as usize - 1;
 
-/// Bits of [`Header::state`].
-const COUNTER: u8 = 0b11;
-const EXPIRES: u8 = 1 << 7;
-const _: () = assert!(COUNTER_TOP == COUNTER);
+/// ```text
+/// word    | expires, 1 bit | 5 bits | counter, 2 bits | generation, 8 bits | partition, 16 bits |
+/// ```
+const GENERATION_SHIFT: u32 = 16;
+const COUNTER_SHIFT: u32 = 24;
+const COUNTER: u32 = (COUNTER_TOP as u32) << COUNTER_SHIFT;
+const EXPIRES: u32 = 1 << 31;
+const _: () = assert!(COUNTER_TOP == 0b11);
 
 #[repr(C)]
 pub(crate) struct Header {
@@ -44,10 +48,11 @@ pub(crate) struct Header {
     pub hash: u32,
     refs: AtomicU32,
     place: AtomicU32,
-    pub partition: u16,
-    /// Entries of an older generation than their partition's are dead.
-    pub generation: u8,
-    state: AtomicU8,
+    word: AtomicU32,
+}
+
+fn word_of(partition: u16, generation: u8) -> u32 {
+    u32::from(generation) << GENERATION_SHIFT | u32::from(partition)
 }
 
 /// What is known of an entry beside its key and its value.
@@ -62,14 +67,13 @@ pub(crate) struct Facts {
 
 impl Header {
     fn new(facts: &Facts) -> Self {
-        let state = if facts.expiry_ns == NEVER { 0 } else { EXPIRES };
+        let expires = if facts.expiry_ns == NEVER { 0 } else { EXPIRES };
+        let word = word_of(facts.partition, facts.generation) | expires;
         Self {
             hash: facts.hash as u32,
             refs: AtomicU32::new(1),
             place: AtomicU32::new(0),
-            partition: facts.partition,
-            generation: facts.generation,
-            state: AtomicU8::new(state),
+            word: AtomicU32::new(word),
         }
     }
 
@@ -79,35 +83,60 @@ impl Header {
             hash: self.hash,
             refs: AtomicU32::new(1),
             place: AtomicU32::new(0),
-            partition: self.partition,
-            generation: self.generation,
-            state: AtomicU8::new(self.state.load(Ordering::Relaxed)),
+            word: AtomicU32::new(self.word()),
         }
+    }
+
+    #[inline]
+    fn word(&self) -> u32 {
+        self.word.load(Ordering::Relaxed)
+    }
+
+    /// The partition that the entry belongs to.
+    #[inline]
+    pub fn partition(&self) -> u16 {
+        self.word() as u16
+    }
+
+    /// Entries of an older generation than their partition's are dead.
+    #[inline]
+    pub fn generation(&self) -> u8 {
+        (self.word() >> GENERATION_SHIFT) as u8
+    }
+
+    /// Whether the entry is of this partition and generation, does not expire, and has its counter at its top: all in
+    /// one look, as most hits are of such entries, and there is nothing more to be done for them.
+    #[inline(always)]
+    pub fn is_hot(&self, partition: u16, generation: u8) -> bool {
+        self.word() == word_of(partition, generation) | COUNTER
     }
 
     /// Bumps the counter, unless it is at its top: a hot entry is never written to. Two readers may lose one of
     /// two bumps to each other; the policy only asks for more or less.
     #[inline]
     pub fn touch(&self) {
-        let seen = self.state.load(Ordering::Relaxed);
-        if seen & COUNTER < COUNTER_TOP {
-            self.state.store(seen + 1, Ordering::Relaxed);
+        let seen = self.word();
+        if seen & COUNTER < COUNTER {
+            self.word
+                .store(seen + (1 << COUNTER_SHIFT), Ordering::Relaxed);
         }
     }
 
     #[inline]
     pub fn expires(&self) -> bool {
-        self.state.load(Ordering::Relaxed) & EXPIRES != 0
+        self.word() & EXPIRES != 0
     }
 
     pub fn counter(&self) -> u8 {
-        self.state.load(Ordering::Relaxed) & COUNTER
+        (self.word() >> COUNTER_SHIFT) as u8 & COUNTER_TOP
     }
 
     pub fn set_counter(&self, counter: u8) {
-        let seen = self.state.load(Ordering::Relaxed);
-        self.state
-            .store(seen & !COUNTER | counter, Ordering::Relaxed);
+        let others = self.word() & !COUNTER;
+        self.word.store(
+            others | u32::from(counter) << COUNTER_SHIFT,
+            Ordering::Relaxed,
+        );
     }
 
     pub fn place(&self) -> u32 {
@@ -447,9 +476,15 @@ where
             generation: 0,
             expiry_ns: NEVER,
         };
-        static ARENA: std::sync::OnceLock<Arc<Arena>> = std::sync::OnceLock::new();
-        Self::typed(ARENA.get_or_init(Arena::new), &facts, 0, key, value)
+        Self::typed(lone_arena(), &facts, 0, key, value)
     }
+}
+
+/// Where the entries of no shard lie.
+#[cfg(test)]
+pub(super) fn lone_arena() -> &'static Arc<Arena> {
+    static ARENA: std::sync::OnceLock<Arc<Arena>> = std::sync::OnceLock::new();
+    ARENA.get_or_init(Arena::new)
 }
 
 #[cfg(test)]

@@ -57,8 +57,8 @@ impl<'a, B: Body> Walk<'a, B> {
 
     fn is_shown(&self, entry: &Handle<B>) -> bool {
         let header = entry.header();
-        header.partition == self.partition
-            && header.generation == self.core.generation(self.partition)
+        header.partition() == self.partition
+            && header.generation() == self.core.generation(self.partition)
             && !self.core.clock.is_past(entry.expiry_ns())
     }
 }

@@ -240,7 +240,7 @@ impl<B: Body> Owner<B> {
     pub fn new(shard: usize, shared: Shared<B>) -> Self {
         let partitions = shared.pool.partitions.len();
         Self {
-            writer: Writer::new(),
+            writer: Writer::new(shared.arena.range()),
             policies: (0..partitions).map(|_| TwoClocks::default()).collect(),
             retired: Vec::new(),
             retired_bytes: 0,
@@ -340,9 +340,9 @@ impl<B: Body> Owner<B> {
 
     fn publish(&mut self, hash: u64, entry: Handle<B>, flight: Option<&Flight<B>>) -> bool {
         let header = entry.header();
-        let partition = usize::from(header.partition);
+        let partition = usize::from(header.partition());
         let generation = self.pool.partitions[partition].generation();
-        if flight.is_some_and(Flight::is_fenced) || header.generation != generation {
+        if flight.is_some_and(Flight::is_fenced) || header.generation() != generation {
             self.dead.push(entry);
             return false;
         }
@@ -380,7 +380,7 @@ impl<B: Body> Owner<B> {
     pub fn restore(&mut self, hash: u64, entry: Handle<B>) -> Fate {
         let mut fate = Fate::Refused;
         self.guarded(|owner| {
-            let (partition, weight) = (entry.header().partition, entry.weight_bytes());
+            let (partition, weight) = (entry.header().partition(), entry.weight_bytes());
             if owner.writer.holds(hash, |other| same_key(&entry, other)) {
                 fate = Fate::Held;
             } else if owner.has_room(usize::from(partition), weight as usize)
@@ -445,7 +445,7 @@ impl<B: Body> Owner<B> {
             let is_dead = |entry: &NonNull<Header>| {
                 // SAFETY: the table holds a reference to each entry that it shows us.
                 let header = unsafe { entry.as_ref() };
-                header.partition == partition && header.generation != generation
+                header.partition() == partition && header.generation() != generation
             };
             let dead: Vec<_> = self.writer.bucket(bucket).filter(is_dead).collect();
             for entry in dead {
@@ -463,7 +463,7 @@ impl<B: Body> Owner<B> {
 
     /// Takes an unlinked entry out of its queue and retires it.
     fn drop_out(&mut self, entry: NonNull<Header>, cause: Cause) {
-        let partition = usize::from(header(token(entry)).partition);
+        let partition = usize::from(header(token(entry)).partition());
         self.policies[partition].remove(token(entry), &mut InTable::<B>::new(&self.writer));
         self.retire(entry, cause);
     }
@@ -471,7 +471,7 @@ impl<B: Body> Owner<B> {
     /// Takes the table's reference to an entry that is in neither table nor queue any more.
     fn retire(&mut self, entry: NonNull<Header>, cause: Cause) {
         let weight = self.weight_of(entry);
-        let partition = usize::from(header(token(entry)).partition);
+        let partition = usize::from(header(token(entry)).partition());
         let counters = &self.counters[partition];
         add(counters.left_by(cause), 1);
         add(&counters.entries, 1_u64.wrapping_neg());

@@ -62,14 +62,127 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) {
     unsafe { system::unmap(start, bytes) }
 }
 
+/// A type of which all zeroes are the default value.
+///
+/// # Safety
+/// They have to be.
+pub(crate) unsafe trait AllZeroes: Default {}
+
+/// A slice of default values that become memory when they are written to, if the slice is large.
+pub(crate) struct Zeroed<T>(Box<[T]>);
+
+impl<T: AllZeroes> Zeroed<T> {
+    pub fn new(len: usize) -> Self {
+        let layout = Layout::array::<T>(len).expect("a slice fits the address space");
+        if layout.size() == 0 {
+            return Self((0..len).map(|_| T::default()).collect());
+        }
+        // SAFETY: the layout is not empty.
+        let start = unsafe { std::alloc::alloc_zeroed(layout) };
+        if start.is_null() {
+            std::alloc::handle_alloc_error(layout);
+        }
+        // SAFETY: allocated as a box of such a slice is, and zeroes are values, by the trait.
+        Self(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(start.cast(), len)) })
+    }
+}
+
+impl<T> std::ops::Deref for Zeroed<T> {
+    type Target = [T];
+
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+/// A range of addresses of our own, of which parts are made memory: what lies in it has a short name, its distance from
+/// the start.
+pub(crate) struct Reservation {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the addresses are the process's.
+unsafe impl Send for Reservation {}
+// SAFETY: as above; to make memory of a part is a call to the system.
+unsafe impl Sync for Reservation {}
+
+impl Reservation {
+    /// Takes `bytes` of addresses or, where the system does not give so many, the half of it, or of that; none if not
+    /// even `least_bytes` are to be had. Aligned to [`HUGE_PAGE_BYTES`], and no memory yet.
+    pub fn take(mut bytes: usize, least_bytes: usize) -> Option<Self> {
+        while bytes >= least_bytes {
+            if let Some(start) = system::reserve(bytes) {
+                return Some(Self { start, bytes });
+            }
+            bytes /= 2;
+        }
+        None
+    }
+
+    /// The first address.
+    pub fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// How many addresses there are.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Makes zeroed memory of the `bytes` from `at` on, both multiples of [`PAGE_BYTES`]; none if the system has no more.
+    pub fn commit(&self, at: usize, bytes: usize, pages: Pages) -> Option<NonNull<u8>> {
+        assert!(at.checked_add(bytes).is_some_and(|end| end <= self.bytes));
+        // SAFETY: within the range.
+        let start = unsafe { self.start.add(at) };
+        if !system::commit(start, bytes) {
+            return None;
+        }
+        if pages == Pages::Huge {
+            system::ask_for_huge_pages(start, bytes);
+        }
+        Some(start)
+    }
+
+    /// Gives the memory of a part back; its addresses stay ours.
+    ///
+    /// # Safety
+    /// Nothing refers to what lies there any more.
+    pub unsafe fn decommit(&self, start: NonNull<u8>, bytes: usize) {
+        // SAFETY: by the caller's word.
+        unsafe { system::decommit(start, bytes) }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        // SAFETY: whoever made memory of a part lets no reference to it outlive the range.
+        unsafe { system::unmap(self.start, self.bytes) }
+    }
+}
+
 #[cfg(unix)]
 mod system {
     use super::{HUGE_PAGE_BYTES, NonNull};
 
-    /// Maps a huge page more than is wanted, and cuts off what is not aligned.
+    const MEMORY: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
+
     pub fn map(bytes: usize) -> Option<NonNull<u8>> {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        map_aligned(bytes, MEMORY, 0)
+    }
+
+    pub fn reserve(bytes: usize) -> Option<NonNull<u8>> {
+        map_aligned(bytes, libc::PROT_NONE, libc::MAP_NORESERVE)
+    }
+
+    /// Maps a huge page more than is wanted, and cuts off what is not aligned.
+    fn map_aligned(
+        bytes: usize,
+        protection: libc::c_int,
+        flags: libc::c_int,
+    ) -> Option<NonNull<u8>> {
+        let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         let whole = bytes + HUGE_PAGE_BYTES;
         // SAFETY: a new mapping, which touches no memory that is there.
         let mapped = unsafe { libc::mmap(std::ptr::null_mut(), whole, protection, flags, -1, 0) };
@@ -87,6 +200,19 @@ mod system {
             libc::munmap(end, HUGE_PAGE_BYTES - head);
         }
         NonNull::new(start.cast())
+    }
+
+    pub fn commit(start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: addresses of our own that are no memory yet.
+        unsafe { libc::mprotect(start.as_ptr().cast(), bytes, MEMORY) == 0 }
+    }
+
+    /// # Safety
+    /// As for [`super::Reservation::decommit`].
+    pub unsafe fn decommit(start: NonNull<u8>, bytes: usize) {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        // SAFETY: by the caller's word; a new mapping in the old one's place also takes its advice back.
+        unsafe { libc::mmap(start.as_ptr().cast(), bytes, libc::PROT_NONE, flags, -1, 0) };
     }
 
     /// # Safety
@@ -132,6 +258,18 @@ mod system {
         NonNull::new(unsafe { std::alloc::alloc_zeroed(layout(bytes)) })
     }
 
+    pub fn reserve(_bytes: usize) -> Option<NonNull<u8>> {
+        None
+    }
+
+    pub fn commit(_start: NonNull<u8>, _bytes: usize) -> bool {
+        false
+    }
+
+    /// # Safety
+    /// As for [`super::Reservation::decommit`].
+    pub unsafe fn decommit(_start: NonNull<u8>, _bytes: usize) {}
+
     /// # Safety
     /// As for [`super::unmap`].
     pub unsafe fn unmap(start: NonNull<u8>, bytes: usize) {
@@ -151,6 +289,24 @@ mod system {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_part_of_a_reservation_is_memory_until_it_is_given_back() {
+        let reservation = Reservation::take(8 * HUGE_PAGE_BYTES, HUGE_PAGE_BYTES).unwrap();
+        for _ in 0..2 {
+            let start = reservation.commit(HUGE_PAGE_BYTES, HUGE_PAGE_BYTES, Pages::Huge);
+            let start = start.expect("2 MiB are to be had");
+            assert_eq!(start.as_ptr().align_offset(HUGE_PAGE_BYTES), 0);
+            // SAFETY: within what was committed; nothing refers to it after.
+            unsafe {
+                assert_eq!(start.read(), 0);
+                start.write_bytes(1, HUGE_PAGE_BYTES);
+                reservation.decommit(start, HUGE_PAGE_BYTES);
+            }
+        }
+        assert!(Reservation::take(1 << 60, 1 << 59).is_none());
+    }
 
     #[test]
     fn a_mapping_is_zeroed_aligned_and_ours() {

@@ -26,13 +26,14 @@ use super::sync::{
     thread_local,
 };
 
-/// Borrows that one thread may nest before it takes another record.
+/// Borrows that one thread may nest before it takes another record. The first is what nearly all need.
 const SLOTS: usize = 4;
 
 /// The slots of one thread; padded, so that threads share no line.
 #[repr(C)]
 struct Record {
-    slots: [AtomicPtr<Header>; SLOTS],
+    /// Those of nested borrows, and [`EXTRA`].
+    slots: [AtomicPtr<Header>; SLOTS + 1],
     taken: AtomicBool,
     /// Dense, for what is kept a thread; see [`Guard::reader`].
     id: usize,
@@ -67,7 +68,7 @@ fn take_record() -> RecordRef {
         return record;
     }
     let record = Box::leak(Box::new(CachePadded::new(Record {
-        slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS],
+        slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS + 1],
         taken: AtomicBool::new(true),
         id: RECORD_COUNT.fetch_add(1, Ordering::Relaxed),
         next: ptr::null(),
@@ -86,9 +87,9 @@ fn give_back(record: RecordRef) {
     record.taken.store(false, Ordering::Release);
 }
 
-struct Local {
-    record: Cell<Option<RecordRef>>,
-    depth: Cell<usize>,
+/// How many numbers of readers there have been; see [`Guard::reader`].
+pub(crate) fn readers() -> usize {
+    RECORD_COUNT.load(Ordering::Relaxed)
 }
 
 /// Gives the thread's record back when the thread ends.
@@ -96,11 +97,10 @@ struct AtExit;
 
 impl Drop for AtExit {
     fn drop(&mut self) {
-        LOCAL.with(|local| {
+        RECORD.with(|record| {
             // Nothing is borrowed any more; if something were, its record would be kept for good.
-            if local.depth.get() == 0
-                && let Some(record) = local.record.take()
-            {
+            let unused = |record: &RecordRef| record.slots.iter().all(is_free);
+            if let Some(record) = record.take().filter(unused) {
                 give_back(record);
             }
         });
@@ -108,61 +108,62 @@ impl Drop for AtExit {
 }
 
 thread_local! {
-    static LOCAL: Local = const { Local { record: Cell::new(None), depth: Cell::new(0) } };
+    static RECORD: Cell<Option<RecordRef>> = const { Cell::new(None) };
     static AT_EXIT: AtExit = const { AtExit };
 }
 
-/// One slot of the calling thread, to look at one entry at a time. Guards of a thread are dropped in the reverse
-/// order of their making; nobody but this crate holds one.
+#[inline(always)]
+fn is_free(slot: &AtomicPtr<Header>) -> bool {
+    slot.load(Ordering::Relaxed).is_null()
+}
+
+/// One slot of the calling thread, to look at one entry at a time; nobody but this crate holds one.
+///
+/// A slot is taken by what stands in it. So between the making of a guard and its first entry the thread must not make
+/// another one: no code of others runs there.
 pub(crate) struct Guard {
     record: RecordRef,
-    /// Which of the record's slots; [`EXTRA`]: the last of a record that was taken for this guard alone.
-    depth: usize,
+    /// One of the record's; the last: that of a record which was taken for this guard alone.
+    slot: &'static AtomicPtr<Header>,
     /// Slots belong to the thread that took them.
     _not_send: std::marker::PhantomData<*const ()>,
 }
 
-const EXTRA: usize = usize::MAX;
+const EXTRA: usize = SLOTS;
 
 impl Guard {
     #[inline(always)]
     pub fn enter() -> Self {
-        LOCAL.with(|local| {
-            let depth = local.depth.get();
-            match local.record.get() {
-                Some(record) if depth < SLOTS => {
-                    local.depth.set(depth + 1);
-                    Self::new(record, depth)
-                }
-                _ => Self::enter_slowly(local),
-            }
+        RECORD.with(|record| match record.get() {
+            Some(record) if is_free(&record.slots[0]) => Self::new(record, 0),
+            _ => Self::enter_slowly(record),
         })
     }
 
     #[cold]
     #[inline(never)]
-    fn enter_slowly(local: &Local) -> Self {
+    fn enter_slowly(local: &Cell<Option<RecordRef>>) -> Self {
+        if let Some(record) = local.get()
+            && let Some(index) = record.slots[..EXTRA].iter().position(is_free)
+        {
+            return Self::new(record, index);
+        }
         let record = take_record();
         // A thread whose destructors run has no end to give its record back at.
-        if local.record.get().is_none() && AT_EXIT.try_with(|_| ()).is_ok() {
-            local.record.set(Some(record));
-            return Self::enter();
+        if local.get().is_none() && AT_EXIT.try_with(|_| ()).is_ok() {
+            local.set(Some(record));
+            return Self::new(record, 0);
         }
         Self::new(record, EXTRA)
     }
 
     #[inline(always)]
-    fn new(record: RecordRef, depth: usize) -> Self {
+    fn new(record: RecordRef, index: usize) -> Self {
         Self {
             record,
-            depth,
+            slot: &record.slots[index],
             _not_send: std::marker::PhantomData,
         }
-    }
-
-    #[inline(always)]
-    fn slot(&self) -> &AtomicPtr<Header> {
-        &self.record.slots[self.depth % SLOTS]
     }
 
     /// A small number that no other guard of another thread has at the same time.
@@ -171,14 +172,12 @@ impl Guard {
         self.record.id
     }
 
-    /// Announces `entry` and tells whether it is still at its place. If so, the entry lives until the next call or the
-    /// guard's end.
+    /// Announces `entry`. If it is still at its place after that, it lives until the next call or the guard's end.
     #[inline(always)]
-    pub fn protect(&self, entry: NonNull<Header>, place: &AtomicPtr<Header>) -> bool {
+    pub fn announce(&self, entry: NonNull<Header>) {
         // Release: what was read of the entry that the slot held before is read before that one may be freed.
-        self.slot().store(entry.as_ptr(), Ordering::Release);
+        self.slot.store(entry.as_ptr(), Ordering::Release);
         light_fence();
-        place.load(Ordering::Acquire) == entry.as_ptr()
     }
 }
 
@@ -186,16 +185,12 @@ impl Drop for Guard {
     #[inline(always)]
     fn drop(&mut self) {
         // Release: what was read through the guard is read before the writer may free it.
-        self.slot().store(ptr::null_mut(), Ordering::Release);
-        if self.depth == EXTRA {
+        self.slot.store(ptr::null_mut(), Ordering::Release);
+        if ptr::eq(self.slot, &self.record.slots[EXTRA]) {
             give_back(self.record);
-        } else {
-            LOCAL.with(|local| local.depth.set(self.depth));
         }
     }
 }
-
-const _: () = assert!(SLOTS.is_power_of_two() && EXTRA % SLOTS == SLOTS - 1);
 
 /// Keeps those of `retired` that a reader still announces or holds a reference to, shows them to `kept`, and frees the
 /// others.

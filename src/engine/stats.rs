@@ -1,15 +1,23 @@
 //! Counters. What a hit counts is striped by reader, so that it costs a plain add on a line of its own; what happens
 //! on the way of a miss is counted in shared atomics.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
+use super::pages::{AllZeroes, Zeroed};
+use super::reclaim;
 use super::sync::{AtomicU64, Ordering};
 
-/// Readers with a stripe of their own; those beyond share one.
-const STRIPES: usize = 1024;
+/// Readers with a stripe of their own, at the most and, with very many partitions, at the least; those beyond share one.
+const STRIPES: usize = if cfg!(all(test, corecache_model)) {
+    4
+} else {
+    1024
+};
+const STRIPES_MIN: usize = 16;
+/// Counters of all stripes, as far as there are more than the fewest stripes.
+const COUNTERS_MAX: usize = 1 << 20;
 
 /// Hits and misses of one partition.
 #[derive(Default)]
@@ -18,47 +26,53 @@ struct Reads {
     misses: AtomicU64,
 }
 
-type Stripe = Box<[CachePadded<Reads>]>;
-
 pub(crate) struct ReadCounters {
-    stripes: Box<[OnceLock<Stripe>]>,
-    shared: Stripe,
+    partitions: usize,
+    /// By reader, then by partition. What is never counted is no memory.
+    own: Zeroed<CachePadded<Reads>>,
+    shared: Zeroed<CachePadded<Reads>>,
 }
 
-fn stripe(partitions: usize) -> Stripe {
-    (0..partitions).map(|_| CachePadded::default()).collect()
-}
+// SAFETY: two atomics, and what pads them.
+unsafe impl AllZeroes for CachePadded<Reads> {}
 
 impl ReadCounters {
     pub fn new(partitions: usize) -> Self {
+        let stripes = (COUNTERS_MAX / partitions.max(1)).clamp(STRIPES_MIN.min(STRIPES), STRIPES);
         Self {
-            stripes: (0..STRIPES).map(|_| OnceLock::new()).collect(),
-            shared: stripe(partitions),
+            partitions,
+            own: Zeroed::new(stripes * partitions),
+            shared: Zeroed::new(partitions),
         }
     }
 
     /// Counts a read of `partition` by the reader of that number.
-    #[inline]
+    #[inline(always)]
     pub fn count(&self, reader: usize, partition: u16, is_hit: bool) {
-        let Some(stripe) = self.stripes.get(reader) else {
-            let reads = &self.shared[usize::from(partition)];
-            let counter = if is_hit { &reads.hits } else { &reads.misses };
-            counter.fetch_add(1, Ordering::Relaxed);
-            return;
+        let Some(reads) = self
+            .own
+            .get(reader * self.partitions + usize::from(partition))
+        else {
+            return self.count_shared(partition, is_hit);
         };
-        let stripe = stripe.get_or_init(|| self::stripe(self.shared.len()));
-        let reads = &stripe[usize::from(partition)];
         let counter = if is_hit { &reads.hits } else { &reads.misses };
         // A load and a store: nobody else has this reader's number now.
         counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
+    #[cold]
+    fn count_shared(&self, partition: u16, is_hit: bool) {
+        let reads = &self.shared[usize::from(partition)];
+        let counter = if is_hit { &reads.hits } else { &reads.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Hits and misses of a partition.
     pub fn sum(&self, partition: u16) -> (u64, u64) {
-        let stripes = self.stripes.iter().filter_map(OnceLock::get);
+        let stripes = self.own.chunks(self.partitions).take(reclaim::readers());
         stripes
-            .chain([&self.shared])
             .map(|stripe| &stripe[usize::from(partition)])
+            .chain(self.shared.get(usize::from(partition)))
             .fold((0, 0), |(hits, misses), reads| {
                 (
                     hits + reads.hits.load(Ordering::Relaxed),

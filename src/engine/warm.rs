@@ -270,7 +270,7 @@ fn restore<B: Body>(
                 restored.undecoded += 1;
                 return;
             }
-            Ok((hash, entry)) if entry.header().generation == generation => {
+            Ok((hash, entry)) if entry.header().generation() == generation => {
                 entry.header().set_counter(format::counter_of(rank));
                 core.restore(hash, entry)
             }

@@ -125,6 +125,28 @@ fn regions_go_back_to_the_system_but_for_one() {
     assert_eq!(arena.state.lock().regions.len(), 1);
 }
 
+#[cfg(not(corecache_malloc))]
+#[test]
+fn slots_have_names_as_far_as_the_range_reaches() {
+    let arena = Arena::new();
+    let range = arena.range();
+    let slots: Vec<_> = (0..12_000).map(|_| arena.allocate(layout(1000))).collect();
+    let names: Vec<_> = slots.iter().map(|&slot| range.name_of(slot)).collect();
+    let named = names
+        .iter()
+        .flatten()
+        .collect::<std::collections::HashSet<_>>();
+    let near = names.iter().filter(|name| name.is_some()).count();
+    assert_eq!(named.len(), near, "a name is given twice");
+    assert!(near * 1000 > RANGE_BYTES * 9 / 10 && near < slots.len());
+    for (slot, name) in slots.into_iter().zip(names) {
+        assert!(name.is_none_or(|name| name > 0 && range.at(name) == slot.as_ptr()));
+        // SAFETY: allocated with this layout, and not used any more.
+        unsafe { release(slot, layout(1000)) }
+    }
+    assert_eq!(Range::NONE.name_of(NonNull::<u8>::dangling()), None);
+}
+
 #[test]
 fn a_span_that_has_been_emptied_serves_another_size() {
     let arena = Arena::new();

@@ -163,11 +163,11 @@ unsafe impl Body for Bytes {
     }
 
     fn has_key(entry: &Handle<Self>, key: &Self::OwnedKey) -> bool {
-        entry.header().partition == key.0 && entry.key() == &*key.1
+        entry.header().partition() == key.0 && entry.key() == &*key.1
     }
 
     fn same_key(a: &Handle<Self>, b: &Handle<Self>) -> bool {
-        a.header().partition == b.header().partition && a.key() == b.key()
+        a.header().partition() == b.header().partition() && a.key() == b.key()
     }
 
     unsafe fn weight_bytes(entry: NonNull<Header>) -> u32 {

@@ -122,7 +122,7 @@ proptest! {
         prop_assert_eq!(entry.weight_bytes() as usize, weight);
         prop_assert_eq!(entry.key(), &key);
         prop_assert_eq!(entry.value(), [prefix, parts.concat()].concat());
-        prop_assert_eq!((entry.header().hash, entry.header().partition), (42, 3));
+        prop_assert_eq!((entry.header().hash, entry.header().partition()), (42, 3));
         let copy = entry.clone();
         prop_assert!(Bytes::same_key(&entry, &copy));
         prop_assert!(Bytes::has_key(&entry, &(3, key.clone().into())));

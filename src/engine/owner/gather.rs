@@ -69,7 +69,7 @@ impl<B: Body> Owner<B> {
         // SAFETY: linked; plain, as `is_sparse` says.
         let new = unsafe { B::copy(&self.arena, old) };
         self.writer.exchange(old, new.as_ptr());
-        let partition = usize::from(new.header().partition);
+        let partition = usize::from(new.header().partition());
         let new: NonNull<Header> = Handle::into_raw(new);
         self.policies[partition].replace(
             token(old),

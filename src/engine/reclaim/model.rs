@@ -87,10 +87,15 @@ fn place() -> Place {
     Place::new(new_entry(0, 0).as_ptr())
 }
 
+fn protect(guard: &Guard, entry: NonNull<Header>, place: &Place) -> bool {
+    guard.announce(entry);
+    place.load(Ordering::Acquire) == entry.as_ptr()
+}
+
 /// Looks at the entry at a place, as `Table::find` does.
 fn look<R>(guard: &Guard, place: &Place, f: impl FnOnce(NonNull<Header>) -> R) -> Option<R> {
     while let Some(entry) = NonNull::new(place.load(Ordering::Acquire)) {
-        if guard.protect(entry, place) {
+        if protect(guard, entry, place) {
             return Some(f(entry));
         }
     }

@@ -28,13 +28,19 @@ fn place_of(entry: NonNull<Header>) -> AtomicPtr<Header> {
     AtomicPtr::new(entry.as_ptr())
 }
 
+/// Whether the entry is still at its place after it was announced.
+fn protect(guard: &Guard, entry: NonNull<Header>, place: &AtomicPtr<Header>) -> bool {
+    guard.announce(entry);
+    place.load(Ordering::Acquire) == entry.as_ptr()
+}
+
 #[test]
 fn what_a_guard_announces_is_kept_until_it_ends() {
     prepare();
     let entry = retired_entry();
     let place = place_of(entry);
     let guard = Guard::enter();
-    assert!(guard.protect(entry, &place));
+    assert!(protect(&guard, entry, &place));
     let mut retired = vec![retired_entry(), entry, retired_entry()];
     assert_eq!(
         swept(&mut retired),
@@ -55,7 +61,7 @@ fn what_another_thread_announces_is_kept_until_it_moves_on() {
         let entry = retired_entry();
         let place = place_of(entry);
         let guard = Guard::enter();
-        assert!(guard.protect(entry, &place));
+        assert!(protect(&guard, entry, &place));
         announced.send(entry.as_ptr() as usize).unwrap();
         may_go_on.recv().unwrap();
     });
@@ -72,7 +78,7 @@ fn a_guard_does_not_protect_what_has_left_its_place() {
     let entry = retired_entry();
     let place = place_of(entry);
     place.store(ptr::null_mut(), Ordering::Release);
-    assert!(!Guard::enter().protect(entry, &place));
+    assert!(!protect(&Guard::enter(), entry, &place));
     assert_eq!(swept(&mut vec![entry]), 1);
 }
 
@@ -94,7 +100,7 @@ fn guards_nest_deeper_than_there_are_slots() {
     for &entry in &entries {
         let place = place_of(entry);
         let guard = Guard::enter();
-        assert!(guard.protect(entry, &place));
+        assert!(protect(&guard, entry, &place));
         guards.push(guard);
     }
     let mut retired = entries.clone();
@@ -102,10 +108,7 @@ fn guards_nest_deeper_than_there_are_slots() {
     while guards.pop().is_some() {
         assert_eq!(swept(&mut retired), 1);
     }
-    assert_eq!(
-        Guard::enter().slot().load(Ordering::Relaxed),
-        ptr::null_mut()
-    );
+    assert_eq!(Guard::enter().slot.load(Ordering::Relaxed), ptr::null_mut());
 }
 
 #[test]
@@ -145,8 +148,13 @@ fn a_destructor_of_a_thread_can_still_read() {
     struct ReadsAtExit;
     impl Drop for ReadsAtExit {
         fn drop(&mut self) {
-            let (outer, inner) = (Guard::enter(), Guard::enter());
-            assert!(!ptr::eq(outer.slot(), inner.slot()));
+            let entry = retired_entry();
+            let outer = Guard::enter();
+            outer.announce(entry);
+            let inner = Guard::enter();
+            assert!(!ptr::eq(outer.slot, inner.slot));
+            drop((outer, inner));
+            assert_eq!(swept(&mut vec![entry]), 1);
         }
     }
     std::thread_local!(static LAST: ReadsAtExit = const { ReadsAtExit });

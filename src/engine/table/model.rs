@@ -3,6 +3,9 @@
 //!
 //! Bugs that were planted by hand are found, each by the test that names it.
 
+use super::line::PLACES;
+use super::segments::FIRST as FIRST_SEGMENT;
+use super::writer::GROW_AT;
 use super::*;
 use crate::engine::entry::Typed;
 use crate::engine::reclaim::model::{Garbage, begin, new_entry, reader, value};
@@ -45,7 +48,7 @@ fn must_read(table: &Table, key: u64) {
 
 fn writer_with(keys: impl IntoIterator<Item = u64>) -> Writer {
     begin();
-    let mut writer = Writer::new();
+    let mut writer = Writer::new(Range::NONE);
     for key in keys {
         assert!(insert(&mut writer, key).is_none());
     }
@@ -100,7 +103,7 @@ fn what_moves_to_an_overflow_line_is_always_found() {
             })
         });
         insert(&mut writer, PLACES as u64 * 2);
-        assert_eq!(writer.overflow_lines, 1);
+        assert_eq!(writer.overflow_lines(), 1);
         for reader in readers {
             reader.join();
         }
@@ -114,7 +117,7 @@ fn what_a_split_takes_out_of_an_overflow_line_is_always_found() {
     check(|| {
         let last = full(FIRST_SEGMENT);
         let mut writer = writer_with((0..last).map(|index| index * 2));
-        assert_eq!(writer.overflow_lines, 1);
+        assert_eq!(writer.overflow_lines(), 1);
         let readers = [[14, 12], [2, 14]].map(|keys| {
             let table = writer.table().clone();
             reader(move || keys.map(|key| must_read(&table, key)))

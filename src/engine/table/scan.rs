@@ -4,10 +4,9 @@
 //! SCAN in Redis. In that order a bucket holds an interval of the hashes; a split cuts an interval in two, and a merge
 //! makes one of two. So no entry ever moves past a walk, whichever way, and where the walk is takes one number.
 
-use crate::engine::sync::{AtomicPtr, Ordering};
 use std::ptr::NonNull;
 
-use super::{Header, LAST, Line, Shape, Table, entry_in, link_in, prefetch};
+use super::{Header, Shape, Table, prefetch};
 use crate::engine::reclaim::Guard;
 
 /// How far a walk has come: the hashes that are lower, read backwards, are behind it.
@@ -61,7 +60,7 @@ impl Table {
         take: impl Fn(NonNull<Header>) -> T,
     ) -> Option<Position> {
         let guard = Guard::enter();
-        let mut shape = Shape::load(&self.shape);
+        let mut shape = self.shape();
         loop {
             let bucket = shape.bucket_of(position.hash().into());
             let depth = depth_of(bucket, shape.buckets as usize);
@@ -76,7 +75,7 @@ impl Table {
                 }
             });
             // As in `find`: places are cleared only after the new shape is out.
-            let now = Shape::load(&self.shape);
+            let now = self.shape();
             let is_same = now.bucket_of(position.hash().into()) == bucket
                 && depth_of(bucket, now.buckets as usize) == depth;
             if is_same && now.merges == shape.merges {
@@ -91,7 +90,8 @@ impl Table {
     /// Has the entries of the next bucket fetched, and the line of the one after it.
     fn prefetch_from(&self, next: Position, shape: Shape) {
         let bucket = shape.bucket_of(next.hash().into());
-        self.line(bucket).places.iter().for_each(prefetch_place);
+        let places = self.line(bucket).places.iter();
+        places.for_each(|place| self.prefetch_place(place));
         let depth = depth_of(bucket, shape.buckets as usize);
         if let Some(after) = Position::behind(bucket, depth) {
             prefetch(self.line(shape.bucket_of(after.hash().into())));
@@ -99,45 +99,14 @@ impl Table {
     }
 
     fn scan_bucket(&self, bucket: usize, guard: &Guard, mut take: impl FnMut(NonNull<Header>)) {
-        let mut line = self.line(bucket);
-        loop {
-            let Some(next) = scan_line(line, guard, &mut take) else {
-                return;
-            };
-            line = next;
-        }
-    }
-}
-
-fn prefetch_place(place: &AtomicPtr<Header>) {
-    prefetch(place.load(Ordering::Relaxed));
-}
-
-/// Returns the line behind this one. An entry that moves there was either seen here, or is seen there: the last place
-/// is looked at as an entry or as a link, never as both.
-fn scan_line<'a>(
-    line: &'a Line,
-    guard: &Guard,
-    mut take: impl FnMut(NonNull<Header>),
-) -> Option<&'a Line> {
-    for (index, place) in line.places.iter().enumerate() {
-        loop {
-            let seen = place.load(Ordering::Acquire);
-            let Some(entry) = entry_in(seen) else {
-                if index < LAST {
-                    break;
-                }
-                // SAFETY: a link leads to a line that lives as long as the table.
-                return link_in(seen).map(|next| unsafe { next.as_ref() });
-            };
-            // A place that changes while it is looked at is looked at again.
-            if guard.protect(entry, place) {
-                take(entry);
-                break;
+        let mut line = Some(self.line(bucket));
+        while let Some(at) = line {
+            for place in &at.places {
+                self.protect(place, guard).into_iter().for_each(&mut take);
             }
+            line = at.tags().link().map(|number| self.overflow_line(number));
         }
     }
-    None
 }
 
 #[cfg(test)]

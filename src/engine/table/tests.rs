@@ -5,8 +5,10 @@ use std::thread;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::segments::FIRST as FIRST_SEGMENT;
+use super::writer::{GROW_AT, SHRINK_AT};
 use super::*;
-use crate::engine::entry::{Handle, Typed};
+use crate::engine::entry::{Handle, Typed, lone_arena};
 use crate::engine::reclaim;
 
 type Entry = Handle<Typed<u64, u64>>;
@@ -25,38 +27,45 @@ fn free(entry: NonNull<Header>) {
     drop(unsafe { Entry::from_raw(entry) });
 }
 
+/// A table whose entries have names in its range, as far as there is room in it.
+fn new_writer() -> Writer {
+    Writer::new(lone_arena().range())
+}
+
 impl Writer {
     /// Checks every invariant of the table and returns its entries.
     fn validate(&self) -> HashSet<NonNull<Header>> {
         let mut seen = HashSet::new();
         let mut lines = 0;
+        let table = self.table();
         for bucket in 0..self.buckets() {
-            let first = self.table.line(bucket);
-            for line in std::iter::successors(Some(first), |line| next(line)) {
+            let mut line = Some(table.line(bucket));
+            while let Some(at) = line {
                 lines += 1;
-                for (index, place) in line.places.iter().enumerate() {
-                    let place = place.load(Ordering::Relaxed);
-                    let tag = line.tags.load(Ordering::Relaxed).to_le_bytes()[index];
-                    let Some(entry) = entry_in(place) else {
-                        assert_eq!(tag, 0, "what is no entry has no tag");
-                        assert!(place.is_null() || index == LAST, "a link in the middle");
+                for (index, place) in at.places.iter().enumerate() {
+                    let (name, tag) = (place.load(Ordering::Relaxed), at.tags().tag(index));
+                    assert_eq!(
+                        name == 0,
+                        tag == 0,
+                        "an entry has a tag, and nothing else has"
+                    );
+                    if name == 0 {
                         continue;
-                    };
+                    }
+                    let entry = table.entry(name).expect("what is linked has not left");
                     // SAFETY: linked, so alive.
                     let hash = unsafe { entry.as_ref() }.hash;
-                    assert_ne!(tag, 0);
                     assert_eq!(bucket_of(hash, self.buckets()), bucket);
                     assert!(seen.insert(entry), "an entry is linked twice");
                 }
+                line = at.tags().link().map(|number| table.overflow_line(number));
+                let is_cut =
+                    line.is_none_or(|line| !line.tags().is_empty() || line.tags().link().is_some());
+                assert!(is_cut, "the last line is one without entries");
             }
         }
-        assert_eq!(seen.len(), self.len);
-        assert_eq!(lines, self.buckets() + self.overflow_lines);
-        for bucket in 0..self.buckets() {
-            let lines = std::iter::successors(Some(self.table.line(bucket)), |line| next(line));
-            let last = lines.skip(1).last();
-            assert!(last.is_none_or(|line| line.tags.load(Ordering::Relaxed) != 0));
-        }
+        assert_eq!(seen.len(), self.len());
+        assert_eq!(lines, self.buckets() + self.overflow_lines());
         seen
     }
 }
@@ -74,8 +83,8 @@ fn hash_of(kind: u8, key: u64) -> u64 {
 
 proptest! {
     #[test]
-    fn behaves_as_a_map(kind in 0u8..4, steps in vec((0u64..80, any::<bool>(), 0usize..9), 1..400)) {
-        let mut writer = Writer::new();
+    fn behaves_as_a_map(kind in 0u8..4, is_far: bool, steps in vec((0u64..80, any::<bool>(), 0usize..9), 1..400)) {
+        let mut writer = if is_far { Writer::new(Range::NONE) } else { new_writer() };
         let mut model = HashMap::new();
         for (key, is_insert, merges) in steps {
             let hash = hash_of(kind, key);
@@ -104,32 +113,21 @@ proptest! {
     }
 }
 
-proptest! {
-    #[test]
-    fn tags_match_where_they_are_equal(tags in any::<[u8; 8]>(), tag in 1u8..) {
-        let found: Vec<_> = matches(u64::from_le_bytes(tags), tag).collect();
-        for (index, other) in tags.into_iter().enumerate().take(PLACES) {
-            prop_assert_eq!(found.contains(&index), other == tag);
-        }
-        prop_assert!(found.iter().all(|&index| index < PLACES));
-    }
-}
-
 #[test]
 fn a_table_that_has_become_too_large_shrinks_and_grows_again() {
-    let mut writer = Writer::new();
+    let mut writer = new_writer();
     for round in 0..3 {
-        for key in 0..9000 {
+        for key in 0..90_000 {
             let hash = hash_of(0, key);
             writer.insert(new_entry(hash, key), hash, |_| false);
         }
         let (grown, bytes) = (writer.buckets(), writer.bytes());
-        assert!(grown >= 9000 / GROW_AT);
+        assert!(grown >= 90_000 / GROW_AT);
         let remove = |writer: &mut Writer, key| {
             let removed = writer.remove(hash_of(0, key), |entry| key_of(entry) == key);
             free(removed.expect("it is there"));
         };
-        (0..8900).for_each(|key| remove(&mut writer, key));
+        (0..89_900).for_each(|key| remove(&mut writer, key));
         writer.begin_walk();
         writer.shrink(usize::MAX);
         assert_eq!(writer.buckets(), grown, "while somebody walks");
@@ -138,7 +136,7 @@ fn a_table_that_has_become_too_large_shrinks_and_grows_again() {
         assert!(writer.buckets() <= 100 / SHRINK_AT, "round {round}");
         assert!(writer.bytes() < bytes * 2 / 3, "round {round}");
         assert_eq!(writer.validate().len(), 100);
-        (8900..9000).for_each(|key| remove(&mut writer, key));
+        (89_900..90_000).for_each(|key| remove(&mut writer, key));
     }
 }
 
@@ -148,7 +146,7 @@ fn a_table_that_has_become_too_large_shrinks_and_grows_again() {
 fn readers_never_miss_what_is_there_while_the_table_grows_and_shrinks() {
     reclaim::prepare();
     const STAYS: u64 = 32;
-    let mut writer = Writer::new();
+    let mut writer = new_writer();
     let table = writer.table().clone();
     for key in 0..STAYS {
         let hash = hash_of(0, key);
@@ -192,17 +190,6 @@ fn readers_never_miss_what_is_there_while_the_table_grows_and_shrinks() {
 }
 
 #[test]
-fn every_bucket_has_a_place_of_its_own() {
-    let mut next = vec![0; SEGMENTS];
-    for bucket in 0..1 << 12 {
-        let segment = segment_of(bucket);
-        assert_eq!(bucket - first_bucket(segment), next[segment]);
-        next[segment] += 1;
-        assert!(next[segment] <= segment_layout(segment).size() / size_of::<Line>());
-    }
-}
-
-#[test]
 fn a_split_moves_a_hash_to_the_new_bucket_or_not_at_all() {
     for key in 0..1000 {
         let hash = hash_of(0, key);
@@ -222,7 +209,7 @@ fn readers_never_miss_what_is_there_while_the_table_grows() {
     reclaim::prepare();
     const STAYS: u64 = 32;
     for round in 0..20u64 {
-        let mut writer = Writer::new();
+        let mut writer = new_writer();
         let table = writer.table().clone();
         for key in 0..STAYS {
             let hash = hash_of(0, key);
