@@ -30,7 +30,7 @@ use super::sync::Mutex;
 
 const REGION_BYTES: usize = HUGE_PAGE_BYTES;
 /// As far as 31 bits reach, in steps of a slot's alignment. A few regions under test, so that some lie elsewhere.
-const RANGE_BYTES: usize = if cfg!(test) {
+const RANGE_BYTES: usize = if cfg!(all(test, not(corecache_model))) {
     4 * REGION_BYTES
 } else {
     SLOT_ALIGN << 31
@@ -155,8 +155,23 @@ impl Range {
         bytes: 0,
     };
 
+    /// Names for what the model checker's threads allocate, most likely.
+    #[cfg(all(test, corecache_model))]
+    pub fn around_heap() -> Self {
+        let somewhere = Box::new(0_u64);
+        let below = (&raw const *somewhere).cast_mut().cast::<u8>();
+        Self {
+            start: below.wrapping_sub(RANGE_BYTES / 2),
+            bytes: RANGE_BYTES,
+        }
+    }
+
     fn of(reservation: Option<&Reservation>) -> Self {
-        reservation.map_or(Self::NONE, |reservation| Self {
+        #[cfg(all(test, corecache_model))]
+        let named = Self::around_heap();
+        #[cfg(not(all(test, corecache_model)))]
+        let named = Self::NONE;
+        reservation.map_or(named, |reservation| Self {
             start: reservation.start().as_ptr(),
             bytes: reservation.bytes(),
         })

@@ -9,8 +9,8 @@ use super::writer::GROW_AT;
 use super::*;
 use crate::engine::entry::Typed;
 use crate::engine::reclaim::model::{Garbage, begin, new_entry, reader, value};
-use crate::engine::sync::model::check;
 use crate::engine::sync::model::plain::Plain;
+use crate::engine::sync::model::{check, choose};
 
 fn key_of(entry: NonNull<Header>) -> u64 {
     // SAFETY: all entries of the models are of this body; protected, or linked.
@@ -48,7 +48,8 @@ fn must_read(table: &Table, key: u64) {
 
 fn writer_with(keys: impl IntoIterator<Item = u64>) -> Writer {
     begin();
-    let mut writer = Writer::new(Range::NONE);
+    let ranges = [Range::NONE, Range::around_heap()];
+    let mut writer = Writer::new(ranges[choose(2)]);
     for key in keys {
         assert!(insert(&mut writer, key).is_none());
     }
