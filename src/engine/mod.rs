@@ -91,7 +91,7 @@
 //! # Costs
 //!
 //! * **An entry** takes a slot (key, value and 20 bytes; 28 for a blob of much, and what alignment adds; 8 more if
-//!   it expires), 16 to 18 bytes of the table, 8.5 of the queues, and up to 8 of what is remembered of evicted keys. Slots
+//!   it expires), 9 to 11 bytes of the table, 8.5 of the queues, and up to 8 of what is remembered of evicted keys. Slots
 //!   up to 4 KiB come in steps of 8 bytes to a sixteenth; larger entries are the program's allocator's.
 //! * **A hit** writes to the reader's own slot and counter, and to the entry's two-bit counter until that is at its top:
 //!   to nothing else, so readers do not slow each other down. A [`Blob`] is a counted reference: taking and dropping one
@@ -99,13 +99,15 @@
 //! * **A change** takes its shard's turn, a lock that readers do not know of, for a microsecond or less. Eviction costs a
 //!   system call (`membarrier`) a batch.
 //! * **Threads.** One a shard. While nothing is to be done they take no time.
+//! * **Addresses.** A shard sets 16 GiB of them aside for its slots, which is no memory: `top` shows it as virtual. Where
+//!   the system gives fewer (`ulimit -v`), it goes on with those, and with none at the price of a few bytes an entry.
 //! * **Huge pages.** Tables and slots ask for them once there are some MiB of them. Where the system gives none
 //!   (`/sys/kernel/mm/transparent_hugepage/enabled` is `never`), hits in a large cache are slower.
 //!
 //! # What it is not
 //!
 //! * Not a map: an entry can leave at any time, and one that does not fit is refused.
-//! * Not the least memory for tiny entries: a `Cache<u64, u64>` takes some 65 bytes beside key and value.
+//! * Not the least memory for tiny entries: a `Cache<u64, u64>` takes some 60 bytes beside key and value.
 //! * Writes to one key from many threads meet at one shard's turn.
 //! * The slots of one size are given to another only in pieces of 64 KiB. After a change of sizes the owners of a
 //!   [`BlobCache`] gather what is left, until about a quarter of the memory lies idle at the most; a [`Cache`] has one

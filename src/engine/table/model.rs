@@ -89,8 +89,8 @@ fn what_a_split_moves_is_always_found() {
     });
 }
 
-/// Planted: `put` takes the last entry's tag away before it links the new line: "key 12 was missed". The link is stored
-/// or loaded with `Relaxed`: "read while it may still be written".
+/// Planted: the link is stored with `Relaxed`, or the word that it stands in is loaded so: an entry of the line behind it
+/// is missed, or read while it may still be written.
 #[test]
 fn what_moves_to_an_overflow_line_is_always_found() {
     check(|| {
@@ -163,7 +163,9 @@ fn what_a_merge_moves_and_a_split_moves_back_is_always_found() {
 
 /// Planted: `insert` or `put` stores an entry with `Relaxed`: "read while it may still be written". `insert` clears its
 /// predecessor's place before it stores; `find` does not look again at a place that has changed. Both: "key 2 was
-/// missed". What is removed loses its tag only: "freed twice".
+/// missed". What is removed loses its tag only: "freed twice". `find` does not look at the place again after it announced
+/// what was there, or `protect` not at what the number of an entry outside of the range stands for: "read after it was
+/// freed".
 #[test]
 fn what_is_replaced_is_always_found_and_what_leaves_is_not_freed_too_soon() {
     check(|| {
@@ -191,6 +193,8 @@ fn what_is_replaced_is_always_found_and_what_leaves_is_not_freed_too_soon() {
 }
 
 /// All that a writer does, beside a reader that always finds what stays.
+///
+/// Planted: the number of an entry outside of the range is given back before its place has another: readers look for ever.
 #[test]
 fn what_stays_is_found_while_all_else_changes() {
     check(|| {
