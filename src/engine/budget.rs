@@ -6,7 +6,8 @@
 //! of the budget or one entry, so what may overshoot has one. A shard that finds itself with much more than it uses
 //! gives it back unasked.
 
-use super::sync::{AtomicBool, AtomicIsize, AtomicU8, AtomicUsize, Ordering};
+use super::entry::{generation_of, hot_word};
+use super::sync::{AtomicBool, AtomicIsize, AtomicU32, AtomicUsize, Ordering};
 
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
@@ -33,8 +34,9 @@ impl Share {
 
 pub(crate) struct PartitionAccount {
     pub share: Share,
-    /// Entries of another generation than this are dead; see `Core::clear`.
-    generation: AtomicU8,
+    /// The word of an entry for which a hit has nothing more to do. Entries of another generation than the one in it are
+    /// dead; see `Core::clear`.
+    hot: AtomicU32,
     /// Somebody who could not wait wants it cleared.
     wants_clear: AtomicBool,
     /// On a line of its own: each turn writes to it, and each read looks at what is beside it.
@@ -42,10 +44,10 @@ pub(crate) struct PartitionAccount {
 }
 
 impl PartitionAccount {
-    fn new(share: Share) -> Self {
+    fn new(share: Share, partition: u16) -> Self {
         Self {
             share,
-            generation: AtomicU8::new(0),
+            hot: AtomicU32::new(hot_word(partition, 0)),
             wants_clear: AtomicBool::new(false),
             used_bytes: CachePadded::default(),
         }
@@ -58,11 +60,19 @@ impl PartitionAccount {
 
     #[inline]
     pub fn generation(&self) -> u8 {
-        self.generation.load(Ordering::Relaxed)
+        generation_of(self.hot())
+    }
+
+    #[inline]
+    pub fn hot(&self) -> u32 {
+        self.hot.load(Ordering::Relaxed)
     }
 
     pub fn start_generation(&self) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
+        // One at a time, by `Pool::clearing`.
+        let hot = self.hot();
+        let next = hot_word(hot as u16, generation_of(hot).wrapping_add(1));
+        self.hot.store(next, Ordering::SeqCst);
     }
 
     /// Leaves a clear to the next owner that wakes.
@@ -121,7 +131,11 @@ impl Pool {
             closed: AtomicBool::new(false),
             queued_bytes: CachePadded::default(),
             clearing: Mutex::new(()),
-            partitions: shares.iter().copied().map(PartitionAccount::new).collect(),
+            partitions: shares
+                .iter()
+                .zip(0..)
+                .map(|(share, partition)| PartitionAccount::new(*share, partition))
+                .collect(),
         }
     }
 

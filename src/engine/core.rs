@@ -9,7 +9,7 @@ use super::arena::Arena;
 use super::budget::{Pool, Share};
 use super::builder::{BuildError, SHARD_MIN_BYTES, check_budget};
 use super::clock::{Clock, NEVER};
-use super::entry::{Body, Facts, Handle, Header, WEIGHT_MAX_BYTES};
+use super::entry::{Body, Facts, Handle, Header, WEIGHT_MAX_BYTES, generation_of};
 use super::flight::{EntryTooLarge, Failure, Flight, Flights, Joined, Lead, Outcome, Waited};
 use super::owner::{self, Change, Fate, Listener, Owner, Shared};
 use super::pin::pin_to_core;
@@ -118,9 +118,12 @@ impl<B: Body> Core<B> {
         f: impl FnOnce(NonNull<Header>) -> R,
     ) -> Option<R> {
         let guard = Guard::enter();
-        let found = self.find_live(&guard, partition, hash, is_it);
-        self.reads.count(guard.reader(), partition, found.is_some());
-        found.map(f)
+        let Some(entry) = self.find_live(&guard, partition, hash, is_it) else {
+            self.reads.count_miss(guard.reader(), partition);
+            return None;
+        };
+        self.reads.count_hit(guard.reader(), partition);
+        Some(f(entry))
     }
 
     #[inline(always)]
@@ -134,11 +137,11 @@ impl<B: Body> Core<B> {
         let entry = self.shard(hash).table.find(guard, hash, is_it)?;
         // SAFETY: protected by the guard.
         let header = unsafe { entry.as_ref() };
-        let generation = self.generation(partition);
-        if header.is_hot(partition, generation) {
+        let hot = self.pool.partitions[usize::from(partition)].hot();
+        if header.is_hot(hot) {
             return Some(entry);
         }
-        if header.generation() != generation {
+        if header.generation() != generation_of(hot) {
             return None;
         }
         // SAFETY: as above; built by `B`, as all entries here.

@@ -55,6 +55,17 @@ fn word_of(partition: u16, generation: u8) -> u32 {
     u32::from(generation) << GENERATION_SHIFT | u32::from(partition)
 }
 
+/// The word of an entry that does not expire and has its counter at its top.
+pub(super) fn hot_word(partition: u16, generation: u8) -> u32 {
+    word_of(partition, generation) | COUNTER
+}
+
+/// The generation in a word.
+#[inline]
+pub(super) fn generation_of(word: u32) -> u8 {
+    (word >> GENERATION_SHIFT) as u8
+}
+
 /// What is known of an entry beside its key and its value.
 #[derive(Clone, Copy)]
 pub(crate) struct Facts {
@@ -101,14 +112,14 @@ impl Header {
     /// Entries of an older generation than their partition's are dead.
     #[inline]
     pub fn generation(&self) -> u8 {
-        (self.word() >> GENERATION_SHIFT) as u8
+        generation_of(self.word())
     }
 
-    /// Whether the entry is of this partition and generation, does not expire, and has its counter at its top: all in
-    /// one look, as most hits are of such entries, and there is nothing more to be done for them.
+    /// Whether the entry has a [hot word](hot_word): most hits are of such entries, and there is nothing more to be done
+    /// for them.
     #[inline(always)]
-    pub fn is_hot(&self, partition: u16, generation: u8) -> bool {
-        self.word() == word_of(partition, generation) | COUNTER
+    pub fn is_hot(&self, hot_word: u32) -> bool {
+        self.word() == hot_word
     }
 
     /// Bumps the counter, unless it is at its top: a hot entry is never written to. Two readers may lose one of

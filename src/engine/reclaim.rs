@@ -35,6 +35,8 @@ struct Record {
     /// Those of nested borrows, and [`EXTRA`].
     slots: [AtomicPtr<Header>; SLOTS + 1],
     taken: AtomicBool,
+    /// Whether who announces has to fence; see [`prepare`].
+    fences: bool,
     /// Dense, for what is kept a thread; see [`Guard::reader`].
     id: usize,
     next: *const CachePadded<Record>,
@@ -70,6 +72,7 @@ fn take_record() -> RecordRef {
     let record = Box::leak(Box::new(CachePadded::new(Record {
         slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS + 1],
         taken: AtomicBool::new(true),
+        fences: MEMBARRIER.load(Ordering::Relaxed) != READY,
         id: RECORD_COUNT.fetch_add(1, Ordering::Relaxed),
         next: ptr::null(),
     })));
@@ -134,10 +137,10 @@ const EXTRA: usize = SLOTS;
 impl Guard {
     #[inline(always)]
     pub fn enter() -> Self {
-        RECORD.with(|record| match record.get() {
+        match RECORD.with(Cell::get) {
             Some(record) if is_free(&record.slots[0]) => Self::new(record, 0),
-            _ => Self::enter_slowly(record),
-        })
+            _ => RECORD.with(Self::enter_slowly),
+        }
     }
 
     #[cold]
@@ -177,7 +180,11 @@ impl Guard {
     pub fn announce(&self, entry: NonNull<Header>) {
         // Release: what was read of the entry that the slot held before is read before that one may be freed.
         self.slot.store(entry.as_ptr(), Ordering::Release);
-        light_fence();
+        if self.record.fences {
+            fence(Ordering::SeqCst);
+        } else {
+            compiler_fence(Ordering::SeqCst);
+        }
     }
 }
 
@@ -271,15 +278,6 @@ pub(crate) fn prepare() {
         };
         // The first answer stands: readers and writers have to agree.
         let _ = MEMBARRIER.compare_exchange(UNKNOWN, found, Ordering::SeqCst, Ordering::SeqCst);
-    }
-}
-
-#[inline]
-fn light_fence() {
-    if MEMBARRIER.load(Ordering::Relaxed) == READY {
-        compiler_fence(Ordering::SeqCst);
-    } else {
-        fence(Ordering::SeqCst);
     }
 }
 

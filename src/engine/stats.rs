@@ -46,25 +46,29 @@ impl ReadCounters {
         }
     }
 
-    /// Counts a read of `partition` by the reader of that number.
+    /// Counts a hit in `partition` by the reader of that number.
     #[inline(always)]
-    pub fn count(&self, reader: usize, partition: u16, is_hit: bool) {
-        let Some(reads) = self
-            .own
-            .get(reader * self.partitions + usize::from(partition))
-        else {
-            return self.count_shared(partition, is_hit);
-        };
-        let counter = if is_hit { &reads.hits } else { &reads.misses };
-        // A load and a store: nobody else has this reader's number now.
-        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    pub fn count_hit(&self, reader: usize, partition: u16) {
+        self.count(reader, partition, |reads| &reads.hits);
     }
 
-    #[cold]
-    fn count_shared(&self, partition: u16, is_hit: bool) {
-        let reads = &self.shared[usize::from(partition)];
-        let counter = if is_hit { &reads.hits } else { &reads.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
+    /// Counts a miss.
+    #[inline(always)]
+    pub fn count_miss(&self, reader: usize, partition: u16) {
+        self.count(reader, partition, |reads| &reads.misses);
+    }
+
+    #[inline(always)]
+    fn count(&self, reader: usize, partition: u16, counter: impl Fn(&Reads) -> &AtomicU64) {
+        let partition = usize::from(partition);
+        match self.own.get(reader * self.partitions + partition) {
+            // A load and a store: nobody else has this reader's number now.
+            Some(reads) => {
+                let counter = counter(reads);
+                counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            }
+            None => bump(counter(&self.shared[partition])),
+        }
     }
 
     /// Hits and misses of a partition.

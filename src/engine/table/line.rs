@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! line    | tags 0 to 7 | tags 8 to 11, link | place 0 | place 1 | ... | place 11 |    8, 8 and 12 times 4 bytes
-//! tag     8 bits of the hash, never 0; 0: the place is free
+//! tag     8 bits of the hash; 0 where the place is free
 //! link    the number of the overflow line behind this one; 0: none
 //! place   the name of an entry; 0: free
 //! name    below 2^31 a distance in the arena's range, from 2^31 on the number of an entry that lies elsewhere
@@ -28,10 +28,10 @@ pub(super) struct Line {
     pub places: [AtomicU32; PLACES],
 }
 
-/// The tag of a hash, 1 to 255.
+/// The tag of a hash.
 #[inline(always)]
 pub(super) fn tag_of(hash: u64) -> u8 {
-    ((hash >> 56) as u8).max(1)
+    (hash >> 56) as u8
 }
 
 /// The tags of a line, and its link, as they were at one time.
@@ -55,11 +55,6 @@ impl Tags {
 
     pub fn tag(self, index: usize) -> u8 {
         (self.0[index / TAGS_A_WORD] >> shift_of(index)) as u8
-    }
-
-    /// Whether no place has an entry.
-    pub fn is_empty(self) -> bool {
-        self.0[0] == 0 && self.0[1] as u32 == 0
     }
 }
 
@@ -125,6 +120,12 @@ impl Line {
         ])
     }
 
+    /// Whether no place has an entry, for the writer.
+    pub fn is_empty(&self) -> bool {
+        let mut places = self.places.iter();
+        places.all(|place| place.load(Ordering::Relaxed) == 0)
+    }
+
     pub fn set_tag(&self, index: usize, tag: u8) {
         let word = &self.tags[index / TAGS_A_WORD];
         let others = word.load(Ordering::Relaxed) & !(0xff << shift_of(index));
@@ -153,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tags_match_where_they_are_equal(words in any::<[u64; 2]>(), few in 0u64..3, tag in 1u8..) {
+        fn tags_match_where_they_are_equal(words in any::<[u64; 2]>(), few in 0u64..3, tag in any::<u8>()) {
             let close = words[0] & (0x0101_0101_0101_0101 * few) | u64::from(tag) << 24;
             for words in [words, [close, words[1]], [words[1], close]] {
                 let tags = Tags(words);
@@ -174,15 +175,15 @@ mod tests {
             tags: Default::default(),
             places: std::array::from_fn(|_| AtomicU32::new(0)),
         };
-        assert!(line.tags().is_empty());
         line.set_link(Some(u32::MAX));
-        assert!(line.tags().is_empty());
+        assert!((0..PLACES).all(|index| line.tags().tag(index) == 0));
         (0..PLACES).for_each(|index| line.set_tag(index, index as u8 + 1));
         assert_eq!(line.tags().link(), Some(u32::MAX));
         line.set_link(None);
         assert_eq!(line.tags().link(), None);
         assert!((0..PLACES).all(|index| line.tags().tag(index) == index as u8 + 1));
-        (0..PLACES).for_each(|index| line.set_tag(index, 0));
-        assert!(line.tags().is_empty());
+        assert!(line.is_empty());
+        line.places[PLACES - 1].store(1, Ordering::Relaxed);
+        assert!(!line.is_empty());
     }
 }

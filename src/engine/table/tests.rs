@@ -60,7 +60,7 @@ impl Writer {
                 }
                 line = at.tags().link().map(|number| table.overflow_line(number));
                 let is_cut =
-                    line.is_none_or(|line| !line.tags().is_empty() || line.tags().link().is_some());
+                    line.is_none_or(|line| !line.is_empty() || line.tags().link().is_some());
                 assert!(is_cut, "the last line is one without entries");
             }
         }

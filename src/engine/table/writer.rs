@@ -346,7 +346,7 @@ impl Books {
             while let Some(behind) = last.tags().link() {
                 (line, last, number) = (last, table.overflow_line(behind), behind);
             }
-            if !last.tags().is_empty() {
+            if !last.is_empty() {
                 return;
             }
             line.set_link(None);
