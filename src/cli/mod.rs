@@ -8,6 +8,7 @@ mod serve;
 mod simulate;
 mod size;
 mod stats;
+mod systemd;
 
 use std::error::Error;
 
