@@ -293,6 +293,9 @@ fn listen(
             HANDSHAKE_TIMEOUT_MS,
         )
         .raw_cfg_int(c"grpc.max_connection_idle_ms".into(), IDLE_TIMEOUT_MS)
+        // Nobody asks for channelz's figures, and requests are too small for receive windows to grow with the line.
+        .raw_cfg_int(c"grpc.enable_channelz".into(), 0)
+        .raw_cfg_int(c"grpc.http2.bdp_probe".into(), 0)
         // Clients may look after us as often as that.
         .http2_min_recv_ping_interval_without_data(PING_INTERVAL_MIN)
         .build_args();
