@@ -1,11 +1,12 @@
-//! What the front door costs: unary hits of a node, against a bare grpcio echo.
+//! What the front door costs: unary hits of a node, against two bare grpcio echoes.
 //!
-//! Both servers run throughout, each in a process of its own with one completion queue bound to the same core, with
-//! the same channel arguments and the same allocator. The same h2load command, from another core, drives one and then
-//! the other: 8 connections x 32 streams, pair by pair, so that what changes on the machine meets both. The node looks
-//! a value of 100 bytes up, a hit each time; the echo takes no look at the request, and sends the same encoded reply
-//! from a slice that is made once. Every reply of every run is counted by its bytes. The ratio of calls a second is
-//! what is left of grpcio's speed.
+//! The servers run throughout, each in a process of its own with one completion queue bound to the same core. One echo
+//! has the node's channel arguments and its allocator; the other is grpcio as it comes, with neither. The same h2load
+//! command, from another core, drives one after the other: 8 connections x 32 streams, round by round, so that what
+//! changes on the machine meets all. The node looks a value of 100 bytes up, a hit each time; the echoes take no look at
+//! the request, and send the same encoded reply from a slice that is made once. Every reply of every run is counted by
+//! its bytes. The first ratio of calls a second is what is left of grpcio's speed; the second is what arguments and
+//! allocator make of it.
 //!
 //! What this can't show: latency under a load that leaves room (see `busy_loaders`), more than one core, or how fast
 //! a server could be that is not built on grpcio.
@@ -18,21 +19,14 @@ use std::env;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::sync::{Arc, OnceLock};
-use std::thread;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use corecache::engine::pin_to_core;
 use corecache::server::UNARY_LIMIT_BYTES;
-use corecache::server::pb::cache::Value;
-use grpcio::{
-    ChannelBuilder, EnvBuilder, GrpcSlice, Marshaller, Method, MethodType, ServerBuilder,
-    ServerCredentials, ServiceBuilder,
-};
 use protobuf::Message;
 
 use support::client::{GROUP, connect, get, get_request};
+use support::echo::{VALUE, reply};
 use support::{
     SERVER_CORE, Server, Spread, argument, leave_server_core, print_head, print_verdict,
 };
@@ -42,9 +36,13 @@ use support::{
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const RATIO_WANTED: f64 = 0.85;
+/// Calls a second over those of the echo with the same arguments and allocator.
+const RATIO_WANTED: f64 = 0.92;
+/// The same over those of the echo as it comes.
+const BARE_RATIO_WANTED: f64 = 1.0;
+/// CPU a call over that of the echo with the same arguments and allocator.
+const CPU_RATIO_WANTED: f64 = 1.1;
 const KEY: &str = "value";
-const VALUE: [u8; 100] = [b'x'; 100];
 /// In front of each gRPC message: a flag, and the length.
 const MESSAGE_PREFIX_BYTES: usize = 5;
 /// The argument by which this program runs as the echo.
@@ -58,7 +56,7 @@ fn main() -> ExitCode {
         eprintln!("front_door needs h2load; install it: apt-get install nghttp2-client");
         return ExitCode::FAILURE;
     }
-    print_head("front door: unary hits of 100 bytes, against a bare grpcio echo");
+    print_head("front door: unary hits of 100 bytes, against bare grpcio echoes");
     let pairs = argument("--pairs", 24);
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     fs::write(folder.path().join(KEY), VALUE).expect("a file");
@@ -68,32 +66,51 @@ fn main() -> ExitCode {
     let node = Server::node(["--group", &origin, "--cores", &core]);
     let echo = env::current_exe().expect("the path of this program");
     let echo = Server::start(Command::new(echo).arg(ECHO));
+    let bare = Server::start(&mut Command::new(build_bare_echo()));
     leave_server_core();
 
-    for server in [&node, &echo] {
+    for server in [&node, &echo, &bare] {
         let client = &connect(server.addr, 1)[0];
         let value = get(client, KEY).expect("a value: the call ends with status 0");
         assert_eq!(value, VALUE);
     }
     let load = Load { request };
     let calls = load.calls_in(&echo, argument("--calls-ms", 1000));
-    load.run(&node, calls);
+    for server in [&node, &bare] {
+        load.run(server, calls);
+    }
 
-    println!("load        h2load, 8 connections x 32 streams; {pairs} pairs of {calls} calls");
-    let runs: Vec<_> = (0..pairs)
-        .map(|_| (load.run(&node, calls), load.run(&echo, calls)))
-        .collect();
-    let (of_node, of_echo): (Vec<Run>, Vec<Run>) = runs.into_iter().unzip();
+    println!("load        h2load, 8 connections x 32 streams; {pairs} rounds of {calls} calls");
+    let (mut of_node, mut of_echo, mut of_bare) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..pairs {
+        of_node.push(load.run(&node, calls));
+        of_echo.push(load.run(&echo, calls));
+        of_bare.push(load.run(&bare, calls));
+    }
     print_runs("node", &of_node, calls);
     print_runs("echo", &of_echo, calls);
-    let ratios = of_node.iter().zip(&of_echo);
-    let ratio = Spread::new(ratios.map(|(node, echo)| node.calls_a_second / echo.calls_a_second));
-    println!("node/echo   {ratio:.3}");
-    print_verdict(
-        &format!("a median of {RATIO_WANTED} or more"),
-        ratio.median() >= RATIO_WANTED,
-    );
+    print_runs("bare", &of_bare, calls);
+    let speed = |run: &Run| run.calls_a_second;
+    let cpu = |run: &Run| run.cpu.as_secs_f64();
+
+    let ratio = print_ratio("node/echo", &of_node, &of_echo, speed);
+    let wanted = format!("a median of {RATIO_WANTED} or more");
+    print_verdict(&wanted, ratio >= RATIO_WANTED);
+    let ratio = print_ratio("node/bare", &of_node, &of_bare, speed);
+    let wanted = format!("a median of {BARE_RATIO_WANTED} or more");
+    print_verdict(&wanted, ratio >= BARE_RATIO_WANTED);
+    let ratio = print_ratio("CPU a call", &of_node, &of_echo, cpu);
+    let wanted = format!("a median of node/echo of {CPU_RATIO_WANTED} or less");
+    print_verdict(&wanted, ratio <= CPU_RATIO_WANTED);
     ExitCode::SUCCESS
+}
+
+/// Prints how a figure of the runs is spread, over that of the other runs of the same rounds. Returns the median.
+fn print_ratio(name: &str, runs: &[Run], others: &[Run], figure: impl Fn(&Run) -> f64) -> f64 {
+    let rounds = runs.iter().zip(others);
+    let ratio = Spread::new(rounds.map(|(run, other)| figure(run) / figure(other)));
+    println!("{name:<11} {ratio:.3}");
+    ratio.median()
 }
 
 fn print_runs(name: &str, runs: &[Run], calls: usize) {
@@ -120,14 +137,6 @@ fn request_file(folder: &Path) -> PathBuf {
     let path = folder.join("request");
     fs::write(&path, body).expect("a file");
     path
-}
-
-fn reply() -> Vec<u8> {
-    let value = Value {
-        value: VALUE.to_vec(),
-        ..Value::default()
-    };
-    value.write_to_bytes().expect("a message")
 }
 
 struct Load {
@@ -189,58 +198,39 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
     rest.split_once(end).map(|(found, _)| found)
 }
 
-/// What the echo answers, made once.
-static REPLY: OnceLock<GrpcSlice> = OnceLock::new();
-
-/// `Get` that neither reads its request nor makes its reply.
-const GET: Method<(), ()> = Method {
-    ty: MethodType::Unary,
-    name: "/corecache.v1.Cache/Get",
-    req_mar: Marshaller {
-        ser: |_, _| Ok(()),
-        de: |_| Ok(()),
-    },
-    resp_mar: Marshaller {
-        ser: |_, slice| {
-            *slice = REPLY.get_or_init(|| reply().into()).clone();
-            Ok(())
-        },
-        de: |_| Ok(()),
-    },
-};
-
-/// Serves until the process is killed.
+/// The echo with the node's arguments, and its allocator.
 fn echo() -> ! {
-    let bind = || {
-        if let Err(error) = pin_to_core(SERVER_CORE) {
-            eprintln!("the echo is not bound to core {SERVER_CORE}: {error}");
-        }
-    };
-    let env = Arc::new(EnvBuilder::new().cq_count(1).after_start(bind).build());
-    // As the node's.
-    let arguments = ChannelBuilder::new(env.clone())
-        .reuse_port(false)
-        .max_concurrent_stream(1024)
-        .max_receive_message_len(4 << 20)
-        .max_send_message_len(UNARY_LIMIT_BYTES as i32)
-        .build_args();
-    let service = ServiceBuilder::new()
-        .add_unary_handler(&GET, |ctx, (), sink| {
-            let sent = sink.success(());
-            ctx.spawn(async move {
-                let _ = sent.await;
-            });
-        })
-        .build();
-    let mut server = ServerBuilder::new(env)
-        .channel_args(arguments)
-        .register_service(service)
-        .build()
-        .expect("a server");
-    let port = server.add_listening_port("127.0.0.1:0", ServerCredentials::insecure());
-    server.start();
-    println!("listening on 127.0.0.1:{}", port.expect("a free port"));
-    loop {
-        thread::park();
-    }
+    support::echo::serve(|arguments| {
+        arguments
+            .reuse_port(false)
+            .max_concurrent_stream(1024)
+            .max_receive_message_len(4 << 20)
+            .max_send_message_len(UNARY_LIMIT_BYTES as i32)
+            .keepalive_time(Duration::from_secs(60))
+            .keepalive_timeout(Duration::from_secs(20))
+            .http2_min_recv_ping_interval_without_data(Duration::from_secs(10))
+            .raw_cfg_int(c"grpc.server_handshake_timeout_ms".into(), 10_000)
+            .raw_cfg_int(c"grpc.max_connection_idle_ms".into(), 600_000)
+            .raw_cfg_int(c"grpc.enable_channelz".into(), 0)
+            .raw_cfg_int(c"grpc.http2.bdp_probe".into(), 0)
+    })
+}
+
+/// Builds the echo as it comes, a benchmark of its own, and returns where it is.
+fn build_bare_echo() -> PathBuf {
+    let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
+    let build = Command::new(cargo)
+        .args(["bench", "--no-run", "--bench", "bare_echo"])
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo runs");
+    let messages = String::from_utf8_lossy(&build.stdout);
+    // It builds the node's binary as well.
+    let mut of_echo = messages
+        .lines()
+        .filter(|line| line.contains("\"name\":\"bare_echo\""));
+    let path = of_echo.find_map(|line| between(line, "\"executable\":\"", "\""));
+    path.unwrap_or_else(|| panic!("cargo has built no echo:\n{messages}"))
+        .into()
 }

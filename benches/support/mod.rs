@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod echo;
 pub mod origin;
 
 use std::env;

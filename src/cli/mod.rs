@@ -8,6 +8,7 @@ mod serve;
 mod simulate;
 mod size;
 mod stats;
+mod systemd;
 
 use std::error::Error;
 
@@ -24,7 +25,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Runs a node until SIGTERM or SIGINT.
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Asks a node for a key and writes the value to standard output.
     Get(get::Get),
     /// Shows what a node has done and holds.

@@ -14,7 +14,7 @@ use corecache::server::{Cores, Identity, Node, NodeConfig, VALUE_LIMIT_BYTES};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{output, seconds, size};
+use super::{output, seconds, size, systemd};
 
 /// Signals that end a node.
 const STOP: [i32; 2] = [SIGTERM, SIGINT];
@@ -81,6 +81,10 @@ pub struct Serve {
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
     max_streams: usize,
 
+    /// Seconds that the node goes on taking calls after SIGTERM or SIGINT, while its health says NOT_SERVING
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds::parse)]
+    linger: Duration,
+
     /// Seconds that calls in flight get to finish after SIGTERM or SIGINT
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds::parse)]
     drain: Duration,
@@ -101,12 +105,13 @@ pub struct Serve {
 impl Serve {
     pub fn run(self) -> Result<(), Box<dyn Error>> {
         self.check_exposure()?;
-        let drain = self.drain;
+        let (linger, drain) = (self.linger, self.drain);
         let config = self.config()?;
         // Before the node takes its first call: a signal that comes early must not be lost.
         let mut signals = Signals::new(STOP)?;
         let node = Node::start(config)?;
         say_where(&node);
+        systemd::serving(&node);
         let signal = signals.forever().next();
         let first = Instant::now();
         log::info!(
@@ -121,6 +126,8 @@ impl Serve {
                 std::process::exit(1);
             }
         });
+        systemd::stopping(linger + drain);
+        node.linger(linger);
         if node.drain(drain) {
             log::info!("all calls have finished");
         } else {

@@ -18,9 +18,9 @@ use super::loaders::{Limits, Loaders};
 use super::outgoing::Outgoing;
 use super::service::{Service, UNARY_LIMIT_BYTES};
 use super::waiting::Waiting;
-use super::{admin, front, pb, reflection};
+use super::{admin, front, pb, reflection, stats};
 use crate::engine::{Builder, pin_or_warn};
-use crate::group::{GroupConfig, Groups, GroupsError};
+use crate::group::{Group, GroupConfig, Groups, GroupsError};
 
 /// The name under which load balancers ask for the cache's health.
 const CACHE_SERVICE: &str = "corecache.v1.Cache";
@@ -116,6 +116,7 @@ pub enum StartError {
 /// A node that serves.
 pub struct Node {
     server: Server,
+    service: Arc<Service>,
     health: Health,
     gate: Arc<Gate>,
     ready: Arc<AtomicBool>,
@@ -152,6 +153,7 @@ impl Node {
         };
         let mut node = Self {
             server,
+            service,
             health,
             gate,
             ready,
@@ -172,6 +174,29 @@ impl Node {
     /// Where it serves its admin pages.
     pub fn admin(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// A look through the node, which comes back when it has got all the way: it takes each shard's turn, and the locks
+    /// of loads and of callers that wait.
+    pub fn pulse(&self) -> impl Fn() + Send + 'static {
+        let service = Arc::downgrade(&self.service);
+        move || {
+            let Some(service) = service.upgrade() else {
+                return;
+            };
+            // The groups share their shards.
+            service.groups.iter().take(1).for_each(Group::flush);
+            drop(stats::reply(&service));
+            service.waiting.len();
+        }
+    }
+
+    /// Says that the node is about to stop, and answers as before for a time, in which who watches its health turns to
+    /// other nodes.
+    pub fn linger(&self, time: Duration) {
+        self.ready.store(false, Ordering::Relaxed);
+        self.health.set_all_not_serving();
+        thread::sleep(time);
     }
 
     /// Stops taking calls and lets those in flight finish, for `patience`; then cancels them. Returns whether all
@@ -268,6 +293,9 @@ fn listen(
             HANDSHAKE_TIMEOUT_MS,
         )
         .raw_cfg_int(c"grpc.max_connection_idle_ms".into(), IDLE_TIMEOUT_MS)
+        // Nobody asks for channelz's figures, and requests are too small for receive windows to grow with the line.
+        .raw_cfg_int(c"grpc.enable_channelz".into(), 0)
+        .raw_cfg_int(c"grpc.http2.bdp_probe".into(), 0)
         // Clients may look after us as often as that.
         .http2_min_recv_ping_interval_without_data(PING_INTERVAL_MIN)
         .build_args();

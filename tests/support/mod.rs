@@ -4,8 +4,10 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod go;
 pub mod http;
 pub mod origin;
+pub mod python;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -106,8 +108,18 @@ pub struct Node {
 impl Node {
     /// Starts `corecache serve` with `args` on free ports, and returns when it listens on both.
     pub fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Node {
-        let mut child = corecache()
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        Node::start_with(corecache(), SocketAddr::from(([127, 0, 0, 1], 0)), args)
+    }
+
+    /// As `start`, by a command that is made ready, and serving gRPC at `listen`.
+    pub fn start_with<S: AsRef<OsStr>>(
+        mut command: Command,
+        listen: SocketAddr,
+        args: impl IntoIterator<Item = S>,
+    ) -> Node {
+        let mut child = command
+            .args(["serve", "--admin", "127.0.0.1:0"])
+            .args(["--listen", &listen.to_string()])
             .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
