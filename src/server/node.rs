@@ -16,7 +16,7 @@ use super::gate::Gate;
 use super::health::{Health, Status};
 use super::loaders::{Limits, Loaders};
 use super::outgoing::Outgoing;
-use super::service::{Service, UNARY_LIMIT_BYTES};
+use super::service::{Service, UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES};
 use super::waiting::Waiting;
 use super::{admin, front, pb, reflection};
 use crate::engine::{Builder, pin_or_warn};
@@ -203,7 +203,9 @@ fn service(config: &mut NodeConfig) -> Result<Service, StartError> {
     let cache = Builder::new(config.memory_bytes)
         .shards(config.shards.unwrap_or(config.cores.len()))
         .pin_to(config.cores.pinned().iter().copied());
-    let groups = Groups::new(&cache, std::mem::take(&mut config.groups))?;
+    let configs = std::mem::take(&mut config.groups).into_iter();
+    let configs = configs.map(|group| group.chunks_over(VALUE_LIMIT_BYTES));
+    let groups = Groups::new(&cache, configs)?;
     let limits = Limits {
         loaders: config.loaders,
         running_a_group: config.loads_a_group,
@@ -214,6 +216,7 @@ fn service(config: &mut NodeConfig) -> Result<Service, StartError> {
         groups,
         loaders,
         outgoing: Outgoing::new(config.memory_bytes),
+        reads: Arc::default(),
         waiting: Waiting::start().map_err(StartError::Threads)?,
         started: Instant::now(),
     })
