@@ -59,7 +59,10 @@ fn get_writes_large_values_and_parts_of_them() {
     let output = get(node.addr, &beyond);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("OUT_OF_RANGE") && stderr.contains("6000001"), "{stderr}");
+    assert!(
+        stderr.contains("OUT_OF_RANGE") && stderr.contains("6000001"),
+        "{stderr}"
+    );
     assert_eq!(fs::read(&file).unwrap(), b"what was there");
     let output = get(node.addr, &["blobs", "large", "-o", path]);
     assert!(output.status.success() && fs::read(&file).unwrap() == value);
@@ -79,7 +82,12 @@ fn a_value_that_breaks_off_is_an_error() {
         .spawn()
         .unwrap();
     let mut first = [0];
-    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut first)
+        .unwrap();
     drop(node);
     let output = child.wait_with_output().unwrap();
     assert!(output.stdout.len() < value.len() - 1);

@@ -4,7 +4,8 @@ mod support;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use grpcio::RpcStatusCode;
 use support::client::{Client, Refusal};
@@ -277,6 +278,38 @@ fn readers_that_stop_cost_next_to_nothing_and_end_by_their_deadline() {
         };
         end.expect(RpcStatusCode::DEADLINE_EXCEEDED, &[]);
     }
+}
+
+/// Their deadlines are far away; without a look at them they would keep the value as long.
+#[test]
+fn a_reader_that_stands_still_is_let_go_and_a_slow_one_is_not() {
+    let blobs = folder(&[("large", &value(64 * MIB))]);
+    let node = Node::start(["--group", &group("blobs", &blobs), "--read-stall", "1"]);
+    let client = Client::connect(node.addr);
+    let mut still = client.start_read(PATIENCE, "blobs", "large", 0, 0);
+    still.next().unwrap();
+    let slow = Client::connect_narrow(node.addr);
+    let mut slow = slow.start_read(PATIENCE, "blobs", "large", 0, 0);
+    let mut read = slow.next().unwrap().unwrap().data.len();
+    let begun = Instant::now();
+    let limit = Duration::from_secs(1);
+    let mut reads_open = 2;
+    while let Some(chunk) = slow.next().unwrap() {
+        read += chunk.data.len();
+        // It takes longer than the limit in all, and never as long for a chunk.
+        if begun.elapsed() < 2 * limit {
+            thread::sleep(limit / 20);
+            reads_open = metric(&node, "reads_open");
+        }
+    }
+    assert_eq!(
+        (read, reads_open),
+        (64 * MIB, 1),
+        "the slow one was read on, alone"
+    );
+    eventually("nothing is read", || metric(&node, "reads_open") == 0);
+    let end = std::iter::from_fn(|| still.next().transpose()).find_map(Result::err);
+    end.unwrap().expect(RpcStatusCode::CANCELLED, &[]);
 }
 
 #[test]

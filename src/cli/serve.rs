@@ -77,6 +77,10 @@ pub struct Serve {
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds::limit)]
     load_timeout: Duration,
 
+    /// Seconds that the reader of a Read has to take a chunk of up to 1 MiB
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds::limit)]
+    read_stall: Duration,
+
     /// Calls that one connection may have open at once
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
     max_streams: usize,
@@ -172,6 +176,7 @@ impl Serve {
             loaders: self.loaders,
             loads_a_group,
             load_queue: self.load_queue,
+            read_stall: self.read_stall,
             streams_a_connection: self.max_streams,
             tls: self.identity()?,
         })

@@ -16,6 +16,7 @@ use super::gate::Gate;
 use super::health::{Health, Status};
 use super::loaders::{Limits, Loaders};
 use super::outgoing::Outgoing;
+use super::read::Reads;
 use super::service::{Service, UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES};
 use super::waiting::Waiting;
 use super::{admin, front, pb, reflection};
@@ -58,6 +59,8 @@ pub struct NodeConfig {
     pub loads_a_group: usize,
     /// Loads of one group that wait.
     pub load_queue: usize,
+    /// What the reader of a `Read` has to take a chunk.
+    pub read_stall: Duration,
     /// Calls that one connection may have open.
     pub streams_a_connection: usize,
     /// The certificate chain and the private key, both PEM; without them the port is plain text.
@@ -216,7 +219,7 @@ fn service(config: &mut NodeConfig) -> Result<Service, StartError> {
         groups,
         loaders,
         outgoing: Outgoing::new(config.memory_bytes),
-        reads: Arc::default(),
+        reads: Reads::start(config.read_stall).map_err(StartError::Threads)?,
         waiting: Waiting::start().map_err(StartError::Threads)?,
         started: Instant::now(),
     })

@@ -2,14 +2,17 @@
 //!
 //! A large value is stored in chunks that are messages already, and a chunk that is read as a whole is sent as it lies
 //! there. Of one that is read in part a few KiB at a time are copied. So a reader that stops costs a reference to the
-//! value, which the budget counts, and a copy of [`PART_BYTES`].
+//! value, which the budget counts, and a copy of [`PART_BYTES`]; and one that takes nothing for too long is let go, lest
+//! callers without a deadline keep what they do not read for ever.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use super::service::{Code, Miss, Service, Status};
-use super::waiting::Ticket;
+use super::waiting::{Ticket, Waiting};
 use super::wire::{self, ReadRequest};
 use crate::engine::Blob;
 use crate::group::chunks;
@@ -21,13 +24,26 @@ const OPEN_MAX: usize = 2048;
 /// What is copied at a time.
 const PART_BYTES: usize = 32 << 10;
 
-/// How many reads are open.
-#[derive(Default)]
+/// The reads that are open.
 pub(super) struct Reads {
     open: AtomicUsize,
+    /// What a reader has to take a message.
+    stall_limit: Duration,
+    stalled: Waiting,
+    started: Instant,
 }
 
 impl Reads {
+    /// Starts the thread that looks for readers that stand still; without readers it sleeps.
+    pub fn start(stall_limit: Duration) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            open: AtomicUsize::new(0),
+            stall_limit,
+            stalled: Waiting::start()?,
+            started: Instant::now(),
+        }))
+    }
+
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
@@ -43,6 +59,33 @@ impl Reads {
         );
         Err(Status::new(Code::ResourceExhausted, message))
     }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Lets a reader go that has taken nothing for too long.
+    fn watch(self: &Arc<Self>) -> Result<Watch, Status> {
+        let took_ms = Arc::new(AtomicU64::new(self.now_ms()));
+        let (reads, seen_ms) = (Arc::downgrade(self), took_ms.clone());
+        let is_over = move || {
+            let stands_still = |reads: Arc<Self>| {
+                let since_ms = reads
+                    .now_ms()
+                    .saturating_sub(seen_ms.load(Ordering::Relaxed));
+                Duration::from_millis(since_ms) > reads.stall_limit
+            };
+            reads.upgrade().is_some_and(stands_still)
+        };
+        let stalled = self.stalled.enter(is_over)?;
+        Ok(Watch { took_ms, stalled })
+    }
+}
+
+/// When a reader took something last, and whether that is too long ago.
+struct Watch {
+    took_ms: Arc<AtomicU64>,
+    stalled: Ticket,
 }
 
 /// A place among the open reads.
@@ -83,6 +126,7 @@ impl Wanted {
             );
             return Err(Status::new(Code::OutOfRange, message));
         };
+        let watch = self.place.0.watch()?;
         let left = value_bytes - at;
         let wanted = usize::try_from(self.length).unwrap_or(usize::MAX);
         let length = if wanted == 0 { left } else { wanted.min(left) };
@@ -92,7 +136,8 @@ impl Wanted {
             at,
             end: at + length,
             is_begun: false,
-            _place: self.place,
+            watch,
+            place: self.place,
         })
     }
 }
@@ -104,7 +149,8 @@ pub(super) struct Reading {
     at: usize,
     end: usize,
     is_begun: bool,
-    _place: Place,
+    watch: Watch,
+    place: Place,
 }
 
 /// An encoded `Chunk`.
@@ -121,8 +167,15 @@ impl Reading {
         self.value.frame()
     }
 
-    /// The next message; none at the end. The first one tells how large the value is.
+    /// Done when what was sent last has not been taken for too long.
+    pub fn stalled(&mut self) -> &mut Ticket {
+        &mut self.watch.stalled
+    }
+
+    /// The next message, when the last one has been taken; none at the end. The first one tells how large the value is.
     pub fn next(&mut self) -> Option<Message> {
+        let now_ms = self.place.0.now_ms();
+        self.watch.took_ms.store(now_ms, Ordering::Relaxed);
         let is_first = !std::mem::replace(&mut self.is_begun, true);
         if self.at == self.end && !is_first {
             return None;
@@ -204,12 +257,16 @@ mod tests {
         groups.get("blobs").unwrap().clone()
     }
 
+    fn reads() -> Arc<Reads> {
+        Reads::start(Duration::from_secs(60)).unwrap()
+    }
+
     fn value(len: usize) -> Vec<u8> {
         (0..len).map(|at| (at ^ at >> 11) as u8).collect()
     }
 
     fn read(group: &Group, len: usize, offset: u64, length: u64) -> Result<Vec<u8>, Status> {
-        let reads = Arc::new(Reads::default());
+        let reads = reads();
         let wanted = Wanted {
             group: group.clone(),
             offset,
@@ -283,7 +340,7 @@ mod tests {
 
     #[test]
     fn one_more_read_than_may_be_open_is_refused() {
-        let reads = Arc::new(Reads::default());
+        let reads = reads();
         let mut places: Vec<_> = (0..OPEN_MAX).map(|_| reads.enter().ok().unwrap()).collect();
         assert_eq!(reads.enter().err().unwrap().code, Code::ResourceExhausted);
         assert_eq!(reads.open(), OPEN_MAX);

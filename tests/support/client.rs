@@ -72,6 +72,12 @@ impl Client {
         ))
     }
 
+    /// A client that is sent no more than it has room for, however fast the connection is.
+    pub fn connect_narrow(addr: SocketAddr) -> Client {
+        let channel = ChannelBuilder::new(Arc::new(Environment::new(1))).http2_bdp_probe(false);
+        Client(Stub::new(channel.connect(&addr.to_string())))
+    }
+
     /// Makes a unary call with these bytes as the request.
     pub fn call(&self, path: &'static str, request: Vec<u8>) -> Result<Vec<u8>, Refusal> {
         Ok(self.0.unary_call(&bytes(path), &request, patience())?)

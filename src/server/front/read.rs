@@ -1,5 +1,5 @@
 //! `Read` over grpcio: a message at a time, the next one when the C-core has sent the last. The call ends with its
-//! deadline, or when its caller goes away; what it holds is let go then.
+//! deadline, when its caller goes away, or takes nothing for too long; what it holds is let go then.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -59,7 +59,12 @@ async fn send(mut sink: ServerStreamingSink<Reply>, mut reading: Reading) -> grp
         match caught(|| Ok(next(&mut reading))) {
             Ok(Some(message)) => {
                 let message = (Reply::new(message), WriteFlags::default());
-                sink.send(message).await?;
+                let stalled = reading.stalled();
+                match select(sink.send(message), stalled).await {
+                    Either::Left((sent, _)) => sent?,
+                    // A status would wait behind what is not taken: dropped, the sink cancels the call.
+                    Either::Right(_) => return Ok(()),
+                }
             }
             Ok(None) => break,
             Err(status) => return sink.fail(status.into()).await,
