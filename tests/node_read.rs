@@ -263,7 +263,7 @@ fn readers_that_stop_cost_next_to_nothing_and_end_by_their_deadline() {
     assert!(
         more < 64 * MIB,
         "{} KiB for each reader",
-        more / READERS >> 10
+        (more / READERS) >> 10
     );
     // The others are served meanwhile.
     assert_eq!(client.read("blobs", "large", 7, 1).unwrap().1.len(), 1);

@@ -262,7 +262,7 @@ mod tests {
     }
 
     fn value(len: usize) -> Vec<u8> {
-        (0..len).map(|at| (at ^ at >> 11) as u8).collect()
+        (0..len).map(|at| (at ^ (at >> 11)) as u8).collect()
     }
 
     fn read(group: &Group, len: usize, offset: u64, length: u64) -> Result<Vec<u8>, Status> {

@@ -15,7 +15,7 @@ fn large(limit_bytes: usize) -> Large {
 }
 
 fn value(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at / 7 ^ at >> 13) as u8).collect()
+    (0..len).map(|at| ((at / 7) ^ (at >> 13)) as u8).collect()
 }
 
 /// What is stored of a value that was written in such pieces.
