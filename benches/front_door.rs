@@ -11,7 +11,8 @@
 //! What this can't show: latency under a load that leaves room (see `busy_loaders`), more than one core, or how fast
 //! a server could be that is not built on grpcio.
 //!
-//! `cargo bench --bench front_door [-- --pairs N] [--calls-ms MS]`; needs h2load.
+//! `cargo bench --bench front_door [-- --pairs N] [--calls-ms MS] [--value-bytes N]`; needs h2load. With values over
+//! 64 KiB the load's windows are opened wide, so that they do not hold up the servers.
 
 mod support;
 
@@ -26,7 +27,7 @@ use corecache::server::UNARY_LIMIT_BYTES;
 use protobuf::Message;
 
 use support::client::{GROUP, connect, get, get_request};
-use support::echo::{VALUE, reply};
+use support::echo::{VALUE_BYTES, reply, value, value_bytes};
 use support::{
     SERVER_CORE, Server, Spread, argument, leave_server_core, print_head, print_verdict,
 };
@@ -42,6 +43,7 @@ const RATIO_WANTED: f64 = 0.92;
 const BARE_RATIO_WANTED: f64 = 1.0;
 /// CPU a call over that of the echo with the same arguments and allocator.
 const CPU_RATIO_WANTED: f64 = 1.1;
+const LARGE_BYTES: usize = 64 << 10;
 const KEY: &str = "value";
 /// In front of each gRPC message: a flag, and the length.
 const MESSAGE_PREFIX_BYTES: usize = 5;
@@ -56,23 +58,27 @@ fn main() -> ExitCode {
         eprintln!("front_door needs h2load; install it: apt-get install nghttp2-client");
         return ExitCode::FAILURE;
     }
-    print_head("front door: unary hits of 100 bytes, against bare grpcio echoes");
+    print_head(&format!(
+        "front door: unary hits of {} bytes, against bare grpcio echoes",
+        value_bytes()
+    ));
     let pairs = argument("--pairs", 24);
     let folder = tempfile::tempdir().expect("a folder for temporary files");
-    fs::write(folder.path().join(KEY), VALUE).expect("a file");
+    fs::write(folder.path().join(KEY), value()).expect("a file");
     let request = request_file(folder.path());
     let origin = format!("{GROUP}=dir:{}", folder.path().display());
     let core = SERVER_CORE.to_string();
     let node = Server::node(["--group", &origin, "--cores", &core]);
     let echo = env::current_exe().expect("the path of this program");
-    let echo = Server::start(Command::new(echo).arg(ECHO));
-    let bare = Server::start(&mut Command::new(build_bare_echo()));
+    let size = value_bytes().to_string();
+    let echo = Server::start(Command::new(echo).args([ECHO, VALUE_BYTES, &size]));
+    let bare = Server::start(Command::new(build_bare_echo()).args([VALUE_BYTES, &size]));
     leave_server_core();
 
     for server in [&node, &echo, &bare] {
         let client = &connect(server.addr, 1)[0];
         let value = get(client, KEY).expect("a value: the call ends with status 0");
-        assert_eq!(value, VALUE);
+        assert!(value == support::echo::value(), "{} bytes", value.len());
     }
     let load = Load { request };
     let calls = load.calls_in(&echo, argument("--calls-ms", 1000));
@@ -151,8 +157,9 @@ struct Run {
 impl Load {
     /// How many calls `server` answers in about so many milliseconds.
     fn calls_in(&self, server: &Server, ms: usize) -> usize {
-        self.run(server, 10_000);
-        let run = self.run(server, 30_000);
+        let calls = (30_000 * LARGE_BYTES / value_bytes().max(LARGE_BYTES)).max(100);
+        self.run(server, calls / 3);
+        let run = self.run(server, calls);
         (run.calls_a_second * ms as f64 / 1000.0) as usize
     }
 
@@ -185,6 +192,11 @@ impl Load {
             .args(["-n", &calls.to_string()])
             .args(["-H", "content-type: application/grpc"])
             .args(["-H", "te: trailers"])
+            .args(if value_bytes() > LARGE_BYTES {
+                &["-w", "30", "-W", "30"][..]
+            } else {
+                &[]
+            })
             .arg("-d")
             .arg(&self.request)
             .arg(format!("http://{addr}/corecache.v1.Cache/Get"));

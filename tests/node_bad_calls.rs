@@ -112,7 +112,7 @@ fn a_value_over_the_unary_limit_is_refused_with_both_sizes() {
     let sizes = [larger.len().to_string(), largest.len().to_string()];
     refusal.expect(
         RpcStatusCode::OUT_OF_RANGE,
-        &["larger", &sizes[0], &sizes[1]],
+        &["larger", &sizes[0], &sizes[1], "Read"],
     );
 }
 

@@ -155,7 +155,7 @@ fn flags_that_are_none_and_values_that_can_not_be() {
         ("--largest", "blobs=63KiB"),
         ("--entry-limit", "none"),
         ("--entry-limit", "0"),
-        ("--entry-limit", "4194300"),
+        ("--entry-limit", "1073741825"),
         ("--cores", "3-1"),
         ("--cores", "0-9999"),
         ("--shards", "0"),

@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Output, Stdio};
 
@@ -37,6 +38,63 @@ fn get_writes_the_value_as_it_is() {
     );
     assert!(output.status.success(), "{output:?}");
     assert!(output.stdout.is_empty() && fs::read(&file).unwrap() == value);
+}
+
+#[test]
+fn get_writes_large_values_and_parts_of_them() {
+    let value: Vec<u8> = (0..6_000_000u32).map(|i| (i / 3) as u8).collect();
+    let blobs = folder(&[("large", &value)]);
+    let node = Node::start(["--group", &group("blobs", &blobs)]);
+
+    let output = get(node.addr, &["blobs", "large"]);
+    assert!(output.status.success() && output.stdout == value);
+    let part = ["blobs", "large", "--offset", "1MiB", "--length", "2000000"];
+    let output = get(node.addr, &part);
+    assert!(output.status.success() && output.stdout == value[1 << 20..][..2_000_000]);
+
+    let file = blobs.path().join("copy");
+    let path = file.to_str().unwrap();
+    fs::write(&file, "what was there").unwrap();
+    let beyond = ["blobs", "large", "--offset", "6000001", "-o", path];
+    let output = get(node.addr, &beyond);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("OUT_OF_RANGE") && stderr.contains("6000001"),
+        "{stderr}"
+    );
+    assert_eq!(fs::read(&file).unwrap(), b"what was there");
+    let output = get(node.addr, &["blobs", "large", "-o", path]);
+    assert!(output.status.success() && fs::read(&file).unwrap() == value);
+}
+
+#[test]
+fn a_value_that_breaks_off_is_an_error() {
+    let value = vec![7; 60 << 20];
+    let blobs = folder(&[("large", &value)]);
+    let node = Node::start(["--group", &group("blobs", &blobs)]);
+    // A pipe holds the command up as long as nobody reads it.
+    let mut child = corecache()
+        .args(["get", "blobs", "large", "--node", &node.addr.to_string()])
+        .args(["-o", "/dev/stdout"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut first)
+        .unwrap();
+    drop(node);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.stdout.len() < value.len() - 1);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let words = ["UNAVAILABLE", "/dev/stdout has what came before"];
+    assert!(words.iter().all(|word| stderr.contains(word)), "{stderr}");
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn start(load: impl Fn(&[u8], &mut Sink) -> Result<(), LoadError> + Send + Sync 
         loaders: 2,
         loads_a_group: 2,
         load_queue: 16,
+        read_stall: Duration::from_secs(60),
         streams_a_connection: 100,
         tls: None,
     };

@@ -11,15 +11,24 @@ use grpcio::{
 };
 use protobuf::Message;
 
-use super::SERVER_CORE;
+use super::{SERVER_CORE, argument};
+
+/// How large the value is that is in each reply.
+pub const VALUE_BYTES: &str = "--value-bytes";
+
+pub fn value_bytes() -> usize {
+    argument(VALUE_BYTES, 100)
+}
 
 /// The value that is in each reply.
-pub const VALUE: [u8; 100] = [b'x'; 100];
+pub fn value() -> Vec<u8> {
+    vec![b'x'; value_bytes()]
+}
 
 /// The reply, encoded.
 pub fn reply() -> Vec<u8> {
     let value = Value {
-        value: VALUE.to_vec(),
+        value: value(),
         ..Value::default()
     };
     value.write_to_bytes().expect("a message")

@@ -9,6 +9,8 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use corecache::server::pb;
+use futures_executor::block_on;
+use futures_util::StreamExt;
 use grpcio::{
     CallOption, Channel, ChannelBuilder, Client, EnvBuilder, Method, MethodType, RpcStatusCode,
 };
@@ -49,6 +51,32 @@ impl Target {
         client
             .unary_call(&method, request, options)
             .map_err(|error| self.explain(&error).into())
+    }
+
+    /// Makes a call of `corecache.v1.Cache` whose answer is a stream; `take` gets each message, and tells whether it wants
+    /// more.
+    pub fn stream<Q: Message, R: Message + Unpin>(
+        &self,
+        path: &'static str,
+        request: &Q,
+        mut take: impl FnMut(R) -> Result<bool, String>,
+    ) -> Result<(), Box<dyn Error>> {
+        let client = Client::new(self.channel()?);
+        let method: Method<Q, R> = pb::method(MethodType::ServerStreaming, path);
+        let options = CallOption::default()
+            .timeout(self.timeout)
+            .wait_for_ready(false);
+        let mut stream = client
+            .server_streaming(&method, request, options)
+            .map_err(|error| self.explain(&error))?;
+        while let Some(message) = block_on(stream.next()) {
+            let message = message.map_err(|error| self.explain(&error))?;
+            if !take(message)? {
+                stream.cancel();
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn explain(&self, error: &grpcio::Error) -> String {

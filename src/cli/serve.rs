@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use corecache::group::GroupConfig;
 use corecache::server::origin::Origin;
-use corecache::server::{Cores, Identity, Node, NodeConfig, VALUE_LIMIT_BYTES};
+use corecache::server::{Cores, Identity, Node, NodeConfig};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -49,8 +49,8 @@ pub struct Serve {
     #[arg(long = "largest", value_name = "NAME=SIZE", value_parser = largest)]
     largest: Vec<(String, usize)>,
 
-    /// The largest value that is loaded and kept [default: what a reply of 4 MiB carries, 4194299 bytes]
-    #[arg(long, value_name = "SIZE", default_value_t = VALUE_LIMIT_BYTES, hide_default_value = true, value_parser = entry_limit)]
+    /// The largest value that is loaded and kept, 1GiB at the most, and never more than the memory has room for
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = entry_limit)]
     entry_limit: usize,
 
     /// The cores to bind the threads to, such as 0-3 or 0,2 [default: those that the system gives]
@@ -76,6 +76,10 @@ pub struct Serve {
     /// Seconds that a load may take, waiting included
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds::limit)]
     load_timeout: Duration,
+
+    /// Seconds that the reader of a Read has to take a chunk of up to 1 MiB
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds::limit)]
+    read_stall: Duration,
 
     /// Calls that one connection may have open at once
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
@@ -179,6 +183,7 @@ impl Serve {
             loaders: self.loaders,
             loads_a_group,
             load_queue: self.load_queue,
+            read_stall: self.read_stall,
             streams_a_connection: self.max_streams,
             tls: self.identity()?,
         })
@@ -278,11 +283,12 @@ fn largest(text: &str) -> Result<(String, usize), String> {
 }
 
 fn entry_limit(text: &str) -> Result<usize, String> {
+    const LARGEST_BYTES: usize = 1 << 30;
     match size::parse(text)? {
         0 => Err("at least 1 byte is needed, or no value could be loaded".to_owned()),
-        bytes @ ..=VALUE_LIMIT_BYTES => Ok(bytes),
+        bytes @ ..=LARGEST_BYTES => Ok(bytes),
         bytes => Err(format!(
-            "a reply carries values of up to {VALUE_LIMIT_BYTES} bytes, {bytes} were asked for"
+            "values have 1GiB ({LARGEST_BYTES} bytes) at the most, {bytes} were asked for"
         )),
     }
 }

@@ -235,6 +235,12 @@ pub(crate) unsafe trait Body: Sized + Send + Sync + 'static {
         }
     }
 
+    /// The budget counts the entry from now on: what else it was charged to no longer does.
+    ///
+    /// # Safety
+    /// `entry` was built by this body and is alive.
+    unsafe fn settle(_entry: NonNull<Header>) {}
+
     /// Drops key and value and frees the allocation.
     ///
     /// # Safety

@@ -126,6 +126,7 @@ mod budget;
 mod builder;
 mod bulk;
 mod cache;
+mod charge;
 mod clock;
 mod core;
 mod entry;
@@ -155,6 +156,7 @@ pub use warm::{RestoreError, Restored, SaveError, Saved};
 #[cfg(feature = "server")]
 pub(crate) use blobs::Lent;
 pub use budget::Share;
+pub(crate) use charge::{Account, Charge, Full};
 pub(crate) use core::Loaded;
 #[cfg(feature = "server")]
 pub(crate) use core::pin_or_warn;

@@ -368,6 +368,8 @@ impl<B: Body> Owner<B> {
         }
         self.used_bytes += weight;
         self.pool.partitions[partition].add(weight);
+        // SAFETY: the table holds a reference to it.
+        unsafe { B::settle(new) };
         self.patrol.expect(expires_ns);
         add(&self.counters[partition].stored, 1);
         add(&self.counters[partition].entries, 1);

@@ -22,6 +22,20 @@ pub(crate) fn prefix(len_bytes: usize) -> ([u8; PREFIX_MAX_BYTES], usize) {
     (bytes, used + 1)
 }
 
+/// Whether what is stored is one frame, and not the chunks of a large value (see `chunks`).
+#[cfg(any(test, feature = "server"))]
+pub(crate) fn is_whole(stored: &[u8]) -> bool {
+    let head = stored.iter().skip(1).zip((0..).step_by(7));
+    let mut len = 0;
+    for (byte, shift) in head {
+        len |= usize::from(byte & 0x7f) << shift;
+        if *byte < 0x80 {
+            return value(stored).len() == len;
+        }
+    }
+    false
+}
+
 /// The value in a stored frame.
 pub(crate) fn value(frame: &[u8]) -> &[u8] {
     let varint = frame.iter().skip(1).take_while(|byte| **byte >= 0x80);

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::frame::{self, PREFIX_MAX_BYTES};
+use super::filling::Filling;
 use super::loader::{LoadContext, LoadError, Sink};
 use super::{GetError, Group, Value};
-use crate::engine::{
-    Blob, BlobBuilder, Bytes, Failure, Joined, Lead, Loaded, Outcome, Parked, panic_text,
-};
+use crate::engine::{Blob, Bytes, Failure, Joined, Lead, Loaded, Outcome, Parked, panic_text};
 
 impl Group {
     pub(super) fn load_here(&self, key: &[u8], deadline: Instant) -> Result<Value, GetError> {
@@ -33,7 +31,7 @@ impl Group {
     fn run_loader(&self, key: &[u8], deadline: Instant) -> Result<Loaded<Bytes>, Failure> {
         let inner = &self.inner;
         let mut facts = inner.cache.facts(inner.partition, key);
-        let value = BlobBuilder::new(key, PREFIX_MAX_BYTES as u8);
+        let value = Filling::new(key, inner.large.clone());
         let mut sink = Sink::new(value, inner.entry_limit_bytes);
         inner
             .loader
@@ -44,12 +42,12 @@ impl Group {
                 }
                 Failure::Failed(Arc::new(error))
             })?;
-        let (prefix, used) = frame::prefix(sink.value.len());
         if let Some(at) = sink.expires_at {
             facts.expiry_ns = inner.cache.core().clock.expiry_at(at);
         }
+        let (value, prefix, used) = sink.value.finish();
         Ok(Loaded {
-            entry: inner.cache.seal(sink.value, &facts, &prefix[..used]),
+            entry: inner.cache.seal(value, &facts, &prefix[..used]),
             stored: sink.stored,
         })
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::engine::BlobBuilder;
+use super::filling::Filling;
 
 /// Where a group's values come from: asked for a key, it writes the value into a [`Sink`].
 ///
@@ -128,14 +128,14 @@ impl From<io::Error> for LoadError {
 
 /// Takes the value that a loader writes, and what is to be done with it.
 pub struct Sink {
-    pub(super) value: BlobBuilder,
+    pub(super) value: Filling,
     limit_bytes: usize,
     pub(super) expires_at: Option<SystemTime>,
     pub(super) stored: bool,
 }
 
 impl Sink {
-    pub(super) fn new(value: BlobBuilder, limit_bytes: usize) -> Self {
+    pub(super) fn new(value: Filling, limit_bytes: usize) -> Self {
         Self {
             value,
             limit_bytes,
@@ -146,12 +146,27 @@ impl Sink {
 
     /// A sink that stands alone, to try a loader out; see [`Sink::bytes`].
     pub fn detached(limit_bytes: usize) -> Self {
-        Self::new(BlobBuilder::new(b"", 0), limit_bytes)
+        Self::new(Filling::new(b"", None), limit_bytes)
     }
 
     /// What has been written so far.
+    ///
+    /// # Panics
+    /// In a node, once the value is too large for a unary reply: it does not lie in one piece then. How much it is,
+    /// [`Sink::len`] tells always.
     pub fn bytes(&self) -> &[u8] {
-        self.value.value()
+        let bytes = self.value.bytes();
+        bytes.expect("a value that is too large for a unary reply does not lie in one piece")
+    }
+
+    /// How many bytes have been written so far.
+    pub fn len(&self) -> usize {
+        self.value.len()
+    }
+
+    /// Whether nothing has been written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The most bytes that the value may have.
@@ -162,22 +177,20 @@ impl Sink {
     /// Appends `bytes` to the value.
     ///
     /// # Errors
-    /// [`LoadError::TooLarge`] when the value would grow over [`Sink::limit_bytes`].
+    /// [`LoadError::TooLarge`] when the value would grow over [`Sink::limit_bytes`]; [`LoadError::Busy`] in a node, when
+    /// there are too many bytes of large values that are being loaded.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), LoadError> {
-        self.check(self.value.len().saturating_add(bytes.len()))?;
-        self.value.extend(bytes);
-        Ok(())
+        self.check(self.len().saturating_add(bytes.len()))?;
+        self.value.append(bytes)
     }
 
     /// Says that the value will have `len_bytes` in all, so that its memory is taken once.
     ///
     /// # Errors
-    /// [`LoadError::TooLarge`] when that is over [`Sink::limit_bytes`].
+    /// As for [`Sink::append`].
     pub fn expect(&mut self, len_bytes: usize) -> Result<(), LoadError> {
         self.check(len_bytes)?;
-        self.value
-            .reserve(len_bytes.saturating_sub(self.value.len()));
-        Ok(())
+        self.value.expect(len_bytes)
     }
 
     /// Forgets what was written and said, so that a loader can start again; the memory that was taken stays.
@@ -201,8 +214,13 @@ impl Sink {
         if len_bytes <= self.limit_bytes {
             return Ok(());
         }
+        let why = if self.value.fills_memory() {
+            ", which is what the memory of the group has room for"
+        } else {
+            ""
+        };
         Err(LoadError::TooLarge(format!(
-            "the value has {len_bytes} bytes or more, the limit is {} bytes",
+            "the value has {len_bytes} bytes or more, the limit is {} bytes{why}",
             self.limit_bytes
         )))
     }

@@ -19,7 +19,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub(crate) mod chunks;
 pub(crate) mod error;
+mod filling;
 pub(crate) mod frame;
 mod load;
 mod loader;
@@ -37,7 +39,8 @@ pub use loader::{LoadContext, LoadError, Loader, Sink};
 
 #[cfg(feature = "server")]
 use crate::engine::Lent;
-use crate::engine::{Blob, BlobCache, BuildError, Builder, Share, Stats};
+use crate::engine::{Account, Blob, BlobCache, BuildError, Builder, Share, Stats};
+use filling::Large;
 
 /// The longest key, in bytes.
 pub const KEY_MAX_BYTES: usize = 4096;
@@ -54,6 +57,8 @@ pub struct GroupConfig {
     largest_bytes: Option<usize>,
     entry_limit_bytes: usize,
     load_timeout: Duration,
+    /// Values of more bytes are stored in chunks; none: all in one piece.
+    chunks_over_bytes: Option<usize>,
 }
 
 impl GroupConfig {
@@ -68,6 +73,7 @@ impl GroupConfig {
             largest_bytes: None,
             entry_limit_bytes: 64 << 20,
             load_timeout: Duration::from_secs(30),
+            chunks_over_bytes: None,
         }
     }
 
@@ -101,7 +107,30 @@ impl GroupConfig {
         self.load_timeout = timeout.min(YEAR);
         self
     }
+
+    /// Has values of more than `bytes` stored in chunks, as a node sends them. Their loads are bounded by the memory:
+    /// what could not be kept is refused, and so is what would be too much at a time.
+    #[cfg(feature = "server")]
+    pub(crate) fn chunks_over(mut self, bytes: usize) -> Self {
+        self.chunks_over_bytes = Some(bytes);
+        self
+    }
+
+    /// The largest value that is admitted where an entry may weigh so much.
+    fn limit_bytes(&self, entry_bytes: usize) -> usize {
+        // More than an entry has beside the value: the key, headers, what is lost at the end of its memory.
+        const BESIDE_BYTES: usize = KEY_MAX_BYTES + 3 * 4096;
+        let Some(over_bytes) = self.chunks_over_bytes else {
+            return self.entry_limit_bytes;
+        };
+        let fitting_bytes = chunks::largest_within(entry_bytes.saturating_sub(BESIDE_BYTES));
+        self.entry_limit_bytes.min(fitting_bytes.max(over_bytes))
+    }
 }
+
+/// The part of the budget that large values may take beside it while they are loaded: one in ..., or what one of them
+/// takes.
+const LOADING_PART: usize = 4;
 
 /// Why groups were not made.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +169,8 @@ pub struct Groups {
     groups: HashMap<Box<[u8]>, Group, ahash::RandomState>,
     /// In the order in which they were given.
     order: Vec<Group>,
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    account: Arc<Account>,
 }
 
 impl Groups {
@@ -153,11 +184,27 @@ impl Groups {
     ) -> Result<Self, GroupsError> {
         let configs: Vec<_> = configs.into_iter().collect();
         let shares = shares(cache.budget(), &configs)?;
+        let budget_bytes = cache.budget();
         let cache = Arc::new(BlobCache::from_builder(&cache.clone().partitions(shares))?);
+        let limits = configs.iter().zip(0u16..);
+        let limits: Vec<_> = limits
+            .map(|(config, partition)| config.limit_bytes(cache.core().largest_bytes(partition)))
+            .collect();
+        let largest = limits.iter().copied().max().map(chunks::stored_bytes);
+        let account = Account::new(largest.unwrap_or(0).max(budget_bytes / LOADING_PART));
         let order: Vec<_> = configs
             .into_iter()
+            .zip(limits)
             .zip(0u16..)
-            .map(|(config, partition)| Group::new(config, partition, cache.clone()))
+            .map(|((config, limit_bytes), partition)| {
+                let large = config.chunks_over_bytes.map(|over_bytes| Large {
+                    over_bytes,
+                    limit_bytes,
+                    fills_memory: limit_bytes < config.entry_limit_bytes,
+                    account: account.clone(),
+                });
+                Group::new(config, limit_bytes, large, partition, cache.clone())
+            })
             .collect();
         let groups = order
             .iter()
@@ -165,7 +212,14 @@ impl Groups {
         Ok(Self {
             groups: groups.collect(),
             order,
+            account,
         })
+    }
+
+    /// Bytes of large values that are being loaded, or are held although they could not be kept.
+    #[cfg(feature = "server")]
+    pub(crate) fn loading_bytes(&self) -> usize {
+        self.account.bytes()
     }
 
     /// The group of that name.
@@ -232,6 +286,7 @@ struct Inner {
     loader: Box<dyn Loader>,
     cache: Arc<BlobCache>,
     entry_limit_bytes: usize,
+    large: Option<Large>,
     load_timeout: Duration,
     /// Loads that the origin answered with: no such key.
     not_found: AtomicU64,
@@ -244,7 +299,13 @@ impl fmt::Debug for Group {
 }
 
 impl Group {
-    fn new(config: GroupConfig, partition: u16, cache: Arc<BlobCache>) -> Self {
+    fn new(
+        config: GroupConfig,
+        entry_limit_bytes: usize,
+        large: Option<Large>,
+        partition: u16,
+        cache: Arc<BlobCache>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 name: config.name.into(),
@@ -252,7 +313,8 @@ impl Group {
                 partition,
                 loader: config.loader,
                 cache,
-                entry_limit_bytes: config.entry_limit_bytes,
+                entry_limit_bytes,
+                large,
                 load_timeout: config.load_timeout,
                 not_found: AtomicU64::new(0),
             }),
@@ -376,6 +438,8 @@ pub struct Value(Blob);
 impl Value {
     /// The value's bytes.
     pub fn bytes(&self) -> &[u8] {
+        #[cfg(feature = "server")]
+        debug_assert!(frame::is_whole(&self.0), "a node asks for chunks");
         frame::value(&self.0)
     }
 

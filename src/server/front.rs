@@ -21,6 +21,8 @@ use super::slice::{self, Reply};
 use super::waiting::Ticket;
 use crate::group::Value;
 
+mod read;
+
 /// `Get` with request and reply as the bytes that they are on the wire.
 const GET: Method<Request, Reply> = raw("/corecache.v1.Cache/Get");
 const GET_MANY: Method<Request, Reply> = raw("/corecache.v1.Cache/GetMany");
@@ -74,13 +76,16 @@ pub(super) fn service(service: &Arc<Service>, gate: &Arc<Gate>) -> grpcio::Servi
         service: service.clone(),
         gate: gate.clone(),
     };
-    let (get, get_many, stats) = (door.clone(), door.clone(), door);
+    let (get, get_many, read, stats) = (door.clone(), door.clone(), door.clone(), door);
     ServiceBuilder::new()
         .add_unary_handler(&GET, move |ctx, request, sink| {
             get.on_get(&ctx, request, sink);
         })
         .add_unary_handler(&GET_MANY, move |ctx, request, sink| {
             get_many.on_get_many(&ctx, request, sink);
+        })
+        .add_server_streaming_handler(&read::READ, move |ctx, request, sink| {
+            read.on_read(&ctx, request, sink);
         })
         .add_unary_handler(&STATS, move |ctx, _, sink| {
             let reply = caught(|| Ok(super::stats::reply(&stats.service)));

@@ -23,6 +23,7 @@ pub mod origin;
 mod outgoing;
 #[doc(hidden)]
 pub mod pb;
+mod read;
 #[doc(hidden)]
 pub mod reflection;
 mod service;

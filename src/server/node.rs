@@ -16,7 +16,8 @@ use super::gate::Gate;
 use super::health::{Health, Status};
 use super::loaders::{Limits, Loaders};
 use super::outgoing::Outgoing;
-use super::service::{Service, UNARY_LIMIT_BYTES};
+use super::read::Reads;
+use super::service::{Service, UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES};
 use super::waiting::Waiting;
 use super::{admin, front, pb, reflection, stats};
 use crate::engine::{Builder, pin_or_warn};
@@ -58,6 +59,8 @@ pub struct NodeConfig {
     pub loads_a_group: usize,
     /// Loads of one group that wait.
     pub load_queue: usize,
+    /// What the reader of a `Read` has to take a chunk.
+    pub read_stall: Duration,
     /// Calls that one connection may have open.
     pub streams_a_connection: usize,
     /// The certificate chain and the private key, both PEM; without them the port is plain text.
@@ -228,7 +231,9 @@ fn service(config: &mut NodeConfig) -> Result<Service, StartError> {
     let cache = Builder::new(config.memory_bytes)
         .shards(config.shards.unwrap_or(config.cores.len()))
         .pin_to(config.cores.pinned().iter().copied());
-    let groups = Groups::new(&cache, std::mem::take(&mut config.groups))?;
+    let configs = std::mem::take(&mut config.groups).into_iter();
+    let configs = configs.map(|group| group.chunks_over(VALUE_LIMIT_BYTES));
+    let groups = Groups::new(&cache, configs)?;
     let limits = Limits {
         loaders: config.loaders,
         running_a_group: config.loads_a_group,
@@ -239,6 +244,7 @@ fn service(config: &mut NodeConfig) -> Result<Service, StartError> {
         groups,
         loaders,
         outgoing: Outgoing::new(config.memory_bytes),
+        reads: Reads::start(config.read_stall).map_err(StartError::Threads)?,
         waiting: Waiting::start().map_err(StartError::Threads)?,
         started: Instant::now(),
     })

@@ -6,9 +6,11 @@ use std::time::Instant;
 use super::loaders::Loaders;
 use super::many::{Answers, Gathering};
 use super::outgoing::{Encoded, Full, Outgoing};
+use super::read::Reads;
 use super::waiting::{Crowded, Ticket, Waiting};
 use super::wire::{GetManyRequest, GetRequest, Malformed};
 use crate::engine::Lent;
+use crate::group::chunks;
 use crate::group::error::Shown;
 use crate::group::{ErrorKind, GetError, Group, Groups, Value};
 
@@ -98,11 +100,7 @@ impl From<GetError> for Status {
             ErrorKind::Busy => Code::ResourceExhausted,
             ErrorKind::Panicked | ErrorKind::Reentrant | ErrorKind::Other => Code::Internal,
         };
-        let mut message = error.to_string();
-        if code == Code::OutOfRange {
-            message += &format!(" (a unary reply has {UNARY_LIMIT_BYTES} bytes at the most)");
-        }
-        Self::new(code, message)
+        Self::new(code, error.to_string())
     }
 }
 
@@ -130,6 +128,7 @@ pub(super) struct Service {
     pub groups: Groups,
     pub loaders: Loaders,
     pub outgoing: Arc<Outgoing>,
+    pub reads: Arc<Reads>,
     pub waiting: Waiting,
     pub started: Instant,
 }
@@ -145,7 +144,7 @@ impl Service {
         let group = self.group(group)?;
         group.check_key(key)?;
         let held = group.read_frame(key, |lent| {
-            check_reply(group, key, lent.value().len())?;
+            check_reply(group, key, lent.value())?;
             Ok(hit(lent))
         });
         match held {
@@ -154,20 +153,29 @@ impl Service {
         }
     }
 
-    /// Loads what was missed; `answer` is called once, at once or on another thread.
+    /// Loads what was missed, to be sent in a unary reply; `answer` is called once, at once or on another thread.
     pub fn load(
         &self,
         miss: &Miss<'_>,
         answer: impl FnOnce(Result<Value, Status>) + Send + 'static,
     ) {
         let (group, key): (_, Box<[u8]>) = (miss.group.clone(), miss.key.into());
-        let answer = move |value: Result<Value, GetError>| {
-            let value = value.map_err(Status::from).and_then(|value| {
-                check_reply(&group, &key, value.frame().len())?;
+        self.load_any(miss, move |value| {
+            let value = value.and_then(|value| {
+                check_reply(&group, &key, value.frame())?;
                 Ok(value)
             });
             answer(value);
-        };
+        });
+    }
+
+    /// As [`Service::load`], however large the value is.
+    pub fn load_any(
+        &self,
+        miss: &Miss<'_>,
+        answer: impl FnOnce(Result<Value, Status>) + Send + 'static,
+    ) {
+        let answer = move |value: Result<Value, GetError>| answer(value.map_err(Status::from));
         if let Some(load) = miss.group.ask(miss.key, answer) {
             self.loaders.submit(miss.group, load);
         }
@@ -210,10 +218,11 @@ impl Service {
         if let Err(error) = group.check_key(key) {
             return Some(Err(error.into()));
         }
-        group.held(key).map(Ok)
+        let value = group.held(key)?;
+        Some(check_reply(group, key, value.frame()).map(|()| value))
     }
 
-    fn group(&self, name: &[u8]) -> Result<&Group, Status> {
+    pub fn group(&self, name: &[u8]) -> Result<&Group, Status> {
         self.groups.get_bytes(name).ok_or_else(|| {
             let shown = &name[..name.len().min(crate::group::NAME_MAX_BYTES)];
             let names: Vec<_> = self.groups.iter().take(16).map(Group::name).collect();
@@ -227,15 +236,16 @@ impl Service {
     }
 }
 
-fn check_reply(group: &Group, key: &[u8], reply_bytes: usize) -> Result<(), Status> {
-    if reply_bytes <= UNARY_LIMIT_BYTES {
+fn check_reply(group: &Group, key: &[u8], stored: &[u8]) -> Result<(), Status> {
+    if stored.len() <= UNARY_LIMIT_BYTES {
         return Ok(());
     }
     let message = format!(
-        "the value of key {} in group {:?} makes a reply of {reply_bytes} bytes, a unary reply has {UNARY_LIMIT_BYTES} \
-         bytes at the most",
+        "the value of key {} in group {:?} has {} bytes, and a unary reply of {UNARY_LIMIT_BYTES} bytes carries \
+         {VALUE_LIMIT_BYTES} at the most: ask for it with Read",
         Shown(key),
-        group.name()
+        group.name(),
+        chunks::value_len(stored)
     );
     Err(Status::new(Code::OutOfRange, message))
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::c_void;
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use grpcio::GrpcSlice;
@@ -30,6 +31,15 @@ pub(super) fn of_blob(frame: &Blob) -> GrpcSlice {
     }
 }
 
+/// A slice of a part of a blob that is held.
+pub(super) fn of_part(blob: &Blob, part: Range<usize>) -> GrpcSlice {
+    if part.len() <= COPY_MAX_BYTES {
+        GrpcSlice::from(&blob[part])
+    } else {
+        referring_to(blob.clone(), part)
+    }
+}
+
 /// A slice of a reply that was put together, counted until the C-core has sent it.
 pub(super) fn of_encoded(reply: Encoded) -> GrpcSlice {
     let (bytes, len) = (reply.as_ptr(), reply.len());
@@ -46,9 +56,14 @@ pub(super) fn of_encoded(reply: Encoded) -> GrpcSlice {
 
 /// A slice that holds the blob until the C-core has sent it. So long the blob counts against the budget.
 fn referring(frame: Blob) -> GrpcSlice {
-    let (bytes, len) = (frame.as_ptr(), frame.len());
+    let all = 0..frame.len();
+    referring_to(frame, all)
+}
+
+fn referring_to(blob: Blob, part: Range<usize>) -> GrpcSlice {
+    let (bytes, len) = (blob[part.clone()].as_ptr(), part.len());
     // SAFETY: the reference that is given away keeps the bytes.
-    unsafe { holding(bytes, len, frame.into_raw().as_ptr().cast(), release_blob) }
+    unsafe { holding(bytes, len, blob.into_raw().as_ptr().cast(), release_blob) }
 }
 
 /// A slice of bytes that are not copied.

@@ -169,6 +169,16 @@ impl Collector for Metrics {
                 self.0.waiting.len() as u64,
             ),
             (
+                "reads_open",
+                "Values that are being read by Read",
+                self.0.reads.open() as u64,
+            ),
+            (
+                "loading_bytes",
+                "Bytes of large values that are being loaded, or are held although they could not be kept",
+                self.0.groups.loading_bytes() as u64,
+            ),
+            (
                 "uptime_seconds",
                 "Time since the node started",
                 reply.uptime_seconds,

@@ -54,6 +54,40 @@ impl<'a> GetManyRequest<'a> {
     }
 }
 
+/// `ReadRequest`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ReadRequest<'a> {
+    pub group: &'a [u8],
+    pub key: &'a [u8],
+    pub offset: u64,
+    pub length: u64,
+}
+
+impl<'a> ReadRequest<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let (mut group, mut key) = (&b""[..], &b""[..]);
+        let (mut offset, mut length) = (0, 0);
+        let of_bytes = |number, value| match number {
+            1 => group = value,
+            2 => key = value,
+            _ => {}
+        };
+        let of_varint = |number, value| match number {
+            3 => offset = value,
+            4 => length = value,
+            _ => {}
+        };
+        let well_formed = for_each_field_or_varint(bytes, of_bytes, of_varint);
+        well_formed.ok_or(Malformed("ReadRequest"))?;
+        Ok(Self {
+            group,
+            key,
+            offset,
+            length,
+        })
+    }
+}
+
 const VARINT: u64 = 0;
 const FIXED64: u64 = 1;
 const LENGTH_DELIMITED: u64 = 2;
@@ -61,11 +95,20 @@ const FIXED32: u64 = 5;
 
 /// Shows `f` each length-delimited field; fields of other types are skipped, as unknown ones are to be. None if the
 /// message is cut short, or of a type that proto3 does not have.
-fn for_each_field<'a>(mut rest: &'a [u8], mut f: impl FnMut(u64, &'a [u8])) -> Option<()> {
+fn for_each_field<'a>(bytes: &'a [u8], f: impl FnMut(u64, &'a [u8])) -> Option<()> {
+    for_each_field_or_varint(bytes, f, |_, _| ())
+}
+
+/// As [`for_each_field`]; shows `of_varint` the varints.
+fn for_each_field_or_varint<'a>(
+    mut rest: &'a [u8],
+    mut f: impl FnMut(u64, &'a [u8]),
+    mut of_varint: impl FnMut(u64, u64),
+) -> Option<()> {
     while !rest.is_empty() {
         let key = take_varint(&mut rest)?;
         match key & 7 {
-            VARINT => drop(take_varint(&mut rest)?),
+            VARINT => of_varint(key >> 3, take_varint(&mut rest)?),
             FIXED64 => drop(take(&mut rest, 8)?),
             FIXED32 => drop(take(&mut rest, 4)?),
             LENGTH_DELIMITED => {
@@ -128,6 +171,18 @@ pub(super) fn put_value(reply: &mut Vec<u8>, frame: &[u8]) {
     put_bytes(reply, 1, frame);
 }
 
+/// An encoded `Chunk`.
+pub(super) fn chunk(value_bytes: Option<u64>, data: &[u8]) -> Vec<u8> {
+    const HEADS_MAX_BYTES: usize = 24;
+    let mut message = Vec::with_capacity(HEADS_MAX_BYTES + data.len());
+    if let Some(bytes) = value_bytes {
+        put_varint(&mut message, 2 << 3 | VARINT);
+        put_varint(&mut message, bytes);
+    }
+    put_bytes(&mut message, 1, data);
+    message
+}
+
 /// The bytes that [`put_failure`] adds.
 pub(super) fn failure_len(message: &str) -> usize {
     // Each of the three lengths is encoded for what lies within it; a code takes a tag and a byte.
@@ -164,6 +219,20 @@ mod tests {
         let parsed = GetRequest::parse(&bytes).unwrap();
         assert_eq!(parsed.group, b"blobs");
         assert_eq!(parsed.key, message.key.as_bytes());
+
+        let mut message = cache::ReadRequest::new();
+        message.group = "blobs".into();
+        message.key = "k".into();
+        message.offset = 1 << 40;
+        message.length = 300;
+        let bytes = message.write_to_bytes().unwrap();
+        let expected = ReadRequest {
+            group: b"blobs",
+            key: b"k",
+            offset: 1 << 40,
+            length: 300,
+        };
+        assert_eq!(ReadRequest::parse(&bytes), Ok(expected));
 
         let mut message = cache::GetManyRequest::new();
         message.group = "blobs".into();

@@ -47,6 +47,12 @@ class Node:
         request = cache_pb2.GetRequest(group=group, key=key)
         return self.cache.Get(request, timeout=TIMEOUT_S).value
 
+    def read(self, key, offset=0, length=0):
+        """Reads a value or a part of it: the size of the value, and the part."""
+        request = cache_pb2.ReadRequest(group=GROUP, key=key, offset=offset, length=length)
+        first, *rest = self.cache.Read(request, timeout=TIMEOUT_S)
+        return first.value_bytes, b"".join(chunk.data for chunk in (first, *rest))
+
     def get_raw(self, key):
         """Gets a key of any bytes, as a client does that declares the field as `bytes`."""
         get = self.channel.unary_unary(
@@ -141,6 +147,22 @@ def a_value_over_the_unary_limit_is_a_clear_error(node):
     assert str(UNARY_LIMIT_BYTES) in text, f"the limit is not named: {text}"
     sizes = (str(largest + 1), str(UNARY_LIMIT_BYTES + 1))
     assert any(size in text for size in sizes), f"the size is not named: {text}"
+    assert "Read" in text, f"what to do is not said: {text}"
+
+
+def a_large_value_is_read_in_chunks(node):
+    value = node.put("large", bytes(range(251)) * 100_000)
+    size = len(value)
+    for source in ("origin", "memory"):
+        assert node.read("large") == (size, value), f"other bytes from {source}"
+    for offset, length in ((0, 1), (1 << 20, 1 << 20), ((1 << 20) - 1, 2), (size - 3, 100)):
+        got = node.read("large", offset, length)
+        assert got == (size, value[offset : offset + length]), f"{length} from {offset}"
+    assert node.read("large", offset=size) == (size, b"")
+    text = expect_failure(grpc.StatusCode.OUT_OF_RANGE, node.read, "large", offset=size + 1)
+    assert str(size) in text and str(size + 1) in text, f"the numbers are not named: {text}"
+    node.put("small", b"small")
+    assert node.read("small") == (5, b"small")
 
 
 def a_thousand_concurrent_calls_of_a_cold_key_make_one_load(node):
@@ -203,6 +225,7 @@ CHECKS = [
     get_many_of_an_unknown_group_fails,
     a_key_may_be_any_bytes,
     a_value_over_the_unary_limit_is_a_clear_error,
+    a_large_value_is_read_in_chunks,
     a_thousand_concurrent_calls_of_a_cold_key_make_one_load,
     health_is_serving,
     reflection_is_enough_to_make_a_call,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corecache::server::pb;
-use corecache::server::pb::cache::{Counters, GetManyReply, StatsReply, StatsRequest, Value};
+use corecache::server::pb::cache::{
+    Chunk, Counters, GetManyReply, ReadRequest, StatsReply, StatsRequest, Value,
+};
 use corecache::server::pb::health::health_check_response::ServingStatus;
 use corecache::server::pb::health::{HealthCheckRequest, HealthCheckResponse};
 use futures_executor::block_on;
@@ -70,6 +72,12 @@ impl Client {
         ))
     }
 
+    /// A client that is sent no more than it has room for, however fast the connection is.
+    pub fn connect_narrow(addr: SocketAddr) -> Client {
+        let channel = ChannelBuilder::new(Arc::new(Environment::new(1))).http2_bdp_probe(false);
+        Client(Stub::new(channel.connect(&addr.to_string())))
+    }
+
     /// Makes a unary call with these bytes as the request.
     pub fn call(&self, path: &'static str, request: Vec<u8>) -> Result<Vec<u8>, Refusal> {
         Ok(self.0.unary_call(&bytes(path), &request, patience())?)
@@ -103,6 +111,48 @@ impl Client {
     pub fn get_many(&self, group: &str, keys: &[&[u8]]) -> Result<GetManyReply, Refusal> {
         let reply = self.call("/corecache.v1.Cache/GetMany", request(group, keys))?;
         Ok(decode(&reply))
+    }
+
+    /// Begins to read a value, or a part of it, for `timeout` at the most.
+    pub fn start_read(
+        &self,
+        timeout: Duration,
+        group: &str,
+        key: &str,
+        offset: u64,
+        length: u64,
+    ) -> Reader {
+        let request = ReadRequest {
+            group: group.to_owned(),
+            key: key.to_owned(),
+            offset,
+            length,
+            ..ReadRequest::default()
+        };
+        let path = "/corecache.v1.Cache/Read";
+        let method = pb::method(MethodType::ServerStreaming, path);
+        let options = CallOption::default().timeout(timeout);
+        let reader = self.0.server_streaming(&method, &request, options);
+        Reader(reader.expect("a call can be sent"))
+    }
+
+    /// The size of a value, and the part of it that was asked for.
+    pub fn read(
+        &self,
+        group: &str,
+        key: &str,
+        offset: u64,
+        length: u64,
+    ) -> Result<(u64, Vec<u8>), Refusal> {
+        let mut reader = self.start_read(PATIENCE, group, key, offset, length);
+        let first = reader.next()?.expect("an answer has a first chunk");
+        let (value_bytes, mut read) = (first.value_bytes, first.data);
+        while let Some(chunk) = reader.next()? {
+            assert_eq!(chunk.value_bytes, 0, "only the first chunk tells the size");
+            assert!(!chunk.data.is_empty(), "a chunk that says nothing");
+            read.extend(chunk.data);
+        }
+        Ok((value_bytes, read))
     }
 
     pub fn stats(&self) -> StatsReply {
@@ -140,6 +190,16 @@ impl Watch {
     pub fn next(&mut self) -> Option<ServingStatus> {
         let response = block_on(self.0.next())?;
         Some(response.expect("a watch goes on").status.unwrap())
+    }
+}
+
+/// A value that is being read. Dropped before its end, it cancels the call.
+pub struct Reader(ClientSStreamReceiver<Chunk>);
+
+impl Reader {
+    /// Waits for the next chunk; none at the end.
+    pub fn next(&mut self) -> Result<Option<Chunk>, Refusal> {
+        Ok(block_on(self.0.next()).transpose()?)
     }
 }
 

@@ -12,6 +12,12 @@ use super::PATIENCE;
 pub enum Answer {
     /// 200 with this body.
     Value(Vec<u8>),
+    /// 200 with this body, in chunks.
+    Chunks(Vec<u8>),
+    /// 200 with this body, which ends with the connection.
+    UntilClosed(Vec<u8>),
+    /// 200 with this body, its second half once the latch is open.
+    Halves(Vec<u8>, Latch),
     /// A status, written as `503 Service Unavailable`, and what is to be said about it.
     Status(&'static str, &'static str),
     /// These bytes, head and all, and then the end of the connection.
@@ -97,6 +103,22 @@ fn serve(stream: TcpStream, script: &Script, requests: &Requests) -> io::Result<
         };
         match script(&path, number) {
             Answer::Value(value) => respond(&mut writer, "200 OK", &value)?,
+            Answer::Chunks(value) => send_chunks(&mut writer, &value)?,
+            Answer::UntilClosed(value) => {
+                writer.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+                return writer.write_all(&value);
+            }
+            Answer::Halves(value, latch) => {
+                let (first, second) = value.split_at(value.len() / 2);
+                write!(
+                    writer,
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+                    value.len()
+                )?;
+                writer.write_all(first)?;
+                latch.wait();
+                writer.write_all(second)?;
+            }
             Answer::Status(status, words) => respond(&mut writer, status, words.as_bytes())?,
             Answer::Raw(bytes) => return writer.write_all(bytes.as_bytes()),
         }
@@ -125,6 +147,17 @@ fn respond(writer: &mut impl Write, status: &str, body: &[u8]) -> io::Result<()>
         body.len()
     );
     writer.write_all(&[head.as_bytes(), body].concat())
+}
+
+fn send_chunks(writer: &mut impl Write, value: &[u8]) -> io::Result<()> {
+    const CHUNK_BYTES: usize = 100_000;
+    writer.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    for chunk in value.chunks(CHUNK_BYTES) {
+        write!(writer, "{:x}\r\n", chunk.len())?;
+        writer.write_all(chunk)?;
+        writer.write_all(b"\r\n")?;
+    }
+    writer.write_all(b"0\r\n\r\n")
 }
 
 /// Holds threads up until it is opened.

@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::super::arena::{self, Arena};
+use super::super::charge::Charge;
 use super::super::clock::NEVER;
 use super::super::policy::{Policy, TwoClocks};
 use super::{Body, Facts, Handle, Header};
@@ -15,13 +16,13 @@ pub(crate) enum Bytes {}
 
 /// ```text
 /// short   | Header | lens                            | key | gap | value | expiry, if there is one
-/// long    | Header | lens | payload_len | key_len    | key | gap | value | expiry, if there is one
+/// long    | Header | lens | payload_len | key_len    | key | gap | value | charge, if any | expiry, if there is one
 /// ```
 #[repr(C)]
 struct BlobEntry {
     header: Header,
     /// Of a short blob all lengths: 16 bits of the payload (key, gap and value together), 8 of the key, 5 of the gap. Of
-    /// a long one that of the gap, and [`LONG`].
+    /// a long one that of the gap, [`LONG`], and whether it is [`CHARGED`].
     lens: u32,
 }
 
@@ -33,6 +34,8 @@ struct LongBlobEntry {
 }
 
 const LONG: u32 = 1 << 31;
+/// A boxed [`Charge`] lies behind the value.
+const CHARGED: u32 = 1 << 30;
 const KEY_SHIFT: u32 = 16;
 const GAP_SHIFT: u32 = 24;
 const SHORT_PAYLOAD_MAX: usize = u16::MAX as usize;
@@ -41,6 +44,7 @@ const SHORT_KEY_MAX: usize = u8::MAX as usize;
 const SHORT_HEADER_BYTES: usize = size_of::<BlobEntry>();
 const LONG_HEADER_BYTES: usize = size_of::<LongBlobEntry>();
 const EXPIRY_BYTES: usize = size_of::<u64>();
+const CHARGE_BYTES: usize = size_of::<*mut Charge>();
 
 /// The most that key and value of a blob have together, in bytes.
 pub(crate) const BLOB_MAX_BYTES: usize = 1 << 31;
@@ -57,6 +61,7 @@ struct Lens {
     gap: usize,
     /// Whether the short header holds them, or all the same the long one is used.
     is_short: bool,
+    is_charged: bool,
 }
 
 impl Lens {
@@ -67,6 +72,7 @@ impl Lens {
             key,
             gap,
             is_short: payload <= SHORT_PAYLOAD_MAX && key <= SHORT_KEY_MAX,
+            is_charged: false,
         };
         // What is not moved to a slot stays where it was built, behind a long header.
         lens.is_short &= arena::has_slot(lens.layout(expires));
@@ -87,6 +93,7 @@ impl Lens {
                     key: (lens >> KEY_SHIFT) as usize & SHORT_KEY_MAX,
                     gap,
                     is_short: true,
+                    is_charged: false,
                 };
             }
             let long = entry.cast::<LongBlobEntry>().as_ref();
@@ -95,6 +102,7 @@ impl Lens {
                 key: long.key_len as usize,
                 gap,
                 is_short: false,
+                is_charged: lens & CHARGED != 0,
             }
         }
     }
@@ -110,7 +118,18 @@ impl Lens {
 
     fn layout(self, expires: bool) -> Layout {
         let expiry_bytes = if expires { EXPIRY_BYTES } else { 0 };
-        blob_layout(self.header_bytes() + self.payload + expiry_bytes)
+        let charge_bytes = if self.is_charged { CHARGE_BYTES } else { 0 };
+        blob_layout(self.header_bytes() + self.payload + charge_bytes + expiry_bytes)
+    }
+
+    /// Where the pointer to the charge lies, at any address.
+    ///
+    /// # Safety
+    /// `entry` is that of a blob with these lengths, and is charged.
+    unsafe fn charge_of(self, entry: NonNull<Header>) -> NonNull<*mut Charge> {
+        let at = self.header_bytes() + self.payload;
+        // SAFETY: by the caller's word.
+        unsafe { entry.cast::<u8>().add(at).cast() }
     }
 }
 
@@ -191,9 +210,25 @@ unsafe impl Body for Bytes {
         unsafe { Lens::of(entry).layout(entry.as_ref().expires()) }
     }
 
+    unsafe fn settle(entry: NonNull<Header>) {
+        // SAFETY: alive by the caller's word; the charge of one that is charged lives as long.
+        unsafe {
+            let lens = Lens::of(entry);
+            if lens.is_charged {
+                (*lens.charge_of(entry).read_unaligned()).settle();
+            }
+        }
+    }
+
     unsafe fn free(entry: NonNull<Header>) {
-        // SAFETY: by the caller's word the last reference; nothing in a blob needs dropping.
-        unsafe { arena::release(entry.cast(), Self::layout_of(entry)) }
+        // SAFETY: by the caller's word the last reference; nothing else in a blob needs dropping.
+        unsafe {
+            let lens = Lens::of(entry);
+            if lens.is_charged {
+                drop(Box::from_raw(lens.charge_of(entry).read_unaligned()));
+            }
+            arena::release(entry.cast(), lens.layout(entry.as_ref().expires()));
+        }
     }
 }
 
@@ -237,9 +272,10 @@ unsafe fn write_header(entry: NonNull<BlobEntry>, facts: &Facts, lens: Lens) -> 
             let lens = lens.payload as u32 | (lens.key as u32) << KEY_SHIFT | gap;
             entry.write(BlobEntry { header, lens });
         } else {
+            let charged = if lens.is_charged { CHARGED } else { 0 };
             let blob = BlobEntry {
                 header,
-                lens: LONG | gap,
+                lens: LONG | charged | gap,
             };
             entry.cast::<LongBlobEntry>().write(LongBlobEntry {
                 blob,
@@ -248,7 +284,8 @@ unsafe fn write_header(entry: NonNull<BlobEntry>, facts: &Facts, lens: Lens) -> 
             });
         }
         if facts.expiry_ns != NEVER {
-            let end = entry.cast::<u8>().add(lens.header_bytes() + lens.payload);
+            let at = lens.layout(true).size() - EXPIRY_BYTES;
+            let end = entry.cast::<u8>().add(at);
             end.cast::<u64>().write_unaligned(facts.expiry_ns);
         }
     }
@@ -269,6 +306,7 @@ pub(crate) struct BlobBuilder {
     value_len: usize,
     /// Bytes behind a long header: key, headroom, value, and what is reserved.
     capacity: usize,
+    charge: Option<Box<Charge>>,
 }
 
 // SAFETY: the builder owns its allocation alone.
@@ -297,6 +335,7 @@ impl BlobBuilder {
             headroom,
             value_len: 0,
             capacity,
+            charge: None,
         }
     }
 
@@ -309,24 +348,48 @@ impl BlobBuilder {
     }
 
     fn resize(&mut self, capacity: usize) {
+        if !self.try_resize(capacity) {
+            handle_alloc_error(blob_layout(LONG_HEADER_BYTES + capacity));
+        }
+    }
+
+    /// False if the system has no memory for it.
+    fn try_resize(&mut self, capacity: usize) -> bool {
         let old = blob_layout(LONG_HEADER_BYTES + self.capacity);
         let new = blob_layout(LONG_HEADER_BYTES + capacity);
         // SAFETY: allocated with `old`; the new size is not zero.
         let moved = unsafe { realloc(self.entry.as_ptr().cast(), old, new.size()) };
         let Some(entry) = NonNull::new(moved) else {
-            handle_alloc_error(new)
+            return false;
         };
         self.entry = entry.cast();
         self.capacity = capacity;
+        true
     }
 
     /// Makes room for `more` bytes of value.
     pub fn reserve(&mut self, more: usize) {
+        if !self.try_reserve(more) {
+            let need = self.used() + more;
+            handle_alloc_error(blob_layout(LONG_HEADER_BYTES + need));
+        }
+    }
+
+    /// As [`BlobBuilder::reserve`]; false if the system has no memory for it.
+    pub fn try_reserve(&mut self, more: usize) -> bool {
         let need = self.used().saturating_add(more);
         assert!(need <= BLOB_MAX_BYTES, "a blob has at most 2 GiB");
-        if need > self.capacity {
-            self.resize(need);
-        }
+        need <= self.capacity || self.try_resize(need)
+    }
+
+    /// What the value can grow to without being moved, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.capacity - self.key_len - usize::from(self.headroom)
+    }
+
+    /// Has the charge go with the entry. The charge of one that is small enough for a slot ends with the building.
+    pub fn set_charge(&mut self, charge: Box<Charge>) {
+        self.charge = Some(charge);
     }
 
     /// Empties the value; what is reserved stays.
@@ -363,6 +426,15 @@ impl BlobBuilder {
         }
     }
 
+    /// What has been written so far, to be changed.
+    pub fn value_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `value`; the builder is borrowed alone.
+        unsafe {
+            let start = self.entry.cast::<u8>().add(self.value_start());
+            std::slice::from_raw_parts_mut(start.as_ptr(), self.value_len)
+        }
+    }
+
     /// Puts `prefix` in front of the value and makes it a part of it.
     ///
     /// # Panics
@@ -371,7 +443,11 @@ impl BlobBuilder {
         assert!(prefix.len() <= usize::from(self.headroom));
         let gap = usize::from(self.headroom) - prefix.len();
         let expires = facts.expiry_ns != NEVER;
-        let lens = Lens::new(self.key_len, gap, prefix.len() + self.value_len, expires);
+        let mut lens = Lens::new(self.key_len, gap, prefix.len() + self.value_len, expires);
+        // An entry with a slot may be copied, and its charge can not.
+        let charge = self.charge.take();
+        let charge = charge.filter(|_| !lens.is_short && !arena::has_slot(lens.layout(expires)));
+        lens.is_charged = charge.is_some();
         let layout = lens.layout(expires);
         // SAFETY: the headroom lies between key and value.
         unsafe {
@@ -392,10 +468,17 @@ impl BlobBuilder {
         } else {
             self.resize(layout.size() - LONG_HEADER_BYTES);
             let entry = self.entry;
-            // What `resize` allocated is the entry's now.
+            // What `resize` allocated is the entry's now; there is no charge here any more.
             std::mem::forget(self);
             entry
         };
+        if let Some(charge) = charge {
+            // SAFETY: the layout has room for it behind the value.
+            unsafe {
+                let place = lens.charge_of(entry.cast());
+                place.write_unaligned(Box::into_raw(charge));
+            }
+        }
         // SAFETY: written up to here, and allocated with `layout`, by the arena or as it would.
         unsafe { write_header(entry, facts, lens) }
     }

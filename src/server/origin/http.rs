@@ -283,7 +283,7 @@ fn copy(mut body: impl Read, sink: &mut Sink, site: &Site) -> Result<(), LoadErr
             Err(error) => {
                 return Err(LoadError::Unavailable(format!(
                     "the answer of {site} broke off after {} bytes: {}",
-                    sink.bytes().len(),
+                    sink.len(),
                     error.into_io()
                 )));
             }

@@ -88,7 +88,7 @@ pub(super) fn read(
     if before != Stamp::of(file).map_err(failed)? {
         return Ok(Outcome::Changed);
     }
-    Ok(if can_wait && sink.bytes().len() == size_bytes {
+    Ok(if can_wait && sink.len() == size_bytes {
         Outcome::Settled
     } else {
         Outcome::Fleeting

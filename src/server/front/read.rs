@@ -1,0 +1,98 @@
+//! `Read` over grpcio: a message at a time, the next one when the C-core has sent the last. The call ends with its
+//! deadline, when its caller goes away, or takes nothing for too long; what it holds is let go then.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use futures_channel::oneshot;
+use futures_util::SinkExt;
+use futures_util::future::{Either, select};
+use grpcio::{GrpcSlice, Method, MethodType, RpcContext, ServerStreamingSink, WriteFlags};
+
+use super::super::read::{Message, Reading, Start};
+use super::super::slice::{self, Reply};
+use super::{Door, Request, caught, log_lost, raw, within};
+
+pub(super) const READ: Method<Request, Reply> = Method {
+    ty: MethodType::ServerStreaming,
+    ..raw("/corecache.v1.Cache/Read")
+};
+
+impl Door {
+    pub(super) fn on_read(
+        &self,
+        ctx: &RpcContext<'_>,
+        request: Request,
+        sink: ServerStreamingSink<Reply>,
+    ) {
+        let deadline = ctx.deadline();
+        let (answer, loaded) = oneshot::channel();
+        let started = caught(|| {
+            let is_over = move || deadline.exceeded();
+            // The call may be gone by then.
+            let answer = move |value| drop(answer.send(value));
+            request.with_bytes(|bytes| self.service.read(bytes, is_over, answer))
+        });
+        let gate = self.gate.clone();
+        ctx.spawn(log_lost(async move {
+            let mut sink = sink;
+            let reading = match started {
+                Ok(Start::Held(reading)) => Ok(reading),
+                Ok(Start::Loading(wanted, ticket)) => {
+                    let loaded = unless_gone(&mut sink, within(loaded, ticket)).await?;
+                    loaded.and_then(|value| wanted.of(value?))
+                }
+                Err(status) => Err(status),
+            };
+            gate.pass().await;
+            match reading {
+                Ok(reading) => send(sink, reading).await,
+                Err(status) => sink.fail(status.into()).await,
+            }
+        }));
+    }
+}
+
+async fn send(mut sink: ServerStreamingSink<Reply>, mut reading: Reading) -> grpcio::Result<()> {
+    loop {
+        match caught(|| Ok(next(&mut reading))) {
+            Ok(Some(message)) => {
+                let message = (Reply::new(message), WriteFlags::default());
+                let stalled = reading.stalled();
+                match select(sink.send(message), stalled).await {
+                    Either::Left((sent, _)) => sent?,
+                    // A status would wait behind what is not taken: dropped, the sink cancels the call.
+                    Either::Right(_) => return Ok(()),
+                }
+            }
+            Ok(None) => break,
+            Err(status) => return sink.fail(status.into()).await,
+        }
+    }
+    drop(reading);
+    sink.close().await
+}
+
+fn next(reading: &mut Reading) -> Option<GrpcSlice> {
+    Some(match reading.next()? {
+        Message::Stored(range) => slice::of_part(reading.stored(), range),
+        Message::Copied(message) => GrpcSlice::from(message),
+    })
+}
+
+/// What `answer` brings, unless the caller goes away first.
+async fn unless_gone<T>(
+    sink: &mut ServerStreamingSink<Reply>,
+    answer: impl Future<Output = T>,
+) -> grpcio::Result<T> {
+    // A sink that nothing was sent to is always ready; it also looks whether the call has ended.
+    let gone = poll_fn(|cx| match sink.poll_ready_unpin(cx) {
+        Poll::Ready(Err(error)) => Poll::Ready(error),
+        _ => Poll::Pending,
+    });
+    match select(pin!(answer), gone).await {
+        Either::Left((value, _)) => Ok(value),
+        Either::Right((error, _)) => Err(error),
+    }
+}
