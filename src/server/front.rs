@@ -3,6 +3,8 @@
 //! A hit is answered on the completion-queue thread where the call arrives, from the stored frame. A miss never blocks
 //! that thread: a future waits on it for the answer, which a loader brings.
 
+mod fetch;
+
 use std::io::{BufRead, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -74,13 +76,16 @@ pub(super) fn service(service: &Arc<Service>, gate: &Arc<Gate>) -> grpcio::Servi
         service: service.clone(),
         gate: gate.clone(),
     };
-    let (get, get_many, stats) = (door.clone(), door.clone(), door);
+    let (get, get_many, fetch, stats) = (door.clone(), door.clone(), door.clone(), door);
     ServiceBuilder::new()
         .add_unary_handler(&GET, move |ctx, request, sink| {
             get.on_get(&ctx, request, sink);
         })
         .add_unary_handler(&GET_MANY, move |ctx, request, sink| {
             get_many.on_get_many(&ctx, request, sink);
+        })
+        .add_duplex_streaming_handler(&fetch::FETCH, move |ctx, requests, sink| {
+            fetch.on_fetch(&ctx, requests, sink);
         })
         .add_unary_handler(&STATS, move |ctx, _, sink| {
             let reply = caught(|| Ok(super::stats::reply(&stats.service)));

@@ -1,4 +1,5 @@
-//! The requests of `cache.proto`, read in place, and the reply to `GetMany`, put together from stored frames.
+//! The requests of `cache.proto`, read in place, and the replies to `GetMany` and `Fetch`, put together from stored
+//! frames.
 //!
 //! The generated messages would copy every key and check it for UTF-8. These few lines of protobuf's wire format
 //! (<https://protobuf.dev/programming-guides/encoding>) borrow from the request, and take keys as the bytes they are.
@@ -21,9 +22,9 @@ impl<'a> GetRequest<'a> {
             group: b"",
             key: b"",
         };
-        let well_formed = for_each_field(bytes, |number, value| match number {
-            1 => request.group = value,
-            2 => request.key = value,
+        let well_formed = for_each_field(bytes, |field| match field {
+            (1, Bytes(group)) => request.group = group,
+            (2, Bytes(key)) => request.key = key,
             _ => {}
         });
         well_formed.ok_or(Malformed("GetRequest"))?;
@@ -42,11 +43,11 @@ impl<'a> GetManyRequest<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut request = Self {
             group: b"",
-            keys: Vec::new(),
+            keys: Vec::with_capacity(bytes.len() / KEY_USUAL_BYTES),
         };
-        let well_formed = for_each_field(bytes, |number, value| match number {
-            1 => request.group = value,
-            2 => request.keys.push(value),
+        let well_formed = for_each_field(bytes, |field| match field {
+            (1, Bytes(group)) => request.group = group,
+            (2, Bytes(key)) => request.keys.push(key),
             _ => {}
         });
         well_formed.ok_or(Malformed("GetManyRequest"))?;
@@ -54,26 +55,70 @@ impl<'a> GetManyRequest<'a> {
     }
 }
 
+/// `FetchRequest`, its keys still within the message.
+#[derive(Debug)]
+pub(super) struct FetchRequest<'a> {
+    pub group: &'a [u8],
+    pub keys: Vec<&'a [u8]>,
+    pub first_id: u64,
+}
+
+impl<'a> FetchRequest<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut request = Self {
+            group: b"",
+            keys: Vec::with_capacity(bytes.len() / KEY_USUAL_BYTES),
+            first_id: 0,
+        };
+        let well_formed = for_each_field(bytes, |field| match field {
+            (1, Bytes(group)) => request.group = group,
+            (2, Bytes(key)) => request.keys.push(key),
+            (3, Number(id)) => request.first_id = id,
+            _ => {}
+        });
+        well_formed.ok_or(Malformed("FetchRequest"))?;
+        Ok(request)
+    }
+}
+
+/// What a key takes in a request, more or less: a guess for the first allocation.
+const KEY_USUAL_BYTES: usize = 12;
+
 const VARINT: u64 = 0;
 const FIXED64: u64 = 1;
 const LENGTH_DELIMITED: u64 = 2;
 const FIXED32: u64 = 5;
 
-/// Shows `f` each length-delimited field; fields of other types are skipped, as unknown ones are to be. None if the
-/// message is cut short, or of a type that proto3 does not have.
-fn for_each_field<'a>(mut rest: &'a [u8], mut f: impl FnMut(u64, &'a [u8])) -> Option<()> {
+enum Content<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+use Content::{Bytes, Number};
+
+/// Shows `f` each field by its number, varints and what has a length; those of other types are skipped, as unknown
+/// ones are to be. None if the message is cut short, or of a type that proto3 does not have.
+#[inline]
+fn for_each_field<'a>(mut rest: &'a [u8], mut f: impl FnMut((u64, Content<'a>))) -> Option<()> {
     while !rest.is_empty() {
         let key = take_varint(&mut rest)?;
-        match key & 7 {
-            VARINT => drop(take_varint(&mut rest)?),
-            FIXED64 => drop(take(&mut rest, 8)?),
-            FIXED32 => drop(take(&mut rest, 4)?),
+        let content = match key & 7 {
+            VARINT => Number(take_varint(&mut rest)?),
             LENGTH_DELIMITED => {
                 let len = usize::try_from(take_varint(&mut rest)?).ok()?;
-                f(key >> 3, take(&mut rest, len)?);
+                Bytes(take(&mut rest, len)?)
+            }
+            FIXED64 => {
+                take(&mut rest, 8)?;
+                continue;
+            }
+            FIXED32 => {
+                take(&mut rest, 4)?;
+                continue;
             }
             _ => return None,
-        }
+        };
+        f((key >> 3, content));
     }
     Some(())
 }
@@ -114,34 +159,70 @@ fn put_bytes(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// What tells whose answer it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Label {
+    /// Its place: `Answer` in a `GetManyReply`.
+    Place,
+    /// Its id: `FetchAnswer` in a `FetchReply`.
+    Id(u64),
+}
+
+impl Label {
+    fn len(self) -> usize {
+        match self {
+            Label::Place => 0,
+            Label::Id(id) => 1 + varint_len(id),
+        }
+    }
+
+    /// The number of the field `value`; `failure` is the next one.
+    fn value_field(self) -> u64 {
+        match self {
+            Label::Place => 1,
+            Label::Id(_) => 2,
+        }
+    }
+
+    fn put(self, reply: &mut Vec<u8>) {
+        if let Label::Id(id) = self {
+            put_varint(reply, 1 << 3 | VARINT);
+            put_varint(reply, id);
+        }
+    }
+}
+
 /// The bytes that [`put_value`] adds.
-pub(super) fn value_len(frame: &[u8]) -> usize {
-    let answer = 1 + varint_len(frame.len() as u64) + frame.len();
+pub(super) fn value_len(label: Label, frame: &[u8]) -> usize {
+    let answer = label.len() + 1 + varint_len(frame.len() as u64) + frame.len();
     1 + varint_len(answer as u64) + answer
 }
 
-/// Adds `Answer { value }` to a `GetManyReply`; the frame is the encoded `Value`.
-pub(super) fn put_value(reply: &mut Vec<u8>, frame: &[u8]) {
-    let answer = 1 + varint_len(frame.len() as u64) + frame.len();
+/// Adds an answer with a value to a reply; the frame is the encoded `Value`.
+pub(super) fn put_value(reply: &mut Vec<u8>, label: Label, frame: &[u8]) {
+    let answer = label.len() + 1 + varint_len(frame.len() as u64) + frame.len();
     put_varint(reply, 1 << 3 | LENGTH_DELIMITED);
     put_varint(reply, answer as u64);
-    put_bytes(reply, 1, frame);
+    label.put(reply);
+    put_bytes(reply, label.value_field(), frame);
 }
 
 /// The bytes that [`put_failure`] adds.
-pub(super) fn failure_len(message: &str) -> usize {
-    // Each of the three lengths is encoded for what lies within it; a code takes a tag and a byte.
+pub(super) fn failure_len(label: Label, message: &str) -> usize {
+    // Each of the lengths is encoded for what lies within it; a code takes a tag and a byte.
     let failure = 2 + 1 + varint_len(message.len() as u64) + message.len();
-    let answer = 1 + varint_len(failure as u64) + failure;
+    let answer = label.len() + 1 + varint_len(failure as u64) + failure;
     1 + varint_len(answer as u64) + answer
 }
 
-/// Adds `Answer { failure: Failure { code, message } }` to a `GetManyReply`.
-pub(super) fn put_failure(reply: &mut Vec<u8>, code: i32, message: &str) {
+/// Adds an answer with `Failure { code, message }` to a reply.
+pub(super) fn put_failure(reply: &mut Vec<u8>, label: Label, code: i32, message: &str) {
     let failure = 2 + 1 + varint_len(message.len() as u64) + message.len();
+    let answer = label.len() + 1 + varint_len(failure as u64) + failure;
     put_varint(reply, 1 << 3 | LENGTH_DELIMITED);
-    put_varint(reply, (1 + varint_len(failure as u64) + failure) as u64);
-    put_varint(reply, 2 << 3 | LENGTH_DELIMITED);
+    put_varint(reply, answer as u64);
+    label.put(reply);
+    put_varint(reply, (label.value_field() + 1) << 3 | LENGTH_DELIMITED);
     put_varint(reply, failure as u64);
     put_varint(reply, 1 << 3 | VARINT);
     put_varint(reply, code as u64);
@@ -174,30 +255,81 @@ mod tests {
     }
 
     #[test]
+    fn a_fetch_request_is_read_as_protobuf_writes_it() {
+        let mut message = cache::FetchRequest::new();
+        message.group = "blobs".into();
+        message.keys = vec!["a".into(), String::new()];
+        message.first_id = u64::MAX;
+        let bytes = message.write_to_bytes().unwrap();
+        let parsed = FetchRequest::parse(&bytes).unwrap();
+        assert_eq!((parsed.group, parsed.first_id), (&b"blobs"[..], u64::MAX));
+        assert_eq!(parsed.keys, [&b"a"[..], b""]);
+    }
+
+    fn value(len: usize) -> (cache::Value, Vec<u8>) {
+        let mut value = cache::Value::new();
+        value.value = vec![7; len];
+        let (prefix, used) = crate::group::frame::prefix(len);
+        let frame = [&prefix[..used], &value.value].concat();
+        (value, frame)
+    }
+
+    fn failure() -> cache::Failure {
+        let mut failure = cache::Failure::new();
+        failure.code = 5;
+        failure.message = "no such key".into();
+        failure
+    }
+
+    #[test]
     fn replies_are_read_by_protobuf_as_they_were_meant() {
         let mut expected = cache::GetManyReply::new();
         let mut reply = Vec::new();
         for len in [0, 1, 126, 127, 128, 20_000] {
-            let mut value = cache::Value::new();
-            value.value = vec![7; len];
-            let (prefix, used) = crate::group::frame::prefix(len);
-            let frame = [&prefix[..used], &value.value].concat();
+            let (value, frame) = value(len);
             let before = reply.len();
-            put_value(&mut reply, &frame);
-            assert_eq!(reply.len() - before, value_len(&frame));
+            put_value(&mut reply, Label::Place, &frame);
+            assert_eq!(reply.len() - before, value_len(Label::Place, &frame));
             expected.answers.push(Default::default());
             expected.answers.last_mut().unwrap().set_value(value);
         }
         let before = reply.len();
-        put_failure(&mut reply, 5, "no such key");
-        assert_eq!(reply.len() - before, failure_len("no such key"));
-        let mut failure = cache::Failure::new();
-        failure.code = 5;
-        failure.message = "no such key".into();
+        put_failure(&mut reply, Label::Place, 5, "no such key");
+        assert_eq!(
+            reply.len() - before,
+            failure_len(Label::Place, "no such key")
+        );
         expected.answers.push(Default::default());
-        expected.answers.last_mut().unwrap().set_failure(failure);
+        expected.answers.last_mut().unwrap().set_failure(failure());
         assert_eq!(
             cache::GetManyReply::parse_from_bytes(&reply).unwrap(),
+            expected
+        );
+    }
+
+    #[test]
+    fn fetched_answers_carry_their_ids() {
+        let mut expected = cache::FetchReply::new();
+        let mut reply = Vec::new();
+        for id in [0, 1, 127, 128, 1 << 40, u64::MAX] {
+            let label = Label::Id(id);
+            let (value, frame) = value(120);
+            let before = reply.len();
+            put_value(&mut reply, label, &frame);
+            put_failure(&mut reply, label, 5, "no such key");
+            assert_eq!(
+                reply.len() - before,
+                value_len(label, &frame) + failure_len(label, "no such key")
+            );
+            let mut answer = cache::FetchAnswer::new();
+            answer.id = id;
+            answer.set_value(value);
+            expected.answers.push(answer.clone());
+            answer.set_failure(failure());
+            expected.answers.push(answer);
+        }
+        assert_eq!(
+            cache::FetchReply::parse_from_bytes(&reply).unwrap(),
             expected
         );
     }
