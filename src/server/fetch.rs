@@ -20,7 +20,7 @@ use super::many::{LOADING_MAX, never_fits};
 use super::outgoing::Encoded;
 use super::service::{KEYS_MAX, Miss, Service, Status, UNARY_LIMIT_BYTES, check_keys};
 use super::waiting::Ticket;
-use super::wire::{self, FetchRequest, Label};
+use super::wire::{self, FetchRequest, Head, Label};
 use crate::group::{Group, Value};
 
 /// Keys of one stream that may be without an answer. From there on no request is read.
@@ -281,7 +281,8 @@ impl Reply {
     /// Takes memory for `keys` such values, as far as one reply goes, if it is to be the first one.
     fn expect(&mut self, frame: &[u8], keys: usize) {
         if self.0.is_empty() {
-            let bytes = wire::value_len(Label::Id(u64::MAX), frame).saturating_mul(keys);
+            let one = Head::of_value(Label::Id(u64::MAX), frame).with(frame);
+            let bytes = one.saturating_mul(keys);
             // If there are too many bytes on their way, the value itself is told so.
             let _ = self.0.reserve(bytes.min(REPLY_ENOUGH_BYTES));
         }
@@ -299,7 +300,8 @@ impl Reply {
                 return true;
             }
         };
-        let bytes = wire::value_len(Label::Id(id), frame);
+        let head = Head::of_value(Label::Id(id), frame);
+        let bytes = head.with(frame);
         if bytes > UNARY_LIMIT_BYTES {
             self.say(id, &never_fits(bytes));
         } else if self.0.len() + bytes > UNARY_LIMIT_BYTES {
@@ -307,7 +309,7 @@ impl Reply {
         } else if let Err(full) = self.0.reserve(bytes) {
             self.say(id, &full.into());
         } else {
-            wire::put_value(self.0.bytes(), Label::Id(id), frame);
+            head.put_before(frame, self.0.bytes());
         }
         true
     }

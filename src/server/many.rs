@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::outgoing::{Encoded, Full, Outgoing};
 use super::service::{Code, Miss, Service, Status, UNARY_LIMIT_BYTES};
-use super::wire::{self, Label};
+use super::wire::{self, Head, Label};
 use crate::engine::Lent;
 use crate::group::{Group, Value};
 
@@ -80,7 +80,8 @@ impl Answers {
 
     fn put_lent(&mut self, index: usize, lent: &Lent) -> Result<(), Full> {
         let frame = lent.value();
-        let bytes = wire::value_len(Label::Place, frame);
+        let head = Head::of_value(Label::Place, frame);
+        let bytes = head.with(frame);
         if bytes > UNARY_LIMIT_BYTES {
             return self.put_failure(&never_fits(bytes));
         }
@@ -98,7 +99,7 @@ impl Answers {
             self.encoded.reserve(all.min(UNARY_LIMIT_BYTES))?;
         }
         self.encoded.reserve(bytes)?;
-        wire::put_value(self.encoded.bytes(), Label::Place, frame);
+        head.put_before(frame, self.encoded.bytes());
         Ok(())
     }
 
@@ -143,7 +144,7 @@ impl Answers {
     /// Fills a gap.
     pub fn fill(&mut self, gap: usize, answer: Result<Value, Status>) {
         let answer = answer.and_then(|value| {
-            let bytes = wire::value_len(Label::Place, value.frame());
+            let bytes = Head::of_value(Label::Place, value.frame()).with(value.frame());
             match bytes <= UNARY_LIMIT_BYTES {
                 true => Ok((value, bytes)),
                 false => Err(never_fits(bytes)),
@@ -174,7 +175,9 @@ impl Answers {
             bytes.extend_from_slice(&self.encoded[from..*at]);
             from = *at;
             match answer {
-                Some(Answer::Value(value)) => wire::put_value(bytes, Label::Place, value.frame()),
+                Some(Answer::Value(value)) => {
+                    Head::of_value(Label::Place, value.frame()).put_before(value.frame(), bytes);
+                }
                 Some(Answer::Failure(status)) => put_failure(bytes, status),
                 Some(Answer::Full) => put_full(bytes),
                 None => put_failure(bytes, &Status::internal()),

@@ -123,13 +123,23 @@ fn for_each_field<'a>(mut rest: &'a [u8], mut f: impl FnMut((u64, Content<'a>)))
     Some(())
 }
 
+#[inline]
 fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     let (head, tail) = rest.split_at_checked(len)?;
     *rest = tail;
     Some(head)
 }
 
+#[inline]
 fn take_varint(rest: &mut &[u8]) -> Option<u64> {
+    if let [byte @ ..0x80, tail @ ..] = *rest {
+        *rest = tail;
+        return Some((*byte).into());
+    }
+    take_long_varint(rest)
+}
+
+fn take_long_varint(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let byte = take(rest, 1)?[0];
@@ -149,6 +159,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+#[inline]
 fn varint_len(value: u64) -> usize {
     (70 - (value | 1).leading_zeros() as usize) / 7
 }
@@ -169,6 +180,7 @@ pub(super) enum Label {
 }
 
 impl Label {
+    #[inline]
     fn len(self) -> usize {
         match self {
             Label::Place => 0,
@@ -192,19 +204,59 @@ impl Label {
     }
 }
 
-/// The bytes that [`put_value`] adds.
-pub(super) fn value_len(label: Label, frame: &[u8]) -> usize {
-    let answer = label.len() + 1 + varint_len(frame.len() as u64) + frame.len();
-    1 + varint_len(answer as u64) + answer
+/// What stands before a frame in a reply, encoded: the frame comes right behind it.
+pub(super) struct Head {
+    bytes: [u8; Self::MAX_BYTES],
+    len: usize,
 }
 
-/// Adds an answer with a value to a reply; the frame is the encoded `Value`.
-pub(super) fn put_value(reply: &mut Vec<u8>, label: Label, frame: &[u8]) {
-    let answer = label.len() + 1 + varint_len(frame.len() as u64) + frame.len();
-    put_varint(reply, 1 << 3 | LENGTH_DELIMITED);
-    put_varint(reply, answer as u64);
-    label.put(reply);
-    put_bytes(reply, label.value_field(), frame);
+impl Head {
+    /// Two tags with their lengths, of up to five bytes each, and an id with its tag.
+    const MAX_BYTES: usize = 2 * (1 + 5) + 1 + 10;
+
+    /// For the answer with a value; the frame is the encoded `Value`, of less than 4 GiB.
+    #[inline]
+    pub fn of_value(label: Label, frame: &[u8]) -> Self {
+        let frame_len = frame.len() as u64;
+        let answer = label.len() as u64 + 1 + varint_len(frame_len) as u64 + frame_len;
+        let mut head = Self {
+            bytes: [0; Self::MAX_BYTES],
+            len: 0,
+        };
+        head.put(1 << 3 | LENGTH_DELIMITED);
+        head.put(answer);
+        if let Label::Id(id) = label {
+            head.put(1 << 3 | VARINT);
+            head.put(id);
+        }
+        head.put(label.value_field() << 3 | LENGTH_DELIMITED);
+        head.put(frame_len);
+        head
+    }
+
+    /// The bytes that the answer takes.
+    #[inline]
+    pub fn with(&self, frame: &[u8]) -> usize {
+        self.len + frame.len()
+    }
+
+    /// Adds the answer to a reply.
+    #[inline]
+    pub fn put_before(&self, frame: &[u8], reply: &mut Vec<u8>) {
+        reply.extend_from_slice(&self.bytes[..self.len]);
+        reply.extend_from_slice(frame);
+    }
+
+    #[inline]
+    fn put(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.bytes[self.len] = value as u8 | 0x80;
+            self.len += 1;
+            value >>= 7;
+        }
+        self.bytes[self.len] = value as u8;
+        self.len += 1;
+    }
 }
 
 /// The bytes that [`put_failure`] adds.
@@ -288,8 +340,9 @@ mod tests {
         for len in [0, 1, 126, 127, 128, 20_000] {
             let (value, frame) = value(len);
             let before = reply.len();
-            put_value(&mut reply, Label::Place, &frame);
-            assert_eq!(reply.len() - before, value_len(Label::Place, &frame));
+            let head = Head::of_value(Label::Place, &frame);
+            head.put_before(&frame, &mut reply);
+            assert_eq!(reply.len() - before, head.with(&frame));
             expected.answers.push(Default::default());
             expected.answers.last_mut().unwrap().set_value(value);
         }
@@ -315,11 +368,12 @@ mod tests {
             let label = Label::Id(id);
             let (value, frame) = value(120);
             let before = reply.len();
-            put_value(&mut reply, label, &frame);
+            let head = Head::of_value(label, &frame);
+            head.put_before(&frame, &mut reply);
             put_failure(&mut reply, label, 5, "no such key");
             assert_eq!(
                 reply.len() - before,
-                value_len(label, &frame) + failure_len(label, "no such key")
+                head.with(&frame) + failure_len(label, "no such key")
             );
             let mut answer = cache::FetchAnswer::new();
             answer.id = id;
