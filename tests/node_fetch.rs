@@ -344,15 +344,11 @@ fn a_node_that_drains_answers_what_was_asked_and_ends_the_call() {
     origin.wait_for_requests("/slow", 1);
 
     node.signal("TERM");
-    // It had no key without an answer.
-    let refusal = idle.next().unwrap_err();
-    refusal.expect(RpcStatusCode::UNAVAILABLE, &["stopping", "elsewhere"]);
+    assert_eq!(idle.next().unwrap(), None);
     assert!(!node.has_ended());
     latch.open();
     assert_eq!(value(&busy.answers(1), 0), b"/slow");
-    let refusal = busy.next().unwrap_err();
-    refusal.expect(RpcStatusCode::UNAVAILABLE, &["stopping", "elsewhere"]);
-    // It was not going to ask for more.
+    assert_eq!(busy.next().unwrap(), None);
     assert_eq!(value(&done.answers(1), 0), b"/slow");
     assert_eq!(done.next().unwrap(), None);
     assert_eq!(node.wait().code(), Some(0));

@@ -204,7 +204,8 @@ impl Asking {
 
     /// See [`Fetch::close`].
     pub fn close(&mut self) {
-        block_on(self.0.close()).expect("the call goes on");
+        // It fails if the node is quicker with its answer to that: the end of the call, which `next` tells.
+        let _ = block_on(self.0.close());
     }
 }
 

@@ -9,7 +9,7 @@ use grpcio::{DuplexSink, Method, MethodType, RequestStream, RpcContext, WriteFla
 
 use super::super::fetch::Fetch;
 use super::super::gate::Closing;
-use super::super::service::{Code, Status};
+use super::super::service::Status;
 use super::super::slice::{self, Reply};
 use super::{Door, Request, caught, log_lost, raw};
 
@@ -30,7 +30,7 @@ impl Door {
             requests,
             sink,
             closing: self.gate.closing(),
-            reads: Reads::On,
+            reads: true,
         };
         ctx.spawn(log_lost(stream.run()));
     }
@@ -41,17 +41,8 @@ struct Stream {
     requests: RequestStream<Request>,
     sink: DuplexSink<Reply>,
     closing: Closing,
-    reads: Reads,
-}
-
-/// Whether requests are read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reads {
-    On,
-    /// The client has no more.
-    Ended,
-    /// The node is stopping.
-    Stopped,
+    /// Requests are read: the client may have more, and the node is not stopping.
+    reads: bool,
 }
 
 impl Stream {
@@ -80,17 +71,17 @@ impl Stream {
                 Poll::Ready(Err(status)) => return Poll::Ready(Ok(Err(status))),
                 Poll::Pending => {}
             }
-            if self.reads == Reads::On || !self.fetch.is_done() {
+            if self.reads || !self.fetch.is_done() {
                 return Poll::Pending;
             }
             ready!(self.sink.poll_flush_unpin(cx))?;
-            return Poll::Ready(Ok(self.last_word(cx)));
+            return Poll::Ready(Ok(Ok(())));
         }
     }
 
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
-        if self.reads == Reads::On && self.closing.poll_unpin(cx).is_ready() {
-            self.reads = Reads::Stopped;
+        if self.reads && self.closing.poll_unpin(cx).is_ready() {
+            self.reads = false;
         }
         caught(|| {
             self.fetch.gather(cx);
@@ -100,7 +91,7 @@ impl Stream {
 
     /// Takes the next request, if one is wanted.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<grpcio::Result<Result<(), Status>>> {
-        if self.reads != Reads::On || !self.fetch.wants_requests() {
+        if !self.reads || !self.fetch.wants_requests() {
             return Poll::Pending;
         }
         match ready!(self.requests.poll_next_unpin(cx)?) {
@@ -109,20 +100,9 @@ impl Stream {
                 Poll::Ready(Ok(asked))
             }
             None => {
-                self.reads = Reads::Ended;
+                self.reads = false;
                 Poll::Ready(Ok(Ok(())))
             }
         }
-    }
-
-    /// For a caller whose every request that was read has been answered.
-    fn last_word(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
-        let has_ended = self.reads == Reads::Ended
-            || matches!(self.requests.poll_next_unpin(cx), Poll::Ready(None));
-        if has_ended {
-            return Ok(());
-        }
-        let message = "the node is stopping; ask for the keys that have no answer elsewhere";
-        Err(Status::new(Code::Unavailable, message))
     }
 }
