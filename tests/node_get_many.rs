@@ -101,6 +101,25 @@ fn what_does_not_fit_into_the_reply_is_told_so_and_the_rest_is_there() {
     assert_eq!(result(&reply.answers[7]), Ok(&b"1"[..]));
 }
 
+#[test]
+fn a_value_that_no_reply_has_room_for_is_told_so() {
+    let largest = vec![8; (4 << 20) - 5];
+    let blobs = folder(&[("largest", &largest), ("small", b"1")]);
+    let node = Node::start(["--group", &group("blobs", &blobs)]);
+    let client = Client::connect(node.addr);
+    // Cold, and held: there is a reply to `Get` with room for it.
+    for _ in 0..2 {
+        let reply = client
+            .get_many("blobs", &[b"small", b"largest", b"small"])
+            .unwrap();
+        let codes: Vec<_> = reply.answers.iter().map(code).collect();
+        assert_eq!(codes, [0, 11, 0]);
+        let told = result(&reply.answers[1]).unwrap_err().1;
+        assert!(told.contains("Read this key by itself"), "{told}");
+        assert_eq!(client.get("blobs", "largest").unwrap(), largest);
+    }
+}
+
 /// Keeping every value until the last key is there makes this fail: it took 60 times the budget.
 #[test]
 fn a_call_for_more_than_a_reply_holds_takes_no_more_memory_than_that() {

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
+#[cfg(feature = "server")]
+use std::ops::ControlFlow;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
@@ -10,6 +12,8 @@ use std::time::{Duration, Instant};
 use ahash::RandomState;
 
 use super::builder::{BuildError, Builder};
+#[cfg(feature = "server")]
+use super::bulk::BATCH;
 use super::core::{Core, Loaded};
 use super::entry::{BLOB_MAX_BYTES, BlobBuilder, Bytes, Facts, Handle, Header, KEY_MAX_BYTES};
 use super::flight::{EntryTooLarge, Failure, Joined, Outcome};
@@ -189,6 +193,32 @@ impl BlobCache {
         let is_it = is_key(partition, key);
         self.core
             .read(partition, hash, is_it, |entry| f(&Lent(entry)))
+    }
+
+    /// Reads many values in place, in the order of their keys, until `f` breaks off: it gets the index of each, and
+    /// none for a value that is not held. Their memory is fetched together; each read is counted.
+    #[cfg(feature = "server")]
+    pub(crate) fn read_many_in<Stop>(
+        &self,
+        partition: u16,
+        keys: &[&[u8]],
+        mut f: impl FnMut(usize, Option<&Lent>) -> ControlFlow<Stop>,
+    ) -> ControlFlow<Stop> {
+        let mut hashes = [0; BATCH];
+        for (from, batch) in (0..).step_by(BATCH).zip(keys.chunks(BATCH)) {
+            for (hash, key) in hashes.iter_mut().zip(batch) {
+                *hash = self.hash(partition, key);
+            }
+            self.core.prefetch(&hashes[..batch.len()]);
+            for (index, (hash, key)) in (from..).zip(hashes.iter().zip(batch)) {
+                let is_it = is_key(partition, key);
+                let held = self.core.read(partition, *hash, is_it, |entry| {
+                    f(index, Some(&Lent(entry)))
+                });
+                held.unwrap_or_else(|| f(index, None))?;
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     /// After a miss; see `Core::join`.

@@ -7,7 +7,7 @@ use super::entry::{Body, Handle};
 use super::flight::{Failure, Joined, Waited};
 
 /// Keys whose lines and entries are fetched together: more than that a core does not fetch at a time anyway.
-const BATCH: usize = 16;
+pub(super) const BATCH: usize = 16;
 
 impl<B: Body> Core<B> {
     /// Reads the keys of many hashes: calls `read` with the index of each, in their order.

@@ -28,6 +28,8 @@ mod loader;
 
 use std::collections::HashMap;
 use std::fmt;
+#[cfg(feature = "server")]
+use std::ops::ControlFlow;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -382,6 +384,21 @@ impl Group {
         self.inner.cache.read_in(self.inner.partition, key, f)
     }
 
+    /// Lends the stored frames of many keys to `f`, by their index and in their order, until it breaks off: none for a
+    /// key that is not held, an error for one that can not be a key. Their memory is fetched together.
+    #[cfg(feature = "server")]
+    pub(crate) fn read_frames<Stop>(
+        &self,
+        keys: &[&[u8]],
+        mut f: impl FnMut(usize, Result<Option<&Lent>, GetError>) -> ControlFlow<Stop>,
+    ) -> ControlFlow<Stop> {
+        let (cache, partition) = (&self.inner.cache, self.inner.partition);
+        cache.read_many_in(partition, keys, |index, lent| match lent {
+            Some(lent) => f(index, Ok(Some(lent))),
+            None => f(index, self.check_key(keys[index]).map(|()| None)),
+        })
+    }
+
     /// Waits until all that was loaded before is held, as far as it is kept.
     pub fn flush(&self) {
         self.inner.cache.flush();
@@ -447,6 +464,14 @@ impl Value {
     #[cfg(feature = "server")]
     pub(crate) fn frame(&self) -> &Blob {
         &self.0
+    }
+}
+
+#[cfg(feature = "server")]
+impl From<Blob> for Value {
+    /// Takes a stored frame for what it is.
+    fn from(frame: Blob) -> Self {
+        Self(frame)
     }
 }
 

@@ -3,6 +3,8 @@
 //! A hit is answered on the completion-queue thread where the call arrives, from the stored frame. A miss never blocks
 //! that thread: a future waits on it for the answer, which a loader brings.
 
+mod fetch;
+
 use std::io::{BufRead, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -76,7 +78,8 @@ pub(super) fn service(service: &Arc<Service>, gate: &Arc<Gate>) -> grpcio::Servi
         service: service.clone(),
         gate: gate.clone(),
     };
-    let (get, get_many, read, stats) = (door.clone(), door.clone(), door.clone(), door);
+    let (get, get_many, fetch) = (door.clone(), door.clone(), door.clone());
+    let (read, stats) = (door.clone(), door);
     ServiceBuilder::new()
         .add_unary_handler(&GET, move |ctx, request, sink| {
             get.on_get(&ctx, request, sink);
@@ -86,6 +89,9 @@ pub(super) fn service(service: &Arc<Service>, gate: &Arc<Gate>) -> grpcio::Servi
         })
         .add_server_streaming_handler(&read::READ, move |ctx, request, sink| {
             read.on_read(&ctx, request, sink);
+        })
+        .add_duplex_streaming_handler(&fetch::FETCH, move |ctx, requests, sink| {
+            fetch.on_fetch(&ctx, requests, sink);
         })
         .add_unary_handler(&STATS, move |ctx, _, sink| {
             let reply = caught(|| Ok(super::stats::reply(&stats.service)));

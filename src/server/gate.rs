@@ -5,17 +5,39 @@
 //! was on its way arrives. Then the node begins the shutdown, which tells each connection so (GOAWAY), and opens the
 //! gate: the answers follow the news. Only a caller that sends without waiting can still lose calls, those that it
 //! sends before the news has reached it.
+//!
+//! The messages of a stream need not be held back. But a stream that its caller keeps open would never end: from then on
+//! it reads no more, answers what it has read, and ends by itself.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_channel::oneshot;
+use futures_util::FutureExt;
+use futures_util::future::Shared;
 use parking_lot::Mutex;
 
-#[derive(Default)]
 pub(super) struct Gate {
     shut: AtomicBool,
     /// Dropped, they wake those who wait. No more of them than there are calls in flight.
     waiting: Mutex<Vec<oneshot::Sender<()>>>,
+    /// Dropped when the gate opens.
+    serving: Mutex<Option<oneshot::Sender<()>>>,
+    closing: Closing,
+}
+
+/// Is done, with an error that means nothing, when a stream is to come to its end.
+pub(super) type Closing = Shared<oneshot::Receiver<()>>;
+
+impl Default for Gate {
+    fn default() -> Self {
+        let (serving, closing) = oneshot::channel();
+        Self {
+            shut: AtomicBool::default(),
+            waiting: Mutex::default(),
+            serving: Mutex::new(Some(serving)),
+            closing: closing.shared(),
+        }
+    }
 }
 
 impl Gate {
@@ -31,6 +53,13 @@ impl Gate {
         let mut waiting = self.waiting.lock();
         self.shut.store(false, Ordering::Relaxed);
         waiting.clear();
+        drop(waiting);
+        drop(self.serving.lock().take());
+    }
+
+    /// Tells a stream when it is to come to its end: the shutdown has begun.
+    pub fn closing(&self) -> Closing {
+        self.closing.clone()
     }
 
     /// Waits until the gate is open.
@@ -85,5 +114,16 @@ mod tests {
             waiter.join().unwrap();
         }
         block_on(gate.pass());
+    }
+
+    #[test]
+    fn streams_are_told_when_it_opens_again_and_those_that_come_later_at_once() {
+        let gate = Gate::default();
+        let mut early = gate.closing();
+        gate.shut();
+        assert!((&mut early).now_or_never().is_none());
+        gate.open();
+        assert!(early.now_or_never().is_some());
+        assert!(gate.closing().now_or_never().is_some());
     }
 }

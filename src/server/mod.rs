@@ -12,6 +12,7 @@
 
 mod admin;
 mod cores;
+mod fetch;
 mod front;
 mod gate;
 #[doc(hidden)]

@@ -20,8 +20,8 @@ pub const UNARY_LIMIT_BYTES: usize = 4 << 20;
 /// The largest value whose encoded reply is within [`UNARY_LIMIT_BYTES`]: a tag and a length of four bytes go before it.
 pub const VALUE_LIMIT_BYTES: usize = UNARY_LIMIT_BYTES - 5;
 
-/// Keys that one call may ask for.
-const KEYS_MAX: usize = 10_000;
+/// Keys that one call, or one message of a stream, may ask for.
+pub(super) const KEYS_MAX: usize = 10_000;
 
 /// The codes of gRPC that a node answers with (<https://grpc.io/docs/guides/status-codes>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,35 +191,16 @@ impl Service {
     ) -> Result<Many, Status> {
         let GetManyRequest { group, keys } = GetManyRequest::parse(request)?;
         let group = self.group(group)?;
-        if keys.len() > KEYS_MAX {
-            let message = format!(
-                "{} keys in one call, {KEYS_MAX} are the most; ask for them in several calls",
-                keys.len()
-            );
-            return Err(Status::new(Code::InvalidArgument, message));
-        }
-        let mut answers = Answers::new(keys.len());
-        for (index, key) in keys.iter().enumerate() {
-            if let Some(answer) = self.held(group, key) {
-                answers.put(index, answer);
-            }
-        }
-        if answers.missing().is_empty() {
-            return Ok(Many::Reply(self.outgoing.count(answers.encode())?));
+        check_keys(keys.len(), "call")?;
+        let mut answers = Answers::new(&self.outgoing, keys.len());
+        answers.read(group, &keys)?;
+        if answers.missing().next().is_none() {
+            return Ok(Many::Reply(answers.finish(&self.outgoing)?));
         }
         // Before anything is loaded: a call that is refused is to cost nothing.
         let ticket = self.waiting.enter(is_over)?;
         Gathering::start(self, group, &keys, answers, answer);
         Ok(Many::Loading(ticket))
-    }
-
-    /// What can be said of a key at once.
-    fn held(&self, group: &Group, key: &[u8]) -> Option<Result<Value, Status>> {
-        if let Err(error) = group.check_key(key) {
-            return Some(Err(error.into()));
-        }
-        let value = group.held(key)?;
-        Some(check_reply(group, key, value.frame()).map(|()| value))
     }
 
     pub fn group(&self, name: &[u8]) -> Result<&Group, Status> {
@@ -234,6 +215,16 @@ impl Service {
             Status::new(Code::NotFound, message)
         })
     }
+}
+
+/// Whether a call, or a message of one, may ask for so many keys.
+pub(super) fn check_keys(keys: usize, of: &str) -> Result<(), Status> {
+    if keys <= KEYS_MAX {
+        return Ok(());
+    }
+    let message =
+        format!("{keys} keys in one {of}, {KEYS_MAX} are the most; ask for them in several {of}s");
+    Err(Status::new(Code::InvalidArgument, message))
 }
 
 fn check_reply(group: &Group, key: &[u8], stored: &[u8]) -> Result<(), Status> {

@@ -1,4 +1,5 @@
-//! The requests of `cache.proto`, read in place, and the reply to `GetMany`, put together from stored frames.
+//! The requests of `cache.proto`, read in place, and the replies to `GetMany` and `Fetch`, put together from stored
+//! frames.
 //!
 //! The generated messages would copy every key and check it for UTF-8. These few lines of protobuf's wire format
 //! (<https://protobuf.dev/programming-guides/encoding>) borrow from the request, and take keys as the bytes they are.
@@ -21,9 +22,9 @@ impl<'a> GetRequest<'a> {
             group: b"",
             key: b"",
         };
-        let well_formed = for_each_field(bytes, |number, value| match number {
-            1 => request.group = value,
-            2 => request.key = value,
+        let well_formed = for_each_field(bytes, |field| match field {
+            (1, Bytes(group)) => request.group = group,
+            (2, Bytes(key)) => request.key = key,
             _ => {}
         });
         well_formed.ok_or(Malformed("GetRequest"))?;
@@ -42,11 +43,11 @@ impl<'a> GetManyRequest<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut request = Self {
             group: b"",
-            keys: Vec::new(),
+            keys: Vec::with_capacity(bytes.len() / KEY_USUAL_BYTES),
         };
-        let well_formed = for_each_field(bytes, |number, value| match number {
-            1 => request.group = value,
-            2 => request.keys.push(value),
+        let well_formed = for_each_field(bytes, |field| match field {
+            (1, Bytes(group)) => request.group = group,
+            (2, Bytes(key)) => request.keys.push(key),
             _ => {}
         });
         well_formed.ok_or(Malformed("GetManyRequest"))?;
@@ -65,69 +66,109 @@ pub(super) struct ReadRequest<'a> {
 
 impl<'a> ReadRequest<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let (mut group, mut key) = (&b""[..], &b""[..]);
-        let (mut offset, mut length) = (0, 0);
-        let of_bytes = |number, value| match number {
-            1 => group = value,
-            2 => key = value,
-            _ => {}
+        let mut request = Self {
+            group: b"",
+            key: b"",
+            offset: 0,
+            length: 0,
         };
-        let of_varint = |number, value| match number {
-            3 => offset = value,
-            4 => length = value,
+        let well_formed = for_each_field(bytes, |field| match field {
+            (1, Bytes(group)) => request.group = group,
+            (2, Bytes(key)) => request.key = key,
+            (3, Number(offset)) => request.offset = offset,
+            (4, Number(length)) => request.length = length,
             _ => {}
-        };
-        let well_formed = for_each_field_or_varint(bytes, of_bytes, of_varint);
+        });
         well_formed.ok_or(Malformed("ReadRequest"))?;
-        Ok(Self {
-            group,
-            key,
-            offset,
-            length,
-        })
+        Ok(request)
     }
 }
+
+/// `FetchRequest`, its keys still within the message.
+#[derive(Debug)]
+pub(super) struct FetchRequest<'a> {
+    pub group: &'a [u8],
+    pub keys: Vec<&'a [u8]>,
+    pub first_id: u64,
+}
+
+impl<'a> FetchRequest<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut request = Self {
+            group: b"",
+            keys: Vec::with_capacity(bytes.len() / KEY_USUAL_BYTES),
+            first_id: 0,
+        };
+        let well_formed = for_each_field(bytes, |field| match field {
+            (1, Bytes(group)) => request.group = group,
+            (2, Bytes(key)) => request.keys.push(key),
+            (3, Number(id)) => request.first_id = id,
+            _ => {}
+        });
+        well_formed.ok_or(Malformed("FetchRequest"))?;
+        Ok(request)
+    }
+}
+
+/// What a key takes in a request, more or less: a guess for the first allocation.
+const KEY_USUAL_BYTES: usize = 12;
 
 const VARINT: u64 = 0;
 const FIXED64: u64 = 1;
 const LENGTH_DELIMITED: u64 = 2;
 const FIXED32: u64 = 5;
 
-/// Shows `f` each length-delimited field; fields of other types are skipped, as unknown ones are to be. None if the
-/// message is cut short, or of a type that proto3 does not have.
-fn for_each_field<'a>(bytes: &'a [u8], f: impl FnMut(u64, &'a [u8])) -> Option<()> {
-    for_each_field_or_varint(bytes, f, |_, _| ())
+enum Content<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
 }
 
-/// As [`for_each_field`]; shows `of_varint` the varints.
-fn for_each_field_or_varint<'a>(
-    mut rest: &'a [u8],
-    mut f: impl FnMut(u64, &'a [u8]),
-    mut of_varint: impl FnMut(u64, u64),
-) -> Option<()> {
+use Content::{Bytes, Number};
+
+/// Shows `f` each field by its number, varints and what has a length; those of other types are skipped, as unknown
+/// ones are to be. None if the message is cut short, or of a type that proto3 does not have.
+#[inline]
+fn for_each_field<'a>(mut rest: &'a [u8], mut f: impl FnMut((u64, Content<'a>))) -> Option<()> {
     while !rest.is_empty() {
         let key = take_varint(&mut rest)?;
-        match key & 7 {
-            VARINT => of_varint(key >> 3, take_varint(&mut rest)?),
-            FIXED64 => drop(take(&mut rest, 8)?),
-            FIXED32 => drop(take(&mut rest, 4)?),
+        let content = match key & 7 {
+            VARINT => Number(take_varint(&mut rest)?),
             LENGTH_DELIMITED => {
                 let len = usize::try_from(take_varint(&mut rest)?).ok()?;
-                f(key >> 3, take(&mut rest, len)?);
+                Bytes(take(&mut rest, len)?)
+            }
+            FIXED64 => {
+                take(&mut rest, 8)?;
+                continue;
+            }
+            FIXED32 => {
+                take(&mut rest, 4)?;
+                continue;
             }
             _ => return None,
-        }
+        };
+        f((key >> 3, content));
     }
     Some(())
 }
 
+#[inline]
 fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     let (head, tail) = rest.split_at_checked(len)?;
     *rest = tail;
     Some(head)
 }
 
+#[inline]
 fn take_varint(rest: &mut &[u8]) -> Option<u64> {
+    if let [byte @ ..0x80, tail @ ..] = *rest {
+        *rest = tail;
+        return Some((*byte).into());
+    }
+    take_long_varint(rest)
+}
+
+fn take_long_varint(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let byte = take(rest, 1)?[0];
@@ -147,6 +188,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+#[inline]
 fn varint_len(value: u64) -> usize {
     (70 - (value | 1).leading_zeros() as usize) / 7
 }
@@ -157,18 +199,93 @@ fn put_bytes(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// The bytes that [`put_value`] adds.
-pub(super) fn value_len(frame: &[u8]) -> usize {
-    let answer = 1 + varint_len(frame.len() as u64) + frame.len();
-    1 + varint_len(answer as u64) + answer
+/// What tells whose answer it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Label {
+    /// Its place: `Answer` in a `GetManyReply`.
+    Place,
+    /// Its id: `FetchAnswer` in a `FetchReply`.
+    Id(u64),
 }
 
-/// Adds `Answer { value }` to a `GetManyReply`; the frame is the encoded `Value`.
-pub(super) fn put_value(reply: &mut Vec<u8>, frame: &[u8]) {
-    let answer = 1 + varint_len(frame.len() as u64) + frame.len();
-    put_varint(reply, 1 << 3 | LENGTH_DELIMITED);
-    put_varint(reply, answer as u64);
-    put_bytes(reply, 1, frame);
+impl Label {
+    #[inline]
+    fn len(self) -> usize {
+        match self {
+            Label::Place => 0,
+            Label::Id(id) => 1 + varint_len(id),
+        }
+    }
+
+    /// The number of the field `value`; `failure` is the next one.
+    fn value_field(self) -> u64 {
+        match self {
+            Label::Place => 1,
+            Label::Id(_) => 2,
+        }
+    }
+
+    fn put(self, reply: &mut Vec<u8>) {
+        if let Label::Id(id) = self {
+            put_varint(reply, 1 << 3 | VARINT);
+            put_varint(reply, id);
+        }
+    }
+}
+
+/// What stands before a frame in a reply, encoded: the frame comes right behind it.
+pub(super) struct Head {
+    bytes: [u8; Self::MAX_BYTES],
+    len: usize,
+}
+
+impl Head {
+    /// Two tags with their lengths, of up to five bytes each, and an id with its tag.
+    const MAX_BYTES: usize = 2 * (1 + 5) + 1 + 10;
+
+    /// For the answer with a value; the frame is the encoded `Value`, of less than 4 GiB.
+    #[inline]
+    pub fn of_value(label: Label, frame: &[u8]) -> Self {
+        let frame_len = frame.len() as u64;
+        let answer = label.len() as u64 + 1 + varint_len(frame_len) as u64 + frame_len;
+        let mut head = Self {
+            bytes: [0; Self::MAX_BYTES],
+            len: 0,
+        };
+        head.put(1 << 3 | LENGTH_DELIMITED);
+        head.put(answer);
+        if let Label::Id(id) = label {
+            head.put(1 << 3 | VARINT);
+            head.put(id);
+        }
+        head.put(label.value_field() << 3 | LENGTH_DELIMITED);
+        head.put(frame_len);
+        head
+    }
+
+    /// The bytes that the answer takes.
+    #[inline]
+    pub fn with(&self, frame: &[u8]) -> usize {
+        self.len + frame.len()
+    }
+
+    /// Adds the answer to a reply.
+    #[inline]
+    pub fn put_before(&self, frame: &[u8], reply: &mut Vec<u8>) {
+        reply.extend_from_slice(&self.bytes[..self.len]);
+        reply.extend_from_slice(frame);
+    }
+
+    #[inline]
+    fn put(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.bytes[self.len] = value as u8 | 0x80;
+            self.len += 1;
+            value >>= 7;
+        }
+        self.bytes[self.len] = value as u8;
+        self.len += 1;
+    }
 }
 
 /// An encoded `Chunk`.
@@ -184,19 +301,21 @@ pub(super) fn chunk(value_bytes: Option<u64>, data: &[u8]) -> Vec<u8> {
 }
 
 /// The bytes that [`put_failure`] adds.
-pub(super) fn failure_len(message: &str) -> usize {
-    // Each of the three lengths is encoded for what lies within it; a code takes a tag and a byte.
+pub(super) fn failure_len(label: Label, message: &str) -> usize {
+    // Each of the lengths is encoded for what lies within it; a code takes a tag and a byte.
     let failure = 2 + 1 + varint_len(message.len() as u64) + message.len();
-    let answer = 1 + varint_len(failure as u64) + failure;
+    let answer = label.len() + 1 + varint_len(failure as u64) + failure;
     1 + varint_len(answer as u64) + answer
 }
 
-/// Adds `Answer { failure: Failure { code, message } }` to a `GetManyReply`.
-pub(super) fn put_failure(reply: &mut Vec<u8>, code: i32, message: &str) {
+/// Adds an answer with `Failure { code, message }` to a reply.
+pub(super) fn put_failure(reply: &mut Vec<u8>, label: Label, code: i32, message: &str) {
     let failure = 2 + 1 + varint_len(message.len() as u64) + message.len();
+    let answer = label.len() + 1 + varint_len(failure as u64) + failure;
     put_varint(reply, 1 << 3 | LENGTH_DELIMITED);
-    put_varint(reply, (1 + varint_len(failure as u64) + failure) as u64);
-    put_varint(reply, 2 << 3 | LENGTH_DELIMITED);
+    put_varint(reply, answer as u64);
+    label.put(reply);
+    put_varint(reply, (label.value_field() + 1) << 3 | LENGTH_DELIMITED);
     put_varint(reply, failure as u64);
     put_varint(reply, 1 << 3 | VARINT);
     put_varint(reply, code as u64);
@@ -243,30 +362,83 @@ mod tests {
     }
 
     #[test]
+    fn a_fetch_request_is_read_as_protobuf_writes_it() {
+        let mut message = cache::FetchRequest::new();
+        message.group = "blobs".into();
+        message.keys = vec!["a".into(), String::new()];
+        message.first_id = u64::MAX;
+        let bytes = message.write_to_bytes().unwrap();
+        let parsed = FetchRequest::parse(&bytes).unwrap();
+        assert_eq!((parsed.group, parsed.first_id), (&b"blobs"[..], u64::MAX));
+        assert_eq!(parsed.keys, [&b"a"[..], b""]);
+    }
+
+    fn value(len: usize) -> (cache::Value, Vec<u8>) {
+        let mut value = cache::Value::new();
+        value.value = vec![7; len];
+        let (prefix, used) = crate::group::frame::prefix(len);
+        let frame = [&prefix[..used], &value.value].concat();
+        (value, frame)
+    }
+
+    fn failure() -> cache::Failure {
+        let mut failure = cache::Failure::new();
+        failure.code = 5;
+        failure.message = "no such key".into();
+        failure
+    }
+
+    #[test]
     fn replies_are_read_by_protobuf_as_they_were_meant() {
         let mut expected = cache::GetManyReply::new();
         let mut reply = Vec::new();
         for len in [0, 1, 126, 127, 128, 20_000] {
-            let mut value = cache::Value::new();
-            value.value = vec![7; len];
-            let (prefix, used) = crate::group::frame::prefix(len);
-            let frame = [&prefix[..used], &value.value].concat();
+            let (value, frame) = value(len);
             let before = reply.len();
-            put_value(&mut reply, &frame);
-            assert_eq!(reply.len() - before, value_len(&frame));
+            let head = Head::of_value(Label::Place, &frame);
+            head.put_before(&frame, &mut reply);
+            assert_eq!(reply.len() - before, head.with(&frame));
             expected.answers.push(Default::default());
             expected.answers.last_mut().unwrap().set_value(value);
         }
         let before = reply.len();
-        put_failure(&mut reply, 5, "no such key");
-        assert_eq!(reply.len() - before, failure_len("no such key"));
-        let mut failure = cache::Failure::new();
-        failure.code = 5;
-        failure.message = "no such key".into();
+        put_failure(&mut reply, Label::Place, 5, "no such key");
+        assert_eq!(
+            reply.len() - before,
+            failure_len(Label::Place, "no such key")
+        );
         expected.answers.push(Default::default());
-        expected.answers.last_mut().unwrap().set_failure(failure);
+        expected.answers.last_mut().unwrap().set_failure(failure());
         assert_eq!(
             cache::GetManyReply::parse_from_bytes(&reply).unwrap(),
+            expected
+        );
+    }
+
+    #[test]
+    fn fetched_answers_carry_their_ids() {
+        let mut expected = cache::FetchReply::new();
+        let mut reply = Vec::new();
+        for id in [0, 1, 127, 128, 1 << 40, u64::MAX] {
+            let label = Label::Id(id);
+            let (value, frame) = value(120);
+            let before = reply.len();
+            let head = Head::of_value(label, &frame);
+            head.put_before(&frame, &mut reply);
+            put_failure(&mut reply, label, 5, "no such key");
+            assert_eq!(
+                reply.len() - before,
+                head.with(&frame) + failure_len(label, "no such key")
+            );
+            let mut answer = cache::FetchAnswer::new();
+            answer.id = id;
+            answer.set_value(value);
+            expected.answers.push(answer.clone());
+            answer.set_failure(failure());
+            expected.answers.push(answer);
+        }
+        assert_eq!(
+            cache::FetchReply::parse_from_bytes(&reply).unwrap(),
             expected
         );
     }

@@ -5,6 +5,7 @@ files that it asks for there. It prints a line for each check, and exits with 1 
 """
 
 import os
+import queue
 import sys
 from pathlib import Path
 
@@ -131,6 +132,41 @@ def get_many_of_an_unknown_group_fails(node):
     assert "absent" in text, text
 
 
+def fetch_answers_each_key_by_its_id(node):
+    first, second = node.put("first.txt", b"1st"), node.put("second.txt", b"2nd")
+    requests = [
+        cache_pb2.FetchRequest(group=GROUP, keys=["second.txt", "absent"], first_id=10),
+        cache_pb2.FetchRequest(group="absent", keys=["first.txt"], first_id=20),
+        cache_pb2.FetchRequest(group=GROUP, keys=["", "first.txt"], first_id=30),
+    ]
+    # The node ends the call by itself once the last key is answered.
+    replies = list(node.cache.Fetch(iter(requests), timeout=TIMEOUT_S))
+    answers = [answer for reply in replies for answer in reply.answers]
+    got = {
+        answer.id: answer.value.value if answer.HasField("value") else answer.failure.code
+        for answer in answers
+    }
+    not_found, invalid = (
+        code.value[0] for code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
+    )
+    expected = {10: second, 11: not_found, 20: not_found, 30: invalid, 31: first}
+    assert got == expected and len(answers) == len(expected), f"{answers}"
+
+
+def fetch_is_a_conversation(node):
+    value = node.put("conversation.txt", b"said")
+    questions = queue.SimpleQueue()
+    replies = node.cache.Fetch(iter(questions.get, None), timeout=TIMEOUT_S)
+    for number in range(100):
+        questions.put(
+            cache_pb2.FetchRequest(group=GROUP, keys=["conversation.txt"], first_id=number)
+        )
+        (answer,) = next(replies).answers
+        assert (answer.id, answer.value.value) == (number, value), f"{answer}"
+    questions.put(None)
+    assert list(replies) == []
+
+
 def a_key_may_be_any_bytes(node):
     value = node.put(b"not-utf-8-\xff\xfe", b"not UTF-8")
     assert node.get_raw(b"not-utf-8-\xff\xfe") == value
@@ -223,6 +259,8 @@ CHECKS = [
     an_invalid_key_is_refused,
     get_many_answers_each_key_in_order,
     get_many_of_an_unknown_group_fails,
+    fetch_answers_each_key_by_its_id,
+    fetch_is_a_conversation,
     a_key_may_be_any_bytes,
     a_value_over_the_unary_limit_is_a_clear_error,
     a_large_value_is_read_in_chunks,

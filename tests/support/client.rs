@@ -1,20 +1,22 @@
 //! A client of a node, as a stock client is: no limits but grpcio's own.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use corecache::server::pb;
 use corecache::server::pb::cache::{
-    Chunk, Counters, GetManyReply, ReadRequest, StatsReply, StatsRequest, Value,
+    Chunk, Counters, FetchReply, GetManyReply, ReadRequest, StatsReply, StatsRequest, Value,
 };
 use corecache::server::pb::health::health_check_response::ServingStatus;
 use corecache::server::pb::health::{HealthCheckRequest, HealthCheckResponse};
 use futures_executor::block_on;
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use grpcio::{
-    CallOption, ChannelBuilder, Client as Stub, ClientSStreamReceiver, ClientUnaryReceiver,
-    Environment, Error, Marshaller, Method, MethodType, RpcStatusCode,
+    CallOption, ChannelBuilder, Client as Stub, ClientDuplexReceiver, ClientDuplexSender,
+    ClientSStreamReceiver, ClientUnaryReceiver, Environment, Error, Marshaller, Method, MethodType,
+    RpcStatusCode, WriteFlags,
 };
 use protobuf::Message;
 
@@ -155,6 +157,26 @@ impl Client {
         Ok((value_bytes, read))
     }
 
+    /// Opens a stream of keys and values.
+    pub fn fetch(&self) -> Fetch {
+        self.fetch_within(PATIENCE)
+    }
+
+    /// As `fetch`, by a caller that gives up after `timeout`.
+    pub fn fetch_within(&self, timeout: Duration) -> Fetch {
+        let method = Method {
+            ty: MethodType::Duplex,
+            ..bytes("/corecache.v1.Cache/Fetch")
+        };
+        let options = CallOption::default().timeout(timeout);
+        let stream = self.0.duplex_streaming(&method, options);
+        let (asking, reading) = stream.expect("a call can be begun");
+        Fetch {
+            asking: Asking(asking),
+            reading: Reading(reading),
+        }
+    }
+
     pub fn stats(&self) -> StatsReply {
         let path = "/corecache.v1.Cache/Stats";
         let reply = self.call(path, encode(&StatsRequest::new()));
@@ -179,6 +201,101 @@ impl Client {
             .0
             .server_streaming(&method, &health_request(service), patience());
         Watch(watch.expect("a call can be sent"))
+    }
+}
+
+/// What became of a key: its value, or the code of its failure and what is said of it.
+pub type Fetched = Result<Vec<u8>, (i32, String)>;
+
+/// An open stream of keys and values.
+pub struct Fetch {
+    pub asking: Asking,
+    pub reading: Reading,
+}
+
+impl Fetch {
+    /// Asks for keys, the first of which has this id. Waits while the node takes no more requests.
+    pub fn ask(&mut self, group: &str, first_id: u64, keys: &[&[u8]]) {
+        self.asking.ask(group, first_id, keys);
+    }
+
+    /// Has no more requests.
+    pub fn close(&mut self) {
+        self.asking.close();
+    }
+
+    /// Waits for a reply; none at the end of the call, if it ends well.
+    pub fn next(&mut self) -> Result<Option<BTreeMap<u64, Fetched>>, Refusal> {
+        self.reading.next()
+    }
+
+    /// Waits for so many answers.
+    pub fn answers(&mut self, count: usize) -> BTreeMap<u64, Fetched> {
+        self.reading.answers(count)
+    }
+}
+
+/// The client's side of a stream.
+pub struct Asking(ClientDuplexSender<Vec<u8>>);
+
+impl Asking {
+    /// See [`Fetch::ask`].
+    pub fn ask(&mut self, group: &str, first_id: u64, keys: &[&[u8]]) {
+        self.send(fetch_request(group, first_id, keys));
+    }
+
+    /// Sends these bytes as a request.
+    pub fn send(&mut self, request: Vec<u8>) {
+        let sent = self.0.send((request, WriteFlags::default()));
+        block_on(sent).expect("the call goes on");
+    }
+
+    /// See [`Fetch::close`].
+    pub fn close(&mut self) {
+        // It fails if the node is quicker with its answer to that: the end of the call, which `next` tells.
+        let _ = block_on(self.0.close());
+    }
+}
+
+/// The node's side of a stream.
+pub struct Reading(ClientDuplexReceiver<Vec<u8>>);
+
+impl Reading {
+    /// See [`Fetch::next`].
+    pub fn next(&mut self) -> Result<Option<BTreeMap<u64, Fetched>>, Refusal> {
+        let Some(reply) = block_on(self.0.next()) else {
+            return Ok(None);
+        };
+        let reply = reply?;
+        assert!(reply.len() <= 4 << 20, "a reply of {} bytes", reply.len());
+        let mut answers = BTreeMap::new();
+        for answer in decode::<FetchReply>(&reply).answers {
+            let fetched = if answer.has_value() {
+                Ok(answer.value().value.clone())
+            } else {
+                assert!(answer.has_failure(), "an answer is one of the two");
+                Err((answer.failure().code, answer.failure().message.clone()))
+            };
+            assert!(
+                answers.insert(answer.id, fetched).is_none(),
+                "{} twice",
+                answer.id
+            );
+        }
+        Ok(Some(answers))
+    }
+
+    /// See [`Fetch::answers`].
+    pub fn answers(&mut self, count: usize) -> BTreeMap<u64, Fetched> {
+        let mut answers = BTreeMap::new();
+        while answers.len() < count {
+            let reply = self.next().expect("the call goes on");
+            for (id, answer) in reply.expect("the call goes on") {
+                assert!(answers.insert(id, answer).is_none(), "{id} twice");
+            }
+        }
+        assert_eq!(answers.len(), count);
+        answers
     }
 }
 
@@ -218,15 +335,26 @@ pub fn request(group: &str, keys: &[&[u8]]) -> Vec<u8> {
     request
 }
 
+/// A `FetchRequest`.
+pub fn fetch_request(group: &str, first_id: u64, keys: &[&[u8]]) -> Vec<u8> {
+    let mut request = request(group, keys);
+    request.push(3 << 3);
+    put_varint(&mut request, first_id);
+    request
+}
+
 fn put(message: &mut Vec<u8>, number: u8, field: &[u8]) {
     message.push(number << 3 | 2);
-    let mut len = field.len();
-    while len >= 0x80 {
-        message.push(len as u8 | 0x80);
-        len >>= 7;
-    }
-    message.push(len as u8);
+    put_varint(message, field.len() as u64);
     message.extend(field);
+}
+
+fn put_varint(message: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        message.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    message.push(number as u8);
 }
 
 fn health_request(service: &str) -> HealthCheckRequest {

@@ -1,0 +1,241 @@
+//! The node against other servers: many keys a call, on one core for the server and one for the load.
+//!
+//! Servers run throughout, each in a process of its own bound to the same core. What loads them is bound to another
+//! one, and takes turns: A B A B. Every reply is counted by its bytes. Where the load's core is busy all the time and
+//! the server's is not, the figure is the load's, and said to be so.
+
+mod drive;
+mod echo;
+mod grpc;
+mod h2;
+mod keys;
+mod process;
+mod redis;
+mod rounds;
+mod spread;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::{env, fs, thread};
+
+use drive::Shape;
+use keys::KEYS;
+use process::Server;
+use rounds::{Contender, compare};
+
+const USAGE: &str = "\
+usage: corecache-peers [MODE] [--pairs N] [--node PATH]
+
+modes, all of them where none is given:
+  get-many    GetMany of 64 keys of 100 bytes, over h2load, against a bare tonic echo
+  fetch       Fetch with 256 keys in flight, against the same
+  best-batch  GetMany at its best batch, against Redis' MGET at its best; 2^20 keys, Zipf 0.99
+
+--pairs N     rounds of each; 24 where it is not given
+--node PATH   the node: target/release/examples/own_loader where it is not given
+
+needs h2load (Debian: nghttp2-client) and redis-server";
+
+/// The argument by which this program runs as the echo.
+const ECHO: &str = "--echo";
+
+fn main() -> ExitCode {
+    let mut arguments = env::args().skip(1);
+    let (mut modes, mut pairs) = (Vec::new(), 24);
+    let mut node = PathBuf::from("target/release/examples/own_loader");
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            ECHO => echo::serve(),
+            "get-many" | "fetch" | "best-batch" => modes.push(argument),
+            "--pairs" => match arguments.next().and_then(|number| number.parse().ok()) {
+                Some(number) if (1..=1000).contains(&number) => pairs = number,
+                _ => return usage(),
+            },
+            "--node" => match arguments.next() {
+                Some(path) => node = path.into(),
+                None => return usage(),
+            },
+            _ => return usage(),
+        }
+    }
+    let is_on = |mode: &str| modes.is_empty() || modes.iter().any(|wanted| wanted == mode);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    println!(
+        "{cores} cores; {pairs} pairs; median (quartiles); run it on a machine that does nothing else"
+    );
+    let node = Server::start(Command::new(&node).args(["127.0.0.1:0", "1024", "0"]));
+    let this = env::current_exe().expect("the path of this program");
+    let echo = Server::start(Command::new(this).arg(ECHO));
+    fill(&node);
+    if is_on("get-many") {
+        get_many(&node, &echo, pairs);
+    }
+    if is_on("fetch") {
+        fetch(&node, &echo, pairs);
+    }
+    drop(echo);
+    if is_on("best-batch") {
+        best_batch(&node, pairs);
+    }
+    ExitCode::SUCCESS
+}
+
+fn usage() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
+}
+
+/// Has the node load all keys.
+fn fill(node: &Server) {
+    const BATCH: usize = 2048;
+    let numbers: Vec<usize> = (0..KEYS).collect();
+    let requests: Vec<_> = numbers.chunks(BATCH).map(grpc::request).collect();
+    let shape = Shape {
+        connections: 1,
+        depth: 2,
+    };
+    drive::drive(
+        shape,
+        || grpc::Many::open(node.addr, BATCH),
+        &requests,
+        requests.len(),
+    );
+}
+
+/// As many calls as the requests are, by h2load with 8 connections of 32 streams.
+fn h2load(server: &Server, method: &str, keys: usize, reply_bytes: usize, calls: usize) {
+    let path = env::temp_dir().join(format!("corecache-peers-{}-{keys}", std::process::id()));
+    fs::write(&path, grpc::request(&(0..keys).collect::<Vec<_>>())).expect("a temporary file");
+    let output = Command::new("h2load")
+        .args(["-t", "1", "-c", "8", "-m", "32", "-w", "30", "-W", "30"])
+        .args(["-n", &calls.to_string()])
+        .args(["-H", "content-type: application/grpc", "-H", "te: trailers"])
+        .arg("-d")
+        .arg(&path)
+        .arg(format!(
+            "http://{}/corecache.v1.Cache/{method}",
+            server.addr
+        ))
+        .output();
+    let _ = fs::remove_file(&path);
+    let output = output.expect("h2load runs; it is in Debian's nghttp2-client");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let succeeded = text.contains(&format!(" {calls} succeeded, 0 failed, 0 errored"));
+    let replied = text.contains(&format!("({}) data", calls * reply_bytes));
+    assert!(succeeded && replied, "not all calls were answered:\n{text}");
+}
+
+fn get_many(node: &Server, echo: &Server, pairs: usize) {
+    const BATCH: usize = 64;
+    println!("\nget-many: GetMany of {BATCH} keys, 8 connections x 32 calls, by h2load");
+    let of_node = Contender {
+        name: "node, keys".into(),
+        server: node,
+        a_call: BATCH,
+        run: Box::new(|calls| h2load(node, "GetMany", BATCH, grpc::reply_bytes(BATCH), calls)),
+    };
+    compare(&of_node, &of_echo(echo), pairs, 8.0, 15.0);
+}
+
+fn of_echo(echo: &Server) -> Contender<'_> {
+    // A `Value` has no answer around it, of two tags and two lengths.
+    let reply_bytes = grpc::reply_bytes(1) - 4;
+    Contender {
+        name: "tonic echo, calls".into(),
+        server: echo,
+        a_call: 1,
+        run: Box::new(move |calls| h2load(echo, "Get", 1, reply_bytes, calls)),
+    }
+}
+
+fn fetch(node: &Server, echo: &Server, pairs: usize) {
+    const IN_FLIGHT: usize = 256;
+    /// Messages that they are asked in at first; later ones have as many keys as were answered together.
+    const MESSAGES: usize = 8;
+    println!(
+        "\nfetch: one stream, {IN_FLIGHT} keys without an answer; echo: 8 connections x 32 calls"
+    );
+    let keys = keys::zipf(1 << 18);
+    let of_node = Contender {
+        name: "node, keys".into(),
+        server: node,
+        a_call: 1,
+        run: Box::new(|total| {
+            let fetched = grpc::fetch(node.addr, &keys, IN_FLIGHT, MESSAGES, total);
+            fetched.expect("all keys are answered");
+        }),
+    };
+    compare(&of_node, &of_echo(echo), pairs, 1.5, 4.0);
+}
+
+fn best_batch(node: &Server, pairs: usize) {
+    const BATCHES: [usize; 6] = [16, 64, 128, 256, 512, 2048];
+    println!("\nbest-batch: 2^20 keys, Zipf 0.99, 100 bytes");
+    let redis = Server::redis();
+    redis::fill(redis.addr).expect("Redis takes all keys");
+    let draws = keys::zipf(1 << 20);
+    let shape = Shape {
+        connections: 4,
+        depth: 4,
+    };
+    let of_node = |batch: usize| {
+        let requests: Vec<_> = draws.chunks_exact(batch).map(grpc::request).collect();
+        Contender {
+            name: format!("node, by {batch}"),
+            server: node,
+            a_call: batch,
+            run: Box::new(move |calls| {
+                drive::drive(
+                    shape,
+                    || grpc::Many::open(node.addr, batch),
+                    &requests,
+                    calls,
+                );
+            }),
+        }
+    };
+    let of_redis = |batch: usize| {
+        let requests: Vec<_> = draws.chunks_exact(batch).map(redis::mget).collect();
+        let addr = redis.addr;
+        Contender {
+            name: format!("Redis, by {batch}"),
+            server: &redis,
+            a_call: batch,
+            run: Box::new(move |calls| {
+                let open = || redis::Redis::open(addr, redis::reply_bytes(batch));
+                drive::drive(shape, open, &requests, calls);
+            }),
+        }
+    };
+    let node_batch = best_of(BATCHES, of_node);
+    let redis_batch = best_of(BATCHES, of_redis);
+    compare(
+        &of_node(node_batch),
+        &of_redis(redis_batch),
+        pairs,
+        0.4,
+        1.0,
+    );
+}
+
+/// The batch that gets most keys a second.
+fn best_of<'a, const N: usize>(
+    batches: [usize; N],
+    contender: impl Fn(usize) -> Contender<'a>,
+) -> usize {
+    const ROUNDS: usize = 3;
+    let speeds = batches.map(|batch| {
+        let contender = contender(batch);
+        let calls = contender.calls_a_round();
+        let rounds = (0..ROUNDS).map(|_| contender.round(calls).a_second);
+        let speed = spread::Spread::of(rounds).median();
+        println!(
+            "{:<19} {:.0} thousand a second",
+            contender.name,
+            speed / 1e3
+        );
+        speed
+    });
+    let best = (0..N).max_by(|&a, &b| speeds[a].total_cmp(&speeds[b]));
+    batches[best.unwrap_or(0)]
+}

@@ -1,0 +1,121 @@
+//! Servers in processes of their own, bound to one core.
+
+use std::io::{self, BufRead, BufReader};
+use std::mem;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+const SERVER_CORE: usize = 0;
+const LOAD_CORE: usize = 1;
+
+/// A server, killed when this is dropped.
+pub struct Server {
+    pub addr: SocketAddr,
+    child: Child,
+    /// Kept open: the server may go on printing.
+    _output: Option<BufReader<std::process::ChildStdout>>,
+}
+
+impl Server {
+    /// Starts `command`, and waits for its line `listening on ADDRESS`.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = spawn(command.stdout(Stdio::piped()));
+        let stdout = child.stdout.take().expect("standard output is piped");
+        let mut output = BufReader::new(stdout);
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a line of text");
+        let addr = line.strip_prefix("listening on ").map(str::trim);
+        let addr = addr.and_then(|addr| addr.parse().ok());
+        Self {
+            addr: addr.unwrap_or_else(|| panic!("{command:?} said {line:?}, and not its address")),
+            child,
+            _output: Some(output),
+        }
+    }
+
+    /// Starts Redis, as it comes, without a file to save to.
+    pub fn redis() -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let addr = free.expect("a free port");
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--bind", "127.0.0.1", "--port", &addr.port().to_string()])
+            .args(["--save", "", "--appendonly", "no"])
+            .stdout(Stdio::null());
+        let server = Self {
+            addr,
+            child: spawn(&mut command),
+            _output: None,
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(addr).is_err() {
+            assert!(Instant::now() < deadline, "Redis does not listen on {addr}");
+            thread::yield_now();
+        }
+        server
+    }
+
+    /// The processor time that it has used, in user and in kernel mode.
+    pub fn cpu(&self) -> Duration {
+        // Fixed for programs, whatever the kernel counts in.
+        const TICK: Duration = Duration::from_millis(10);
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.expect("the server runs, on Linux");
+        let (_, after_name) = stat.rsplit_once(')').expect("a process has a name");
+        // proc(5): utime and stime are the fields 14 and 15; here field 3 comes first.
+        let ticks = after_name.split_whitespace().skip(11).take(2);
+        TICK * ticks
+            .map(|field| field.parse::<u32>().expect("a number of ticks"))
+            .sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What is started inherits the core.
+fn spawn(command: &mut Command) -> Child {
+    bind(SERVER_CORE);
+    let child = command.stdin(Stdio::null()).spawn();
+    bind(LOAD_CORE);
+    child.unwrap_or_else(|error| panic!("{command:?} does not run: {error}"))
+}
+
+/// Binds this thread, and what it starts from now on.
+fn bind(core: usize) {
+    // SAFETY: a set of cores is plain bits; it lives while the call reads it, and is as long as the call is told.
+    let bound = unsafe {
+        let mut cores: libc::cpu_set_t = mem::zeroed();
+        libc::CPU_SET(core, &mut cores);
+        libc::sched_setaffinity(0, size_of_val(&cores), &cores)
+    };
+    if bound != 0 {
+        println!(
+            "note: not bound to core {core}: {}",
+            io::Error::last_os_error()
+        );
+    }
+}
+
+/// The processor time of this process, and of its children that have ended.
+pub fn own_cpu() -> Duration {
+    let used = |who| {
+        // SAFETY: the kernel fills the struct in, which is plain numbers.
+        let usage = unsafe {
+            let mut usage: libc::rusage = mem::zeroed();
+            libc::getrusage(who, &mut usage);
+            usage
+        };
+        let time = |time: libc::timeval| {
+            Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+        };
+        time(usage.ru_utime) + time(usage.ru_stime)
+    };
+    used(libc::RUSAGE_SELF) + used(libc::RUSAGE_CHILDREN)
+}

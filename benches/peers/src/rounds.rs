@@ -1,0 +1,103 @@
+//! Rounds in turn, and what is printed of them.
+
+use std::time::Instant;
+
+use crate::process::{Server, own_cpu};
+use crate::spread::Spread;
+
+/// How long a round is to take.
+const ROUND_S: f64 = 0.6;
+/// Busier than that is as busy as can be.
+const SATURATED: f64 = 0.93;
+
+/// A server, and how it is loaded.
+pub struct Contender<'a> {
+    pub name: String,
+    pub server: &'a Server,
+    /// What one call counts for.
+    pub a_call: usize,
+    /// Makes so many calls, or panics.
+    pub run: Box<dyn Fn(usize) + 'a>,
+}
+
+/// One round: what was done in a second, and the processor time that it took.
+#[derive(Clone, Copy)]
+pub struct Round {
+    pub a_second: f64,
+    server_us: f64,
+    server_busy: f64,
+    load_busy: f64,
+}
+
+impl Contender<'_> {
+    /// How many calls take a round.
+    pub fn calls_a_round(&self) -> usize {
+        let mut calls = 512;
+        loop {
+            let round = self.round(calls);
+            let seconds = (calls * self.a_call) as f64 / round.a_second;
+            if seconds > ROUND_S / 4.0 {
+                return ((calls as f64 * ROUND_S / seconds) as usize).next_multiple_of(64);
+            }
+            calls *= 4;
+        }
+    }
+
+    pub fn round(&self, calls: usize) -> Round {
+        let (server, load, start) = (self.server.cpu(), own_cpu(), Instant::now());
+        (self.run)(calls);
+        let seconds = start.elapsed().as_secs_f64();
+        let server = (self.server.cpu() - server).as_secs_f64();
+        let count = (calls * self.a_call) as f64;
+        Round {
+            a_second: count / seconds,
+            server_us: server / count * 1e6,
+            server_busy: server / seconds,
+            load_busy: (own_cpu() - load).as_secs_f64() / seconds,
+        }
+    }
+}
+
+/// Lets two take turns, and prints what the first does over what the second does.
+pub fn compare(first: &Contender<'_>, second: &Contender<'_>, pairs: usize, wanted: f64, aim: f64) {
+    let (calls_of_first, calls_of_second) = (first.calls_a_round(), second.calls_a_round());
+    let rounds: Vec<(Round, Round)> = (0..pairs)
+        .map(|_| (first.round(calls_of_first), second.round(calls_of_second)))
+        .collect();
+    print_rounds(first, rounds.iter().map(|pair| pair.0));
+    print_rounds(second, rounds.iter().map(|pair| pair.1));
+    let ratios = rounds
+        .iter()
+        .map(|(first, second)| first.a_second / second.a_second);
+    let ratio = Spread::of(ratios);
+    let verdict = match ratio.median() {
+        median if median >= aim => "aim reached",
+        median if median >= wanted => "reached",
+        _ => "NOT REACHED",
+    };
+    println!("ratio               {ratio}; wanted {wanted}, aim {aim}: {verdict}");
+}
+
+fn print_rounds(contender: &Contender<'_>, rounds: impl Iterator<Item = Round>) {
+    let rounds: Vec<Round> = rounds.collect();
+    let of = |figure: fn(&Round) -> f64| Spread::of(rounds.iter().map(figure));
+    println!(
+        "{:<19} {} thousand a second; server {:.3} us each",
+        contender.name,
+        of(|round| round.a_second / 1e3),
+        of(|round| round.server_us).median()
+    );
+    let (server, load) = (
+        of(|round| round.server_busy).median(),
+        of(|round| round.load_busy).median(),
+    );
+    let whose = match (server >= SATURATED, load >= SATURATED) {
+        (false, true) => "; THE LOAD IS THE LIMIT, not the server",
+        _ => "",
+    };
+    println!(
+        "                    server's core busy {:.0} % of the time, load's {:.0} %{whose}",
+        server * 100.0,
+        load * 100.0
+    );
+}

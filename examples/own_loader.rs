@@ -1,0 +1,65 @@
+//! A node whose values come from a function of its own, in place of `dir:` or `http:`.
+//!
+//! ```sh
+//! cargo run --release --example own_loader                      # on 127.0.0.1:8800
+//! cargo run --release --example own_loader 127.0.0.1:0 1024 0   # a free port, 1024 MiB, on core 0
+//! ```
+
+use std::env;
+use std::error::Error;
+use std::thread;
+
+use corecache::group::{GroupConfig, LoadContext, LoadError, Sink};
+use corecache::server::{Cores, Node, NodeConfig, VALUE_LIMIT_BYTES};
+
+/// As in the node's binary.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const VALUE_BYTES: usize = 100;
+
+/// The value of a key: the key again and again, 100 bytes. This runs on a thread that may block.
+fn load(key: &[u8], _ctx: &LoadContext<'_>, sink: &mut Sink) -> Result<(), LoadError> {
+    if key == b"missing" {
+        return Err(LoadError::NotFound("nobody has written it yet".into()));
+    }
+    let value: Vec<u8> = key.iter().copied().cycle().take(VALUE_BYTES).collect();
+    sink.append(&value)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let argument = |index: usize, default: &'static str| {
+        arguments
+            .get(index)
+            .map_or(default, String::as_str)
+            .to_owned()
+    };
+    let listen = argument(0, "127.0.0.1:8800").parse()?;
+    let memory_mib: usize = argument(1, "64").parse()?;
+    let cores = match arguments.get(2) {
+        Some(list) => list.parse::<Cores>()?,
+        None => Cores::available(),
+    };
+    let group = GroupConfig::new("blobs", load)
+        .origin("a function")
+        .entry_limit_bytes(VALUE_LIMIT_BYTES);
+    let node = Node::start(NodeConfig {
+        listen,
+        admin: None,
+        memory_bytes: memory_mib << 20,
+        groups: vec![group],
+        cores,
+        shards: None,
+        loaders: 4,
+        loads_a_group: 4,
+        load_queue: 1024,
+        streams_a_connection: 1024,
+        tls: None,
+    })?;
+    println!("listening on {}", node.listen());
+    loop {
+        thread::park();
+    }
+}
