@@ -199,7 +199,7 @@ fn put_full(reply: &mut Vec<u8>) {
 /// For a value that not even an empty reply has room for.
 pub(super) fn never_fits(frame: &[u8]) -> Status {
     let message = format!(
-        "the value has {} bytes, and a reply of {UNARY_LIMIT_BYTES} bytes to many keys has no room for it; Read this key by itself",
+        "the value has {} bytes, and a reply of {UNARY_LIMIT_BYTES} bytes to many keys has no room for it: ask for it with Read",
         chunks::value_len(frame)
     );
     Status::new(Code::OutOfRange, message)
