@@ -54,6 +54,8 @@ pub struct GroupConfig {
     largest_bytes: Option<usize>,
     entry_limit_bytes: usize,
     load_timeout: Duration,
+    load_least: Duration,
+    site: Option<String>,
 }
 
 impl GroupConfig {
@@ -68,6 +70,8 @@ impl GroupConfig {
             largest_bytes: None,
             entry_limit_bytes: 64 << 20,
             load_timeout: Duration::from_secs(30),
+            load_least: Duration::from_secs(1),
+            site: None,
         }
     }
 
@@ -99,6 +103,21 @@ impl GroupConfig {
     pub fn load_timeout(mut self, timeout: Duration) -> Self {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
         self.load_timeout = timeout.min(YEAR);
+        self
+    }
+
+    /// How long a load that has begun may take at the least, even if all who wait have less time: a second if not
+    /// given. What it brings is for those who ask next. With none, a key that takes longer to load than its callers
+    /// wait would never be held.
+    pub fn load_least(mut self, least: Duration) -> Self {
+        self.load_least = least;
+        self
+    }
+
+    /// The place that the group loads from: groups with one name for it share the limit of loads there. A group
+    /// without it is by itself.
+    pub fn site(mut self, site: impl Into<String>) -> Self {
+        self.site = Some(site.into());
         self
     }
 }
@@ -233,6 +252,8 @@ struct Inner {
     cache: Arc<BlobCache>,
     entry_limit_bytes: usize,
     load_timeout: Duration,
+    load_least: Duration,
+    site: Option<String>,
     /// Loads that the origin answered with: no such key.
     not_found: AtomicU64,
 }
@@ -254,6 +275,9 @@ impl Group {
                 cache,
                 entry_limit_bytes: config.entry_limit_bytes,
                 load_timeout: config.load_timeout,
+                // More than a load may take at all would be no time that can be told.
+                load_least: config.load_least.min(config.load_timeout),
+                site: config.site,
                 not_found: AtomicU64::new(0),
             }),
         }
@@ -267,6 +291,11 @@ impl Group {
     /// The place that the group loads from, as its configuration calls it.
     pub fn origin(&self) -> &str {
         &self.inner.origin
+    }
+
+    /// The place that the group shares with others, as its configuration calls it.
+    pub fn site(&self) -> Option<&str> {
+        self.inner.site.as_deref()
     }
 
     /// The value of `key`, loaded on this thread if it is not held and nobody else is loading it.

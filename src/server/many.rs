@@ -5,6 +5,7 @@
 //! told so: a call holds no more than one reply's bytes, however many keys it has.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -93,6 +94,8 @@ pub(super) struct Gathering<F> {
     group: Group,
     /// Those that were not held: their places in the request, and the keys.
     missed: Vec<(usize, Box<[u8]>)>,
+    /// When the caller has gone. What is missing then is not asked for any more.
+    deadline: Option<Instant>,
     state: Mutex<State<F>>,
 }
 
@@ -115,6 +118,7 @@ where
         service: &Arc<Service>,
         group: &Group,
         keys: &[&[u8]],
+        deadline: Option<Instant>,
         answers: Answers,
         answer: F,
     ) {
@@ -123,6 +127,7 @@ where
             service: service.clone(),
             group: group.clone(),
             missed: missed.map(|index| (index, keys[index].into())).collect(),
+            deadline,
             state: Mutex::new(State {
                 answers,
                 asked: 0,
@@ -150,14 +155,24 @@ where
             };
             let (index, key) = &self.missed[next];
             let (gathering, index) = (self.clone(), *index);
+            if self.is_too_late() {
+                gathering.put(index, Err(Status::too_late()));
+                continue;
+            }
             let miss = Miss {
                 group: &self.group,
                 key,
             };
-            self.service
-                .load(&miss, move |value| gathering.put(index, value));
+            self.service.load(&miss, self.deadline, move |value| {
+                gathering.put(index, value)
+            });
         }
         self.finish();
+    }
+
+    fn is_too_late(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| deadline <= Instant::now())
     }
 
     fn put(self: &Arc<Self>, index: usize, value: Result<Value, Status>) {

@@ -154,10 +154,12 @@ impl Service {
         }
     }
 
-    /// Loads what was missed; `answer` is called once, at once or on another thread.
+    /// Loads what was missed, for a caller that waits until `deadline`; `answer` is called once, at once or on another
+    /// thread.
     pub fn load(
         &self,
         miss: &Miss<'_>,
+        deadline: Option<Instant>,
         answer: impl FnOnce(Result<Value, Status>) + Send + 'static,
     ) {
         let (group, key): (_, Box<[u8]>) = (miss.group.clone(), miss.key.into());
@@ -168,17 +170,17 @@ impl Service {
             });
             answer(value);
         };
-        if let Some(load) = miss.group.ask(miss.key, answer) {
+        if let Some(load) = miss.group.ask_by(miss.key, deadline, answer) {
             self.loaders.submit(miss.group, load);
         }
     }
 
     /// Answers a `GetManyRequest` with an encoded `GetManyReply`: at once if all keys are held, and otherwise by
-    /// `answer`, when the last of them is there. `is_over` tells whether the caller's time is over.
+    /// `answer`, when the last of them is there. The caller waits until `deadline`.
     pub fn get_many(
         self: &Arc<Self>,
         request: &[u8],
-        is_over: impl Fn() -> bool + Send + 'static,
+        deadline: Option<Instant>,
         answer: impl FnOnce(Result<Encoded, Status>) + Send + 'static,
     ) -> Result<Many, Status> {
         let GetManyRequest { group, keys } = GetManyRequest::parse(request)?;
@@ -200,8 +202,8 @@ impl Service {
             return Ok(Many::Reply(self.outgoing.count(answers.encode())?));
         }
         // Before anything is loaded: a call that is refused is to cost nothing.
-        let ticket = self.waiting.enter(is_over)?;
-        Gathering::start(self, group, &keys, answers, answer);
+        let ticket = self.waiting.enter(deadline)?;
+        Gathering::start(self, group, &keys, deadline, answers, answer);
         Ok(Many::Loading(ticket))
     }
 

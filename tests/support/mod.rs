@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod http;
+pub mod http2;
 pub mod origin;
 
 use std::ffi::OsStr;
@@ -106,7 +107,21 @@ pub struct Node {
 impl Node {
     /// Starts `corecache serve` with `args` on free ports, and returns when it listens on both.
     pub fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Node {
-        let mut child = corecache()
+        Node::start_by(corecache(), args)
+    }
+
+    /// The same, in a shell that has run `limit` before.
+    pub fn start_limited<S: AsRef<OsStr>>(limit: &str, args: impl IntoIterator<Item = S>) -> Node {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")])
+            .arg(corecache().get_program())
+            .stdin(Stdio::null());
+        Node::start_by(shell, args)
+    }
+
+    fn start_by<S: AsRef<OsStr>>(mut command: Command, args: impl IntoIterator<Item = S>) -> Node {
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(args)
             .stdout(Stdio::piped())
@@ -161,6 +176,19 @@ impl Node {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Resident memory, in bytes: what it is now, or what it was at the most (`VmRSS`, `VmHWM`).
+    pub fn memory_bytes(&self, field: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(path).expect("the node runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kib = line.and_then(|line| {
+            line.trim_matches([':', ' ', '\t', 'k', 'B'])
+                .parse::<u64>()
+                .ok()
+        });
+        kib.expect("a figure of memory") << 10
     }
 
     /// What the node has written to its standard error so far; all of it, once it has ended.
