@@ -152,8 +152,8 @@ fn metadata_has_its_size() {
         let data = frame(DATA, END_STREAM, stream, &body);
         connection.send(&[headers, data].concat()).unwrap();
         let first = connection.receive_until(|frame| {
-            frame.stream == stream && matches!(frame.kind, DATA | RST_STREAM)
-                || frame.stream == stream && frame.flags & END_STREAM != 0
+            let says = matches!(frame.kind, DATA | RST_STREAM) || frame.flags & END_STREAM != 0;
+            says && frame.stream == stream
         });
         first.expect("an answer").kind == DATA
     };
