@@ -13,7 +13,6 @@ mod support;
 mod http2;
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -79,11 +78,9 @@ fn main() {
         let (mut quiet, mut attacked, mut sent) = (Vec::new(), Vec::new(), 0);
         for _ in 0..rounds {
             quiet.push(round(client));
-            let is_over = AtomicBool::new(false);
             thread::scope(|scope| {
-                let attacker = scope.spawn(|| send(&node, is_read, attack, &is_over));
+                let attacker = scope.spawn(|| send(&node, is_read, attack));
                 attacked.push(round(client));
-                is_over.store(true, Ordering::Relaxed);
                 sent += attacker.join().expect("it attacks");
             });
         }
@@ -117,10 +114,11 @@ fn round(client: &Client) -> f64 {
     Spread::new(latencies).quantile(0.99)
 }
 
-/// Attacks until it is over, over one connection after the other as the node cuts them; how many pieces were sent.
-fn send(node: &Server, is_read: bool, attack: Attack, is_over: &AtomicBool) -> usize {
+/// Attacks for a round, over one connection after the other as the node cuts them; how many pieces were sent.
+fn send(node: &Server, is_read: bool, attack: Attack) -> usize {
+    let end = Instant::now() + ROUND;
     let mut sent = 0;
-    while !is_over.load(Ordering::Relaxed) {
+    while Instant::now() < end {
         let mut connection = Connection::greet(node.addr);
         let write_timeout = Some(Duration::from_millis(100));
         connection
@@ -130,7 +128,7 @@ fn send(node: &Server, is_read: bool, attack: Attack, is_over: &AtomicBool) -> u
         let mut answers = Connection(connection.0.try_clone().expect("a descriptor"));
         let reader = thread::spawn(move || while is_read && answers.receive().is_some() {});
         let mut number = 0;
-        while !is_over.load(Ordering::Relaxed) && connection.send(&attack(number)).is_ok() {
+        while Instant::now() < end && connection.send(&attack(number)).is_ok() {
             number += 1;
         }
         sent += number as usize;

@@ -8,9 +8,10 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_int, c_void};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::slice;
 use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use grpcio::{ChannelBuilder, ServerBuilder};
@@ -24,13 +25,18 @@ const ARGUMENT: &CStr = c"grpc.socket_mutator";
 /// Looking for those that have been closed takes a system call for each: so often it is done at the most.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// It lives as long as the process: the gRPC core may call it as long.
+/// How long those that send most are looked for.
+const WEIGH: Duration = Duration::from_millis(10);
+
+/// It lives as long as the process: the gRPC core may call it as long. A copy is the same.
+#[derive(Clone, Copy)]
 pub(super) struct Connections(&'static Mutator);
 
 struct Counted {
     limit: usize,
     open: Mutex<Open>,
     refused: AtomicU64,
+    cut: AtomicU64,
 }
 
 #[derive(Default)]
@@ -49,6 +55,7 @@ impl Connections {
                 limit,
                 open: Mutex::default(),
                 refused: AtomicU64::new(0),
+                cut: AtomicU64::new(0),
             },
         })))
     }
@@ -85,6 +92,40 @@ impl Connections {
     pub fn refused(&self) -> u64 {
         self.0.counted.refused.load(Ordering::Relaxed)
     }
+
+    /// How many were cut because the process had grown too large.
+    pub fn cut(&self) -> u64 {
+        self.0.counted.cut.load(Ordering::Relaxed)
+    }
+
+    /// Shuts down the connection that sends most; false if none sends anything.
+    pub fn cut_heaviest(&self) -> bool {
+        let counted = &self.0.counted;
+        let sockets: Vec<_> = {
+            let open = counted.open.lock();
+            open.sockets
+                .iter()
+                .map(|(&raw, &socket)| (raw, socket))
+                .collect()
+        };
+        let mut weighed: Vec<_> = sockets
+            .into_iter()
+            .filter_map(|(raw, socket)| {
+                let held = hold(raw, socket)?;
+                let before = received_bytes(&held)?;
+                Some((held, before))
+            })
+            .collect();
+        thread::sleep(WEIGH);
+        let sent =
+            |(held, before): &(OwnedFd, u64)| received_bytes(held).map_or(0, |now| now - before);
+        weighed.retain(|weighed| sent(weighed) > 0);
+        let Some((heaviest, _)) = weighed.into_iter().max_by_key(sent) else {
+            return false;
+        };
+        counted.cut.fetch_add(1, Ordering::Relaxed);
+        rustix::net::shutdown(heaviest, rustix::net::Shutdown::Both).is_ok()
+    }
 }
 
 impl Counted {
@@ -117,6 +158,40 @@ impl Open {
             number(fd) == Some(*socket)
         });
     }
+}
+
+/// A descriptor of our own for a socket, if it is that one still.
+fn hold(raw: RawFd, socket: u64) -> Option<OwnedFd> {
+    // SAFETY: whatever the descriptor is by now, it is only copied; what the copy is, is looked at.
+    let fd = unsafe { BorrowedFd::borrow_raw(raw) };
+    let held = rustix::io::fcntl_dupfd_cloexec(fd, 0).ok()?;
+    (number(held.as_fd()) == Some(socket)).then_some(held)
+}
+
+/// What a peer has sent so far.
+#[cfg(target_os = "linux")]
+fn received_bytes(fd: &OwnedFd) -> Option<u64> {
+    /// Where `struct tcp_info` of Linux 4.1 and later has it (`tcpi_bytes_received`).
+    const AT: usize = 128;
+    let mut info = [0_u8; AT + 8];
+    let mut len = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes up to `len` bytes.
+    let status = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    let bytes = info[AT..].first_chunk()?;
+    (status == 0 && len as usize == info.len()).then(|| u64::from_ne_bytes(*bytes))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn received_bytes(_: &OwnedFd) -> Option<u64> {
+    None
 }
 
 /// What the kernel calls the socket; none for what is none.
@@ -204,9 +279,8 @@ unsafe extern "C" fn order(a: *mut c_void, b: *mut c_void) -> c_int {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::{AsFd, AsRawFd};
 
     use super::*;
 
@@ -231,5 +305,25 @@ mod tests {
         assert_eq!(connections.open(), 1);
         let _fourth = accept(&connections, &listener);
         assert_eq!((connections.open(), connections.refused()), (2, 1));
+    }
+
+    #[test]
+    fn the_heaviest_is_cut_and_no_other() {
+        let connections = Connections::new(9);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pairs: Vec<_> = (0..3).map(|_| accept(&connections, &listener)).collect();
+        assert!(!connections.cut_heaviest(), "none sends anything");
+        let mut heavy = pairs[1].0.try_clone().unwrap();
+        let mut read = pairs[1].1.try_clone().unwrap();
+        let flood = thread::spawn(move || while heavy.write_all(&[0; 1000]).is_ok() {});
+        thread::spawn(move || while read.read(&mut [0; 1000]).is_ok_and(|len| len > 0) {});
+        while !connections.cut_heaviest() {}
+        flood.join().unwrap();
+        assert_eq!(connections.cut(), 1);
+        for index in [0, 2] {
+            let (mut client, mut accepted) = (&pairs[index].0, &pairs[index].1);
+            client.write_all(b"x").unwrap();
+            assert_eq!(accepted.read(&mut [0; 9]).unwrap(), 1);
+        }
     }
 }

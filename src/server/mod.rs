@@ -11,6 +11,7 @@
 //! which knows no transport.
 
 mod admin;
+mod brake;
 mod connections;
 mod cores;
 mod deadline;

@@ -23,7 +23,7 @@ use super::loaders::{Limits, Loaders};
 use super::outgoing::Outgoing;
 use super::service::{Service, UNARY_LIMIT_BYTES};
 use super::waiting::Waiting;
-use super::{admin, front, pb, reflection};
+use super::{admin, brake, front, pb, reflection};
 use crate::engine::{Builder, pin_or_warn};
 use crate::group::{GroupConfig, Groups, GroupsError};
 
@@ -100,7 +100,7 @@ pub enum StartError {
     )]
     Admin(SocketAddr, io::Error),
     /// The system gave no threads.
-    #[error("no threads for the loaders and the deadlines: {0}")]
+    #[error("no threads for the loaders and what is watched: {0}")]
     Threads(io::Error),
     /// The gRPC core refused.
     #[error("the gRPC server did not start: {0}")]
@@ -147,6 +147,8 @@ impl Node {
             health.service(),
             reflection::service(&pb::files())?,
         ];
+        let limit_bytes = brake::limit_bytes(config.memory_bytes, config.limits.core_bytes);
+        brake::start(connections, limit_bytes).map_err(StartError::Threads)?;
         let (server, listen) = listen(&config, &connections, services, &env)?;
         let ready = Arc::new(AtomicBool::new(true));
         let admin = match config.admin {

@@ -211,6 +211,9 @@ impl Collector for Metrics {
         let help = "Connections that were closed because too many were open";
         let kind = MetricType::Counter;
         refused.encode(encoder.encode_descriptor("connections_refused", help, None, kind)?)?;
+        let cut = ConstCounter::new(self.connections.cut());
+        let help = "Connections that were cut because the process had grown too large";
+        cut.encode(encoder.encode_descriptor("connections_cut", help, None, kind)?)?;
         for (name, help, read) in COUNTERS {
             let of = |group: &GroupStats| ConstCounter::new(read(&group.counters));
             self.by_group(&mut encoder, &reply, name, help, MetricType::Counter, of)?;
