@@ -8,9 +8,10 @@
 use std::env;
 use std::error::Error;
 use std::thread;
+use std::time::Duration;
 
 use corecache::group::{GroupConfig, LoadContext, LoadError, Sink};
-use corecache::server::{Cores, Node, NodeConfig, VALUE_LIMIT_BYTES};
+use corecache::server::{ConnectionLimits, Cores, Node, NodeConfig, VALUE_LIMIT_BYTES};
 
 /// As in the node's binary.
 #[cfg(feature = "jemalloc")]
@@ -53,9 +54,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         cores,
         shards: None,
         loaders: 4,
-        loads_a_group: 4,
+        loads_an_origin: 4,
         load_queue: 1024,
-        streams_a_connection: 1024,
+        load_wait: Duration::from_secs(5),
+        read_stall: Duration::from_secs(60),
+        limits: ConnectionLimits::default(),
         tls: None,
     })?;
     println!("listening on {}", node.listen());

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use corecache::group::{GroupConfig, LoadContext, LoadError, Sink};
-use corecache::server::{Cores, Node, NodeConfig};
+use corecache::server::{ConnectionLimits, Cores, Node, NodeConfig};
 use grpcio::RpcStatusCode;
 use support::PATIENCE;
 use support::client::Client;
@@ -21,10 +21,11 @@ fn start(load: impl Fn(&[u8], &mut Sink) -> Result<(), LoadError> + Send + Sync 
         cores: Cores::available(),
         shards: None,
         loaders: 2,
-        loads_a_group: 2,
+        loads_an_origin: Some(2),
         load_queue: 16,
         read_stall: Duration::from_secs(60),
-        streams_a_connection: 100,
+        load_wait: Duration::from_secs(5),
+        limits: ConnectionLimits::default(),
         tls: None,
     };
     Node::start(config).expect("a node starts")

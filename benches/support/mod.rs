@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod echo;
+pub mod h2load;
 pub mod origin;
 
 use std::env;
@@ -72,10 +73,19 @@ impl Server {
 
     /// The most memory that it ever had, in bytes.
     pub fn peak_rss_bytes(&self) -> u64 {
+        self.memory_bytes("VmHWM:")
+    }
+
+    /// The memory that it has, in bytes.
+    pub fn rss_bytes(&self) -> u64 {
+        self.memory_bytes("VmRSS:")
+    }
+
+    fn memory_bytes(&self, field: &str) -> u64 {
         let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        1024 * kib.and_then(|kib| kib.parse::<u64>().ok()).expect("VmHWM")
+        1024 * kib.and_then(|kib| kib.parse::<u64>().ok()).expect(field)
     }
 
     fn proc(&self, file: &str) -> String {

@@ -2,6 +2,7 @@
 
 mod client;
 mod get;
+mod limits;
 mod output;
 mod seconds;
 mod serve;
@@ -41,5 +42,15 @@ pub fn run() -> Result<(), Box<dyn Error>> {
         Command::Get(get) => get.run(),
         Command::Stats(stats) => stats.run(),
         Command::Simulate(simulate) => simulate.run(),
+    }
+}
+
+/// Reads how many there are to be of something.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 is needed".to_owned()),
+        Ok(number @ 1..=65_536) => Ok(number),
+        Ok(_) => Err("at most 65536".to_owned()),
+        Err(_) => Err("write a whole number".to_owned()),
     }
 }

@@ -14,7 +14,7 @@ use corecache::server::{Cores, Identity, Node, NodeConfig};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{output, seconds, size, systemd};
+use super::{at_least_one, limits, output, seconds, size, systemd};
 
 /// Signals that end a node.
 const STOP: [i32; 2] = [SIGTERM, SIGINT];
@@ -65,7 +65,8 @@ pub struct Serve {
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = threads)]
     loaders: usize,
 
-    /// Loads of one group that run at once [default: all loaders for a single group, else three in four]
+    /// Loads from one origin that run at once; groups of one host share them [default: all loaders for a single origin,
+    /// else three in four]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     group_loads: Option<usize>,
 
@@ -73,17 +74,21 @@ pub struct Serve {
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
     load_queue: usize,
 
+    /// Seconds that a load may wait while more comes than can be loaded; then the newest is loaded first
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds::limit)]
+    load_wait: Duration,
+
     /// Seconds that a load may take, waiting included
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds::limit)]
     load_timeout: Duration,
 
+    /// Seconds that a load gets once it has begun, even if nobody waits so long for it
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds::parse)]
+    load_least: Duration,
+
     /// Seconds that the reader of a Read has to take a chunk of up to 1 MiB
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds::limit)]
     read_stall: Duration,
-
-    /// Calls that one connection may have open at once
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
-    max_streams: usize,
 
     /// Seconds that the node goes on taking calls after SIGTERM or SIGINT, while its health says NOT_SERVING
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds::parse)]
@@ -104,6 +109,9 @@ pub struct Serve {
     /// Listen beyond loopback without TLS: whoever reaches the port reads the blobs
     #[arg(long)]
     insecure: bool,
+
+    #[command(flatten)]
+    limits: limits::Limits,
 }
 
 impl Serve {
@@ -169,10 +177,6 @@ impl Serve {
             None => Cores::available(),
         };
         let groups: Result<Vec<_>, _> = self.groups.iter().map(|group| self.group(group)).collect();
-        let loads_a_group = self.group_loads.unwrap_or(match self.groups.len() {
-            1 => self.loaders,
-            _ => (self.loaders * 3 / 4).max(1),
-        });
         Ok(NodeConfig {
             listen: self.listen,
             admin: self.admin.0,
@@ -181,10 +185,11 @@ impl Serve {
             cores,
             shards: self.shards,
             loaders: self.loaders,
-            loads_a_group,
+            loads_an_origin: self.group_loads,
             load_queue: self.load_queue,
             read_stall: self.read_stall,
-            streams_a_connection: self.max_streams,
+            load_wait: self.load_wait,
+            limits: self.limits.of_connections(),
             tls: self.identity()?,
         })
     }
@@ -192,11 +197,15 @@ impl Serve {
     fn group(&self, group: &GroupArgument) -> Result<GroupConfig, Box<dyn Error>> {
         let origin = Origin::open(&group.origin)
             .map_err(|error| format!("--group {}: {error}", group.name))?;
-        let shown = origin.to_string();
+        let (shown, site) = (origin.to_string(), origin.site());
         let mut config = GroupConfig::new(&group.name, origin)
             .origin(shown)
             .entry_limit_bytes(self.entry_limit)
-            .load_timeout(self.load_timeout);
+            .load_timeout(self.load_timeout)
+            .load_least(self.load_least);
+        if let Some(site) = site {
+            config = config.site(site);
+        }
         if let Some(bytes) = share_of(&self.guarantees, &group.name) {
             config = config.guaranteed_bytes(bytes);
         }
@@ -315,15 +324,6 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     addresses
         .next()
         .ok_or_else(|| "the host has no address".to_owned())
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("at least 1 is needed".to_owned()),
-        Ok(number @ 1..=65_536) => Ok(number),
-        Ok(_) => Err("at most 65536".to_owned()),
-        Err(_) => Err("write a whole number".to_owned()),
-    }
 }
 
 fn threads(text: &str) -> Result<usize, String> {

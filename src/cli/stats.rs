@@ -44,7 +44,10 @@ fn table(reply: &StatsReply) -> String {
             size::show(reply.budget_bytes),
             size::show(reply.garbage_bytes)
         ),
-        format!("loads    {} queued", reply.queue_depth),
+        format!(
+            "loads    {} queued, {} shed, {} given up",
+            reply.queue_depth, reply.total.shed, reply.total.given_up
+        ),
         String::new(),
         format!(
             "{:<16} {:>10} {:>10} {:>12} {:>10} {:>7} {:>10} {:>8} {:>9} {:>9} {:>10}",
@@ -137,5 +140,7 @@ fn counters(counters: &Counters) -> serde_json::Value {
         "load_ns": counters.load_ns,
         "evictions": counters.evictions,
         "refused": counters.refused,
+        "shed": counters.shed,
+        "given_up": counters.given_up,
     })
 }

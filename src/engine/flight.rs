@@ -86,6 +86,8 @@ struct State<B: Body> {
     led: bool,
     sleepers: usize,
     callbacks: Vec<Callback<B>>,
+    /// The latest deadline of all who have said one; none: nobody has.
+    wanted_until: Option<Instant>,
 }
 
 /// How a wait ended.
@@ -109,6 +111,7 @@ impl<B: Body> Flight<B> {
                 led: true,
                 sleepers: 0,
                 callbacks: Vec::new(),
+                wanted_until: None,
             }),
             changed: Condvar::new(),
         }
@@ -148,6 +151,7 @@ impl<B: Body> Flight<B> {
                 return Waited::Outcome(Err(Failure::Reentrant));
             };
             state.sleepers += 1;
+            state.wanted_until = state.wanted_until.max(deadline);
             let is_late = match deadline {
                 Some(deadline) => self.changed.wait_until(&mut state, deadline).timed_out(),
                 None => {
@@ -166,9 +170,14 @@ impl<B: Body> Flight<B> {
         }
     }
 
-    /// Calls `callback` with the outcome, at once if it is there, otherwise on the thread that brings it. Gives it
-    /// back if the flight already has `at_most` callbacks.
-    pub fn subscribe(&self, callback: Callback<B>, at_most: usize) -> Result<(), Callback<B>> {
+    /// Calls `callback` with the outcome, at once if it is there, otherwise on the thread that brings it. Who waits for
+    /// that does so until `deadline`. Gives the callback back if the flight already has `at_most` of them.
+    pub fn subscribe(
+        &self,
+        deadline: Instant,
+        callback: Callback<B>,
+        at_most: usize,
+    ) -> Result<(), Callback<B>> {
         let mut state = self.state.lock();
         if let Some(outcome) = &state.outcome {
             let outcome = outcome.clone();
@@ -180,7 +189,13 @@ impl<B: Body> Flight<B> {
             return Err(callback);
         }
         state.callbacks.push(callback);
+        state.wanted_until = state.wanted_until.max(Some(deadline));
         Ok(())
+    }
+
+    /// The latest deadline of all who have said one so far.
+    pub fn wanted_until(&self) -> Option<Instant> {
+        self.state.lock().wanted_until
     }
 
     fn complete(&self, outcome: Outcome<B>) {
@@ -388,6 +403,10 @@ pub(crate) struct Parked<B: Body> {
 }
 
 impl<B: Body> Parked<B> {
+    pub fn flight(&self) -> &Arc<Flight<B>> {
+        &self.flight
+    }
+
     /// Takes the lead, unless somebody else has, or all is done.
     pub fn claim(self) -> Option<Lead<B>> {
         let mut state = self.flight.state.lock();

@@ -161,4 +161,4 @@ pub(crate) use core::Loaded;
 #[cfg(feature = "server")]
 pub(crate) use core::pin_or_warn;
 pub(crate) use entry::{BlobBuilder, Bytes};
-pub(crate) use flight::{Joined, Lead, Outcome, Parked, panic_text};
+pub(crate) use flight::{Flight, Joined, Lead, Outcome, Parked, panic_text};

@@ -3,12 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::filling::Filling;
 use super::loader::{LoadContext, LoadError, Sink};
 use super::{GetError, Group, Value};
-use crate::engine::{Blob, Bytes, Failure, Joined, Lead, Loaded, Outcome, Parked, panic_text};
+use crate::engine::{
+    Blob, Bytes, Failure, Flight, Joined, Lead, Loaded, Outcome, Parked, panic_text,
+};
 
 impl Group {
     pub(super) fn load_here(&self, key: &[u8], deadline: Instant) -> Result<Value, GetError> {
@@ -80,6 +82,18 @@ impl Group {
         key: &[u8],
         answer: impl FnOnce(Result<Value, GetError>) + Send + 'static,
     ) -> Option<PendingLoad> {
+        self.ask_by(key, None, answer)
+    }
+
+    /// As [`Group::ask`], for a caller that waits until `deadline`. The load is told the latest deadline of all who
+    /// wait, and is not [wanted](PendingLoad::is_wanted) any more when that has passed. The answer may come later than
+    /// the deadline.
+    pub fn ask_by(
+        &self,
+        key: &[u8],
+        deadline: Option<Instant>,
+        answer: impl FnOnce(Result<Value, GetError>) + Send + 'static,
+    ) -> Option<PendingLoad> {
         if let Err(error) = self.check_key(key) {
             answer(Err(error));
             return None;
@@ -88,6 +102,8 @@ impl Group {
         let owned_key: Box<[u8]> = key.into();
         let callback = move |outcome| answer(group.answer(&owned_key, outcome));
         let core = self.inner.cache.core();
+        let at_most = Instant::now() + self.inner.load_timeout;
+        let wanted_until = deadline.map_or(at_most, |deadline| deadline.min(at_most));
         match self.inner.cache.join_in(self.inner.partition, key) {
             Joined::Hit(entry) => {
                 callback(Ok(entry));
@@ -95,26 +111,41 @@ impl Group {
             }
             Joined::Follow(flight) => {
                 core.count_joined(self.inner.partition);
-                if let Err(callback) = flight.subscribe(Box::new(callback), WAITERS_MAX) {
+                if let Err(callback) =
+                    flight.subscribe(wanted_until, Box::new(callback), WAITERS_MAX)
+                {
                     let cause = format!("{WAITERS_MAX} callers wait for it already; try again");
                     callback(Err(busy(cause)));
                 }
                 None
             }
             Joined::Lead(lead) => {
-                let subscribed = lead.flight().subscribe(Box::new(callback), WAITERS_MAX);
+                let flight = lead.flight();
+                let subscribed = flight.subscribe(wanted_until, Box::new(callback), WAITERS_MAX);
                 debug_assert!(
                     subscribed.is_ok(),
                     "a new flight has room for its first waiter"
                 );
                 Some(PendingLoad {
                     group: self.clone(),
-                    deadline: Instant::now() + self.inner.load_timeout,
+                    deadline: at_most,
                     parked: Some(lead.park()),
                 })
             }
         }
     }
+}
+
+fn is_timed_out<T>(outcome: &Result<T, Failure>) -> bool {
+    let Err(Failure::Failed(error)) = outcome else {
+        return false;
+    };
+    matches!(error.downcast_ref(), Some(LoadError::TimedOut(_)))
+}
+
+fn too_late() -> Failure {
+    let cause = "its time had passed before a loader was free";
+    Failure::Failed(Arc::new(LoadError::TimedOut(cause.to_owned())))
 }
 
 fn busy(cause: String) -> Failure {
@@ -134,18 +165,47 @@ impl PendingLoad {
     pub fn run(mut self) {
         let Some(lead) = self.claim() else { return };
         let inner = &self.group.inner;
-        let load = |key: &(u16, Box<[u8]>)| {
-            if self.deadline.saturating_duration_since(Instant::now()) == Duration::ZERO {
-                let cause = "its time had passed before a loader was free".to_owned();
-                return Err(Failure::Failed(Arc::new(LoadError::TimedOut(cause))));
-            }
-            catch_unwind(AssertUnwindSafe(|| {
-                self.group.run_loader(&key.1, self.deadline)
-            }))
-            .unwrap_or_else(|panic| Err(Failure::Panicked(panic_text(&*panic))))
-        };
+        let flight = lead.flight().clone();
+        let load = |key: &(u16, Box<[u8]>)| self.load(&flight, &key.1);
         // The outcome reaches the callers by the flight.
         let _ = inner.cache.core().lead(inner.partition, lead, load);
+    }
+
+    fn load(&self, flight: &Flight<Bytes>, key: &[u8]) -> Result<Loaded<Bytes>, Failure> {
+        if self.deadline <= Instant::now() {
+            return Err(too_late());
+        }
+        let at_least = Instant::now() + self.group.inner.load_least;
+        let deadline = || {
+            let wanted_until = flight.wanted_until().unwrap_or(self.deadline);
+            wanted_until.max(at_least).min(self.deadline)
+        };
+        let mut until = deadline();
+        loop {
+            let run = || self.group.run_loader(key, until);
+            let outcome = catch_unwind(AssertUnwindSafe(run))
+                .unwrap_or_else(|panic| Err(Failure::Panicked(panic_text(&*panic))));
+            // Who has joined since then may have more time than those before. They get another try.
+            let was_cut = is_timed_out(&outcome) && until <= Instant::now();
+            match deadline() {
+                later if was_cut && later > until => until = later,
+                _ => return outcome,
+            }
+        }
+    }
+
+    /// Whether the time of some who wait for it is not over yet.
+    pub fn is_wanted(&self) -> bool {
+        let parked = self.parked.as_ref();
+        let until = parked.and_then(|parked| parked.flight().wanted_until());
+        until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// Fails those who wait with [`ErrorKind::TimedOut`](super::ErrorKind::TimedOut): for one that is not wanted.
+    pub fn give_up(mut self) {
+        if let Some(lead) = self.claim() {
+            lead.finish(Err(too_late()));
+        }
     }
 
     /// Whether more than half of the budget is taken by values that left the cache but are still held, by replies

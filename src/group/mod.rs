@@ -61,6 +61,8 @@ pub struct GroupConfig {
     load_timeout: Duration,
     /// Values of more bytes are stored in chunks; none: all in one piece.
     chunks_over_bytes: Option<usize>,
+    load_least: Duration,
+    site: Option<String>,
 }
 
 impl GroupConfig {
@@ -76,6 +78,8 @@ impl GroupConfig {
             entry_limit_bytes: 64 << 20,
             load_timeout: Duration::from_secs(30),
             chunks_over_bytes: None,
+            load_least: Duration::from_secs(1),
+            site: None,
         }
     }
 
@@ -127,6 +131,21 @@ impl GroupConfig {
         };
         let fitting_bytes = chunks::largest_within(entry_bytes.saturating_sub(BESIDE_BYTES));
         self.entry_limit_bytes.min(fitting_bytes.max(over_bytes))
+    }
+
+    /// How long a load that has begun may take at the least, even if all who wait have less time: a second if not
+    /// given. What it brings is for those who ask next. With none, a key that takes longer to load than its callers
+    /// wait would never be held.
+    pub fn load_least(mut self, least: Duration) -> Self {
+        self.load_least = least;
+        self
+    }
+
+    /// The place that the group loads from: groups with one name for it share the limit of loads there. A group
+    /// without it is by itself.
+    pub fn site(mut self, site: impl Into<String>) -> Self {
+        self.site = Some(site.into());
+        self
     }
 }
 
@@ -290,6 +309,8 @@ struct Inner {
     entry_limit_bytes: usize,
     large: Option<Large>,
     load_timeout: Duration,
+    load_least: Duration,
+    site: Option<String>,
     /// Loads that the origin answered with: no such key.
     not_found: AtomicU64,
 }
@@ -318,6 +339,9 @@ impl Group {
                 entry_limit_bytes,
                 large,
                 load_timeout: config.load_timeout,
+                // More than a load may take at all would be no time that can be told.
+                load_least: config.load_least.min(config.load_timeout),
+                site: config.site,
                 not_found: AtomicU64::new(0),
             }),
         }
@@ -331,6 +355,11 @@ impl Group {
     /// The place that the group loads from, as its configuration calls it.
     pub fn origin(&self) -> &str {
         &self.inner.origin
+    }
+
+    /// The place that the group shares with others, as its configuration calls it.
+    pub fn site(&self) -> Option<&str> {
+        self.inner.site.as_deref()
     }
 
     /// The value of `key`, loaded on this thread if it is not held and nobody else is loading it.

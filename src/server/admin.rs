@@ -17,6 +17,7 @@ use oxhttp::model::{Body, Method, Request, Response, StatusCode};
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 
+use super::connections::Connections;
 use super::service::Service;
 use super::stats::Metrics;
 
@@ -28,10 +29,14 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) fn start(
     address: SocketAddr,
     service: &Arc<Service>,
+    connections: Connections,
     ready: Arc<AtomicBool>,
 ) -> io::Result<SocketAddr> {
     let mut registry = Registry::with_prefix("corecache");
-    registry.register_collector(Box::new(Metrics(service.clone())));
+    registry.register_collector(Box::new(Metrics {
+        service: service.clone(),
+        connections,
+    }));
     let address = free_port(address)?;
     Server::new(move |request| answer(request, &registry, &ready))
         .bind(address)

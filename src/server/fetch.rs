@@ -13,6 +13,7 @@ use std::mem;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -41,6 +42,8 @@ pub(super) struct Fetch {
     arrived: VecDeque<Arrival>,
     /// While keys are being loaded.
     ticket: Option<Ticket>,
+    /// When the caller stops waiting.
+    deadline: Option<Instant>,
 }
 
 /// A group, and its keys that were not held.
@@ -65,7 +68,8 @@ struct Arrival {
 }
 
 impl Fetch {
-    pub fn new(service: &Arc<Service>) -> Self {
+    /// For a caller that waits until `deadline`.
+    pub fn new(service: &Arc<Service>, deadline: Option<Instant>) -> Self {
         Self {
             service: service.clone(),
             reply: Reply(service.outgoing.reply()),
@@ -74,6 +78,7 @@ impl Fetch {
             arrivals: Arc::default(),
             arrived: VecDeque::new(),
             ticket: None,
+            deadline,
         }
     }
 
@@ -225,7 +230,7 @@ impl Fetch {
         }
         if self.ticket.is_none() {
             // The door ends the call when its deadline has passed, and this with it.
-            match self.service.waiting.enter(|| false) {
+            match self.service.waiting.enter(None) {
                 Ok(ticket) => self.ticket = Some(ticket),
                 Err(crowded) => return self.fail_missed(&crowded.into()),
             }
@@ -240,7 +245,7 @@ impl Fetch {
                     group: &lane.group,
                     key: &key,
                 };
-                self.service.load(&miss, move |outcome| {
+                self.service.load(&miss, self.deadline, move |outcome| {
                     arrivals.put(Arrival {
                         lane: number,
                         id,

@@ -16,6 +16,7 @@ use grpcio::{
     ServiceBuilder, UnarySink, UnarySinkResult,
 };
 
+use super::deadline;
 use super::gate::Gate;
 use super::pb;
 use super::service::{Lookup, Many, Service, Status};
@@ -108,17 +109,17 @@ struct Door {
 
 impl Door {
     fn on_get(&self, ctx: &RpcContext<'_>, request: Request, sink: UnarySink<Reply>) {
-        let deadline = ctx.deadline();
         let found = caught(|| {
             request.with_bytes(|bytes| {
                 Ok(match self.service.look_up(bytes, slice::of_lent)? {
                     Lookup::Hit(slice) => Get::Hit(slice),
                     Lookup::Miss(miss) => {
-                        let ticket = self.service.waiting.enter(move || deadline.exceeded())?;
+                        let deadline = deadline::of(ctx);
+                        let ticket = self.service.waiting.enter(deadline)?;
                         let (answer, loaded) = oneshot::channel();
                         // The call may be gone by then.
                         self.service
-                            .load(&miss, move |value| drop(answer.send(value)));
+                            .load(&miss, deadline, move |value| drop(answer.send(value)));
                         Get::Loading(loaded, ticket)
                     }
                 })
@@ -135,12 +136,11 @@ impl Door {
     }
 
     fn on_get_many(&self, ctx: &RpcContext<'_>, request: Request, sink: UnarySink<Reply>) {
-        let deadline = ctx.deadline();
+        let deadline = deadline::of(ctx);
         let (answer, gathered) = oneshot::channel();
         let found = caught(|| {
-            let is_over = move || deadline.exceeded();
             let answer = move |reply| drop(answer.send(reply));
-            request.with_bytes(|bytes| self.service.get_many(bytes, is_over, answer))
+            request.with_bytes(|bytes| self.service.get_many(bytes, deadline, answer))
         });
         match found {
             Ok(Many::Reply(reply)) => {

@@ -1,10 +1,20 @@
-//! The threads that load: bounded in number, each origin with a queue and a limit of its own, so that one slow origin
-//! takes neither all loaders nor the others' places in the queue.
+//! The threads that load: bounded in number, and each origin with a limit of its own, so that one slow origin takes
+//! neither all loaders nor the others' places in the queue. Groups that load from one host share that host's limit;
+//! each group has a queue of its own.
+//!
+//! Queues are judged by how long they stand, after CoDel (K. Nichols, V. Jacobson, "Controlling Queue Delay", ACM Queue
+//! 2012) in the form that servers use (B. Maurer, "Fail at Scale", ACM Queue 2015). A burst empties soon, and is served
+//! in its order. A queue that has not been empty for as long as a load may wait is *overloaded*: more comes than can be
+//! loaded, so whoever comes to its end waits in vain. Then the newest load is begun first, whose callers are still
+//! there, and those that have waited too long are refused. A load that nobody waits for any more is dropped.
+//!
+//! Loaders run at a lower priority than the threads that answer hits.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -15,10 +25,12 @@ use crate::group::{Group, PendingLoad};
 pub(super) struct Limits {
     /// Threads that load.
     pub loaders: usize,
-    /// Loads of one group that run at once.
-    pub running_a_group: usize,
+    /// Loads from one origin that run at once; if not given, no origin can take all loaders from the others.
+    pub running_an_origin: Option<usize>,
     /// Loads of one group that wait.
     pub queued_a_group: usize,
+    /// How long a load waits in a queue that is overloaded.
+    pub wait: Duration,
 }
 
 pub(super) struct Loaders {
@@ -27,6 +39,7 @@ pub(super) struct Loaders {
 
 struct Shared {
     limits: Limits,
+    running_an_origin: usize,
     state: Mutex<State>,
     work: Condvar,
 }
@@ -35,63 +48,100 @@ struct State {
     /// By the group's name.
     index: HashMap<Box<str>, usize>,
     lanes: Vec<Lane>,
+    /// Loads that run, by origin.
+    running: Vec<usize>,
     /// The lane that is looked at first: they take turns.
     turn: usize,
 }
 
-#[derive(Default)]
+/// A group's queue.
 struct Lane {
-    queue: VecDeque<PendingLoad>,
-    running: usize,
+    origin: usize,
+    queue: VecDeque<Queued>,
+    /// Since when the queue has not been empty.
+    standing_since: Option<Instant>,
+    stats: LaneStats,
 }
 
-/// What the loaders are doing now.
+struct Queued {
+    load: PendingLoad,
+    since: Instant,
+}
+
+/// What the loaders are doing for a group now, and what they have not done for it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LaneStats {
     pub queued: usize,
     pub running: usize,
+    /// Loads that were refused: the queue was full, or they had waited too long, or there was no memory.
+    pub shed: u64,
+    /// Loads that nobody waited for any more when a loader was free.
+    pub given_up: u64,
+    /// How long the queue has not been empty.
+    pub standing: Duration,
+}
+
+/// How a load left the queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Loaded,
+    Shed,
+    GivenUp,
 }
 
 impl Loaders {
     /// Starts the threads.
     pub fn start<'a>(limits: Limits, groups: impl Iterator<Item = &'a Group>) -> io::Result<Self> {
-        let index: HashMap<Box<str>, usize> = groups
-            .enumerate()
-            .map(|(lane, group)| (group.name().into(), lane))
-            .collect();
+        let state = State::new(groups);
+        let running_an_origin = limits
+            .running_an_origin
+            .unwrap_or(match state.running.len() {
+                1 => limits.loaders,
+                _ => (limits.loaders * 3 / 4).max(1),
+            });
         let shared = Arc::new(Shared {
             limits,
-            state: Mutex::new(State {
-                lanes: index.iter().map(|_| Lane::default()).collect(),
-                index,
-                turn: 0,
-            }),
+            running_an_origin,
+            state: Mutex::new(state),
             work: Condvar::new(),
         });
         for number in 0..limits.loaders {
             let shared = shared.clone();
             thread::Builder::new()
                 .name(format!("load-{number}"))
-                .spawn(move || shared.run())?;
+                .spawn(move || {
+                    lower_priority();
+                    shared.run();
+                })?;
         }
         Ok(Self { shared })
     }
 
     /// Queues a load; where its group's queue is full it is refused, and who waits for it is told.
     pub fn submit(&self, group: &Group, load: PendingLoad) {
-        let limit = self.shared.limits.queued_a_group;
+        let limits = &self.shared.limits;
+        let now = Instant::now();
         let mut state = self.shared.state.lock();
         let lane = state.index[group.name()];
-        let queue = &mut state.lanes[lane].queue;
-        if queue.len() < limit {
-            queue.push_back(load);
+        let lane = &mut state.lanes[lane];
+        // One that comes may take the place of one that has waited too long, even if no loader comes by.
+        let overdue = lane.overdue(now, limits.wait);
+        lane.stats.shed += u64::from(overdue.is_some());
+        if lane.queue.len() < limits.queued_a_group {
+            lane.push(load, now);
+            drop(state);
             self.shared.work.notify_one();
-            return;
+        } else {
+            lane.stats.shed += 1;
+            drop(state);
+            load.refuse(format!(
+                "{} loads of the group are queued already; try again later",
+                limits.queued_a_group
+            ));
         }
-        drop(state);
-        load.refuse(format!(
-            "{limit} loads of the group are queued already; try again later"
-        ));
+        if let Some((load, cause)) = overdue {
+            load.refuse(cause);
+        }
     }
 
     pub fn stats(&self, group: &Group) -> LaneStats {
@@ -99,7 +149,10 @@ impl Loaders {
         let lane = &state.lanes[state.index[group.name()]];
         LaneStats {
             queued: lane.queue.len(),
-            running: lane.running,
+            standing: lane
+                .standing_since
+                .map_or(Duration::ZERO, |since| since.elapsed()),
+            ..lane.stats
         }
     }
 }
@@ -108,41 +161,160 @@ impl Shared {
     fn run(&self) {
         let mut state = self.state.lock();
         loop {
-            let Some((lane, load)) = state.next(self.limits.running_a_group) else {
+            let Some((lane, load, overdue)) = state.next(self.running_an_origin, self.limits.wait)
+            else {
                 self.work.wait(&mut state);
                 continue;
             };
-            state.lanes[lane].running += 1;
             drop(state);
-            if load.is_hopeless() {
-                load.refuse(
-                    "most of the memory is held by replies that their callers do not read; try again later"
-                        .to_owned(),
-                );
+            let end = if let Some(cause) = overdue.or_else(|| hopeless(&load)) {
+                load.refuse(cause);
+                End::Shed
+            } else if !load.is_wanted() {
+                load.give_up();
+                End::GivenUp
             } else {
                 load.run();
-            }
+                End::Loaded
+            };
             state = self.state.lock();
-            state.lanes[lane].running -= 1;
-            // The lane may have been at its limit, with more in its queue than this thread will take.
-            if !state.lanes[lane].queue.is_empty() {
+            if state.end(lane, end) {
                 self.work.notify_one();
             }
         }
     }
 }
 
+/// Why no load should begin now, if so.
+fn hopeless(load: &PendingLoad) -> Option<String> {
+    let cause =
+        "most of the memory is held by replies that their callers do not read; try again later";
+    load.is_hopeless().then(|| cause.to_owned())
+}
+
 impl State {
-    fn next(&mut self, running_a_group: usize) -> Option<(usize, PendingLoad)> {
+    fn new<'a>(groups: impl Iterator<Item = &'a Group>) -> Self {
+        let mut index = HashMap::new();
+        let mut origins = HashMap::new();
+        let mut lanes = Vec::new();
+        for group in groups {
+            // One that shares its origin with no other has its own name for it.
+            let origin = (group.site().is_some(), group.site().unwrap_or(group.name()));
+            let next = origins.len();
+            lanes.push(Lane::new(*origins.entry(origin).or_insert(next)));
+            index.insert(group.name().into(), lanes.len() - 1);
+        }
+        Self {
+            index,
+            lanes,
+            running: vec![0; origins.len()],
+            turn: 0,
+        }
+    }
+
+    /// The next load, its lane, and, if it has waited too long, what is to be said of that.
+    fn next(
+        &mut self,
+        running_an_origin: usize,
+        wait: Duration,
+    ) -> Option<(usize, PendingLoad, Option<String>)> {
+        let now = Instant::now();
         for _ in 0..self.lanes.len() {
-            let lane = self.turn;
+            let number = self.turn;
             self.turn = (self.turn + 1) % self.lanes.len();
-            if self.lanes[lane].running < running_a_group
-                && let Some(load) = self.lanes[lane].queue.pop_front()
-            {
-                return Some((lane, load));
+            let lane = &mut self.lanes[number];
+            if self.running[lane.origin] >= running_an_origin || lane.queue.is_empty() {
+                continue;
+            }
+            let (load, overdue) = match lane.overdue(now, wait) {
+                Some((load, cause)) => (Some(load), Some(cause)),
+                None => (lane.take(now, wait), None),
+            };
+            if let Some(load) = load {
+                lane.stats.running += 1;
+                self.running[lane.origin] += 1;
+                return Some((number, load, overdue));
             }
         }
         None
+    }
+
+    /// Returns whether more of that origin waits: it may have been at its limit, with more in its queues than the
+    /// thread that comes from there will take.
+    fn end(&mut self, lane: usize, end: End) -> bool {
+        let lane = &mut self.lanes[lane];
+        lane.stats.running -= 1;
+        lane.stats.shed += u64::from(end == End::Shed);
+        lane.stats.given_up += u64::from(end == End::GivenUp);
+        let origin = lane.origin;
+        self.running[origin] -= 1;
+        let waits = |lane: &Lane| lane.origin == origin && !lane.queue.is_empty();
+        self.lanes.iter().any(waits)
+    }
+}
+
+impl Lane {
+    fn new(origin: usize) -> Self {
+        Self {
+            origin,
+            queue: VecDeque::new(),
+            standing_since: None,
+            stats: LaneStats::default(),
+        }
+    }
+
+    fn push(&mut self, load: PendingLoad, now: Instant) {
+        self.standing_since.get_or_insert(now);
+        self.queue.push_back(Queued { load, since: now });
+    }
+
+    /// Whether the queue has not been empty for so long as a load may wait.
+    fn is_overloaded(&self, now: Instant, wait: Duration) -> bool {
+        self.standing_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= wait)
+    }
+
+    /// Takes the load that is to begin: the newest of an overloaded queue, else the oldest.
+    fn take(&mut self, now: Instant, wait: Duration) -> Option<PendingLoad> {
+        let next = match self.is_overloaded(now, wait) {
+            true => self.queue.pop_back(),
+            false => self.queue.pop_front(),
+        };
+        self.note_end();
+        next.map(|queued| queued.load)
+    }
+
+    /// Takes a load that has waited too long, and what is to be said of that.
+    fn overdue(&mut self, now: Instant, wait: Duration) -> Option<(PendingLoad, String)> {
+        let waited = now.saturating_duration_since(self.queue.front()?.since);
+        if waited < wait || !self.is_overloaded(now, wait) {
+            return None;
+        }
+        let queued = self.queue.pop_front()?;
+        self.note_end();
+        let cause = format!(
+            "it has waited for a loader for {:.1} s, and {} more loads of the group wait; try again later",
+            waited.as_secs_f64(),
+            self.queue.len()
+        );
+        Some((queued.load, cause))
+    }
+
+    fn note_end(&mut self) {
+        if self.queue.is_empty() {
+            self.standing_since = None;
+        }
+    }
+}
+
+/// Hits go before loads. On Linux a thread has a priority of its own; where it can not be had, nothing is lost but that.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    {
+        /// Steps of nice(2): where they compete, a loader gets a tenth of the time that a thread with hits gets.
+        const NICER: i32 = 10;
+        if let Err(error) = rustix::process::nice(NICER) {
+            log::warn!("the loaders run at the priority of the threads that answer hits: {error}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -211,6 +212,8 @@ pub(super) struct Gathering<F> {
     group: Group,
     /// Those that were not held: their gaps among the answers, and the keys.
     missed: Vec<(usize, Box<[u8]>)>,
+    /// When the caller has gone. What is missing then is not asked for any more.
+    deadline: Option<Instant>,
     state: Mutex<State<F>>,
 }
 
@@ -233,6 +236,7 @@ where
         service: &Arc<Service>,
         group: &Group,
         keys: &[&[u8]],
+        deadline: Option<Instant>,
         answers: Answers,
         answer: F,
     ) {
@@ -243,6 +247,7 @@ where
             missed: missed
                 .map(|(gap, index)| (gap, keys[index].into()))
                 .collect(),
+            deadline,
             state: Mutex::new(State {
                 answers: Some(answers),
                 asked: 0,
@@ -270,14 +275,24 @@ where
             };
             let (gap, key) = &self.missed[next];
             let (gathering, gap) = (self.clone(), *gap);
+            if self.is_too_late() {
+                gathering.put(gap, Err(Status::too_late()));
+                continue;
+            }
             let miss = Miss {
                 group: &self.group,
                 key,
             };
-            self.service
-                .load(&miss, move |value| gathering.put(gap, value));
+            self.service.load(&miss, self.deadline, move |value| {
+                gathering.put(gap, value);
+            });
         }
         self.finish();
+    }
+
+    fn is_too_late(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| deadline <= Instant::now())
     }
 
     fn put(self: &Arc<Self>, gap: usize, value: Result<Value, Status>) {

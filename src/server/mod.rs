@@ -7,16 +7,20 @@
 //! admin (HTTP) ──► stats
 //! ```
 //!
-//! grpcio is named in `front`, `slice`, `health`, `reflection`, `pb` and `node` alone; what a call means is `service`'s,
+//! grpcio is named in `front`, `deadline`, `connections`, `slice`, `health`, `reflection`, `pb` and `node` alone; what a call means is `service`'s,
 //! which knows no transport.
 
 mod admin;
+mod brake;
+mod connections;
 mod cores;
+mod deadline;
 mod fetch;
 mod front;
 mod gate;
 #[doc(hidden)]
 pub mod health;
+mod limits;
 mod loaders;
 mod many;
 mod node;
@@ -34,5 +38,6 @@ mod waiting;
 mod wire;
 
 pub use cores::{Cores, CoresError};
+pub use limits::ConnectionLimits;
 pub use node::{Identity, Node, NodeConfig, StartError};
 pub use service::{UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES};

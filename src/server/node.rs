@@ -9,30 +9,34 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel;
-use grpcio::{ChannelBuilder, EnvBuilder, Environment, Server, ServerBuilder, ServerCredentials};
+use grpcio::{
+    ChannelBuilder, EnvBuilder, Environment, ResourceQuota, Server, ServerBuilder,
+    ServerCredentials,
+};
 
+use super::connections::Connections;
 use super::cores::Cores;
 use super::gate::Gate;
 use super::health::{Health, Status};
+use super::limits::ConnectionLimits;
 use super::loaders::{Limits, Loaders};
 use super::outgoing::Outgoing;
 use super::read::Reads;
 use super::service::{Service, UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES};
 use super::waiting::Waiting;
-use super::{admin, front, pb, reflection, stats};
+use super::{admin, brake, front, pb, reflection, stats};
 use crate::engine::{Builder, pin_or_warn};
 use crate::group::{Group, GroupConfig, Groups, GroupsError};
 
 /// The name under which load balancers ask for the cache's health.
 const CACHE_SERVICE: &str = "corecache.v1.Cache";
-/// The largest request that is taken: 10,000 keys of the longest kind do not fit, and need not.
-const REQUEST_LIMIT_BYTES: i32 = 4 << 20;
 /// After so much silence a peer is asked whether it is still there, and cut off if it does not answer.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-const HANDSHAKE_TIMEOUT_MS: i32 = 10_000;
-/// A connection without a call for so long is closed in good order; clients open another when they need one.
-const IDLE_TIMEOUT_MS: i32 = 600_000;
+/// Descriptors that are left to files, origins, admin pages and what else a node opens, beside two for each loader.
+const DESCRIPTORS_KEPT: usize = 512;
+/// Of the gRPC core's compression algorithms, by the bits of their numbers, the one that does nothing.
+const IDENTITY_ALONE: i32 = 1;
 const PING_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// How long the answers are held back when a drain begins. Calls that are on their way arrive in that time.
 const HOLD: Duration = Duration::from_millis(100);
@@ -55,14 +59,16 @@ pub struct NodeConfig {
     pub shards: Option<usize>,
     /// Threads that load.
     pub loaders: usize,
-    /// Loads of one group that run at once.
-    pub loads_a_group: usize,
+    /// Loads from one origin that run at once; if not given, all loaders for a single origin, else three in four.
+    pub loads_an_origin: Option<usize>,
     /// Loads of one group that wait.
     pub load_queue: usize,
     /// What the reader of a `Read` has to take a chunk.
     pub read_stall: Duration,
-    /// Calls that one connection may have open.
-    pub streams_a_connection: usize,
+    /// How long a load waits in a queue that does not empty.
+    pub load_wait: Duration,
+    /// What callers may take.
+    pub limits: ConnectionLimits,
     /// The certificate chain and the private key, both PEM; without them the port is plain text.
     pub tls: Option<Identity>,
 }
@@ -97,7 +103,7 @@ pub enum StartError {
     )]
     Admin(SocketAddr, io::Error),
     /// The system gave no threads.
-    #[error("no threads for the loaders and the deadlines: {0}")]
+    #[error("no threads for the loaders and what is watched: {0}")]
     Threads(io::Error),
     /// The gRPC core refused.
     #[error("the gRPC server did not start: {0}")]
@@ -133,7 +139,7 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub fn start(mut config: NodeConfig) -> Result<Self, StartError> {
-        raise_descriptor_limit();
+        let connections = Connections::new(connections_max(&config));
         // What the C-core has to say goes where everything else is logged.
         grpcio::redirect_log();
         let service = Arc::new(service(&mut config)?);
@@ -145,12 +151,14 @@ impl Node {
             health.service(),
             reflection::service(&pb::files())?,
         ];
-        let (server, listen) = listen(&config, services, &env)?;
+        let limit_bytes = brake::limit_bytes(config.memory_bytes, config.limits.core_bytes);
+        brake::start(connections, limit_bytes).map_err(StartError::Threads)?;
+        let (server, listen) = listen(&config, &connections, services, &env)?;
         let ready = Arc::new(AtomicBool::new(true));
         let admin = match config.admin {
             None => None,
             Some(address) => Some(
-                admin::start(address, &service, ready.clone())
+                admin::start(address, &service, connections, ready.clone())
                     .map_err(|error| StartError::Admin(address, error))?,
             ),
         };
@@ -236,8 +244,9 @@ fn service(config: &mut NodeConfig) -> Result<Service, StartError> {
     let groups = Groups::new(&cache, configs)?;
     let limits = Limits {
         loaders: config.loaders,
-        running_a_group: config.loads_a_group,
+        running_an_origin: config.loads_an_origin,
         queued_a_group: config.load_queue,
+        wait: config.load_wait,
     };
     let loaders = Loaders::start(limits, groups.iter()).map_err(StartError::Threads)?;
     Ok(Service {
@@ -250,8 +259,27 @@ fn service(config: &mut NodeConfig) -> Result<Service, StartError> {
     })
 }
 
-/// Connections take descriptors: as many as this process may have are asked for. A refusal changes nothing.
-fn raise_descriptor_limit() {
+/// How many connections there may be: as many as are asked for, if the system gives descriptors for them. The others
+/// that a node needs are not for connections to take: where accepting fails, so does opening a file.
+fn connections_max(config: &NodeConfig) -> usize {
+    let asked = config.limits.connections;
+    let Some(descriptors) = raise_descriptor_limit() else {
+        return asked;
+    };
+    let kept = DESCRIPTORS_KEPT + 2 * config.loaders;
+    let most = descriptors.saturating_sub(kept).max(1);
+    if most < asked {
+        log::warn!(
+            "{most} connections may be open instead of {asked}: this process may have {descriptors} descriptors, \
+             {kept} of which are kept for others; raise its limit (ulimit -n, LimitNOFILE=)"
+        );
+    }
+    asked.min(most)
+}
+
+/// As many descriptors as this process may have are asked for; a refusal changes nothing. Returns how many there are,
+/// if there is a limit.
+fn raise_descriptor_limit() -> Option<usize> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     let limit = getrlimit(Resource::Nofile);
@@ -262,6 +290,8 @@ fn raise_descriptor_limit() {
             maximum: limit.maximum,
         },
     );
+    let now = getrlimit(Resource::Nofile).current?;
+    usize::try_from(now).ok()
 }
 
 /// The completion queues, one thread each, bound to the cores.
@@ -282,30 +312,12 @@ fn environment(cores: &Cores) -> Environment {
 
 fn listen(
     config: &NodeConfig,
+    connections: &Connections,
     services: impl IntoIterator<Item = grpcio::Service>,
     env: &Arc<Environment>,
 ) -> Result<(Server, SocketAddr), StartError> {
-    let arguments = ChannelBuilder::new(env.clone())
-        // Two nodes on one port would share its calls without a word.
-        .reuse_port(false)
-        .max_concurrent_stream(i32::try_from(config.streams_a_connection).unwrap_or(i32::MAX))
-        .max_receive_message_len(REQUEST_LIMIT_BYTES)
-        .max_send_message_len(UNARY_LIMIT_BYTES as i32)
-        // A peer that is gone without a word, one that never says anything, and one that has nothing to say.
-        .keepalive_time(KEEPALIVE)
-        .keepalive_timeout(KEEPALIVE_TIMEOUT)
-        .raw_cfg_int(
-            c"grpc.server_handshake_timeout_ms".into(),
-            HANDSHAKE_TIMEOUT_MS,
-        )
-        .raw_cfg_int(c"grpc.max_connection_idle_ms".into(), IDLE_TIMEOUT_MS)
-        // Nobody asks for channelz's figures, and requests are too small for receive windows to grow with the line.
-        .raw_cfg_int(c"grpc.enable_channelz".into(), 0)
-        .raw_cfg_int(c"grpc.http2.bdp_probe".into(), 0)
-        // Clients may look after us as often as that.
-        .http2_min_recv_ping_interval_without_data(PING_INTERVAL_MIN)
-        .build_args();
-    let builder = ServerBuilder::new(env.clone()).channel_args(arguments);
+    let builder = ServerBuilder::new(env.clone());
+    let builder = connections.count(builder, arguments(&config.limits, env));
     let mut server = services
         .into_iter()
         .fold(builder, ServerBuilder::register_service)
@@ -318,6 +330,59 @@ fn listen(
     let mut bound = config.listen;
     bound.set_port(port);
     Ok((server, bound))
+}
+
+/// How the gRPC core is to treat connections.
+fn arguments(limits: &ConnectionLimits, env: &Arc<Environment>) -> ChannelBuilder {
+    let number = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    let ms = |span: Duration| i32::try_from(span.as_millis()).unwrap_or(i32::MAX);
+    // Without a limit of ours the core has one for neither.
+    let ms_or_never = |span: Option<Duration>| span.map_or(i32::MAX, ms);
+    let quota = ResourceQuota::new(Some("connections")).resize_memory(limits.core_bytes);
+    let settings = [
+        (
+            c"grpc.server_handshake_timeout_ms",
+            ms(limits.handshake).max(1),
+        ),
+        (c"grpc.max_connection_idle_ms", ms_or_never(limits.idle)),
+        (c"grpc.max_connection_age_ms", ms_or_never(limits.age)),
+        (c"grpc.max_connection_age_grace_ms", ms(limits.age_grace)),
+        // Between the two a call would be refused by chance.
+        (c"grpc.max_metadata_size", number(limits.metadata_bytes)),
+        (
+            c"grpc.absolute_max_metadata_size",
+            number(limits.metadata_bytes),
+        ),
+        // The core would decompress a message of any size, and look at its size after that: 4 MiB can become 4 GiB. So
+        // no compressed request is taken; callers are told by UNIMPLEMENTED, before they send more.
+        (
+            c"grpc.compression_enabled_algorithms_bitset",
+            IDENTITY_ALONE,
+        ),
+        (c"grpc.per_message_decompression", 0),
+        // Nobody asks for channelz's figures, and requests are too small for receive windows to grow with the line.
+        (c"grpc.enable_channelz", 0),
+        (c"grpc.http2.bdp_probe", 0),
+        // A peer that pings more often than it may is cut off at the third time.
+        (c"grpc.http2.max_ping_strikes", 2),
+    ];
+    let builder = ChannelBuilder::new(env.clone())
+        // Two nodes on one port would share its calls without a word.
+        .reuse_port(false)
+        .set_resource_quota(quota)
+        .max_concurrent_stream(number(limits.streams_a_connection))
+        .max_receive_message_len(number(limits.request_bytes))
+        .max_send_message_len(UNARY_LIMIT_BYTES as i32)
+        // A peer that is gone without a word.
+        .keepalive_time(KEEPALIVE)
+        .keepalive_timeout(KEEPALIVE_TIMEOUT)
+        // Clients may look after us as often as that.
+        .http2_min_recv_ping_interval_without_data(PING_INTERVAL_MIN);
+    settings
+        .into_iter()
+        .fold(builder, |builder, (name, value)| {
+            builder.raw_cfg_int(name.into(), value)
+        })
 }
 
 /// The gRPC core does not say why it could not listen; the system does.

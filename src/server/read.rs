@@ -8,7 +8,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::service::{Code, Miss, Service, Status};
@@ -30,7 +30,6 @@ pub(super) struct Reads {
     /// What a reader has to take a message.
     stall_limit: Duration,
     stalled: Waiting,
-    started: Instant,
 }
 
 impl Reads {
@@ -40,7 +39,6 @@ impl Reads {
             open: AtomicUsize::new(0),
             stall_limit,
             stalled: Waiting::start()?,
-            started: Instant::now(),
         }))
     }
 
@@ -60,32 +58,20 @@ impl Reads {
         Err(Status::new(Code::ResourceExhausted, message))
     }
 
-    fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
-    }
-
     /// Lets a reader go that has taken nothing for too long.
-    fn watch(self: &Arc<Self>) -> Result<Watch, Status> {
-        let took_ms = Arc::new(AtomicU64::new(self.now_ms()));
-        let (reads, seen_ms) = (Arc::downgrade(self), took_ms.clone());
-        let is_over = move || {
-            let stands_still = |reads: Arc<Self>| {
-                let since_ms = reads
-                    .now_ms()
-                    .saturating_sub(seen_ms.load(Ordering::Relaxed));
-                Duration::from_millis(since_ms) > reads.stall_limit
-            };
-            reads.upgrade().is_some_and(stands_still)
-        };
-        let stalled = self.stalled.enter(is_over)?;
-        Ok(Watch { took_ms, stalled })
+    fn watch(&self) -> Result<Watch, Status> {
+        let stalled = self
+            .stalled
+            .enter(Some(Instant::now() + self.stall_limit))?;
+        let limit = self.stall_limit;
+        Ok(Watch { stalled, limit })
     }
 }
 
-/// When a reader took something last, and whether that is too long ago.
+/// Tells when a reader has taken nothing for too long.
 struct Watch {
-    took_ms: Arc<AtomicU64>,
     stalled: Ticket,
+    limit: Duration,
 }
 
 /// A place among the open reads.
@@ -137,7 +123,7 @@ impl Wanted {
             end: at + length,
             is_begun: false,
             watch,
-            place: self.place,
+            _place: self.place,
         })
     }
 }
@@ -150,7 +136,7 @@ pub(super) struct Reading {
     end: usize,
     is_begun: bool,
     watch: Watch,
-    place: Place,
+    _place: Place,
 }
 
 /// An encoded `Chunk`.
@@ -174,8 +160,9 @@ impl Reading {
 
     /// The next message, when the last one has been taken; none at the end. The first one tells how large the value is.
     pub fn next(&mut self) -> Option<Message> {
-        let now_ms = self.place.0.now_ms();
-        self.watch.took_ms.store(now_ms, Ordering::Relaxed);
+        self.watch
+            .stalled
+            .put_off(Instant::now() + self.watch.limit);
         let is_first = !std::mem::replace(&mut self.is_begun, true);
         if self.at == self.end && !is_first {
             return None;
@@ -206,12 +193,12 @@ fn copied(value_bytes: Option<u64>, data: &[u8]) -> Message {
 }
 
 impl Service {
-    /// Begins to answer a `ReadRequest`: at once if the value is held, and otherwise when `answer` gets it. `is_over`
-    /// tells whether the caller's time is over.
+    /// Begins to answer a `ReadRequest`: at once if the value is held, and otherwise when `answer` gets it. The
+    /// caller waits until `deadline`.
     pub fn read(
         &self,
         request: &[u8],
-        is_over: impl Fn() -> bool + Send + 'static,
+        deadline: Option<Instant>,
         answer: impl FnOnce(Result<Value, Status>) + Send + 'static,
     ) -> Result<Start, Status> {
         let request = ReadRequest::parse(request)?;
@@ -226,12 +213,12 @@ impl Service {
         if let Some(value) = group.held(request.key) {
             return wanted.of(value).map(Start::Held);
         }
-        let ticket = self.waiting.enter(is_over)?;
+        let ticket = self.waiting.enter(deadline)?;
         let miss = Miss {
             group,
             key: request.key,
         };
-        self.load_any(&miss, answer);
+        self.load_any(&miss, deadline, answer);
         Ok(Start::Loading(wanted, ticket))
     }
 }

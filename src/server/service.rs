@@ -153,14 +153,16 @@ impl Service {
         }
     }
 
-    /// Loads what was missed, to be sent in a unary reply; `answer` is called once, at once or on another thread.
+    /// Loads what was missed, to be sent in a unary reply to a caller that waits until `deadline`; `answer` is called
+    /// once, at once or on another thread.
     pub fn load(
         &self,
         miss: &Miss<'_>,
+        deadline: Option<Instant>,
         answer: impl FnOnce(Result<Value, Status>) + Send + 'static,
     ) {
         let (group, key): (_, Box<[u8]>) = (miss.group.clone(), miss.key.into());
-        self.load_any(miss, move |value| {
+        self.load_any(miss, deadline, move |value| {
             let value = value.and_then(|value| {
                 check_reply(&group, &key, value.frame())?;
                 Ok(value)
@@ -173,20 +175,21 @@ impl Service {
     pub fn load_any(
         &self,
         miss: &Miss<'_>,
+        deadline: Option<Instant>,
         answer: impl FnOnce(Result<Value, Status>) + Send + 'static,
     ) {
         let answer = move |value: Result<Value, GetError>| answer(value.map_err(Status::from));
-        if let Some(load) = miss.group.ask(miss.key, answer) {
+        if let Some(load) = miss.group.ask_by(miss.key, deadline, answer) {
             self.loaders.submit(miss.group, load);
         }
     }
 
     /// Answers a `GetManyRequest` with an encoded `GetManyReply`: at once if all keys are held, and otherwise by
-    /// `answer`, when the last of them is there. `is_over` tells whether the caller's time is over.
+    /// `answer`, when the last of them is there. The caller waits until `deadline`.
     pub fn get_many(
         self: &Arc<Self>,
         request: &[u8],
-        is_over: impl Fn() -> bool + Send + 'static,
+        deadline: Option<Instant>,
         answer: impl FnOnce(Result<Encoded, Status>) + Send + 'static,
     ) -> Result<Many, Status> {
         let GetManyRequest { group, keys } = GetManyRequest::parse(request)?;
@@ -198,8 +201,8 @@ impl Service {
             return Ok(Many::Reply(answers.finish(&self.outgoing)?));
         }
         // Before anything is loaded: a call that is refused is to cost nothing.
-        let ticket = self.waiting.enter(is_over)?;
-        Gathering::start(self, group, &keys, answers, answer);
+        let ticket = self.waiting.enter(deadline)?;
+        Gathering::start(self, group, &keys, deadline, answers, answer);
         Ok(Many::Loading(ticket))
     }
 

@@ -10,6 +10,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
+use super::connections::Connections;
 use super::loaders::LaneStats;
 use super::pb::cache::{Counters, GroupStats, StatsReply};
 use super::service::Service;
@@ -28,9 +29,12 @@ pub(super) fn reply(service: &Service) -> StatsReply {
         reply.budget_bytes = stats.budget_bytes;
         reply.used_bytes = stats.used_bytes;
         reply.garbage_bytes = stats.garbage_bytes;
-        reply.queue_depth += service.loaders.stats(group).queued as u64;
-        let counters = counters(group, &stats);
+        let mut counters = counters(group, &stats);
+        let lane = service.loaders.stats(group);
+        counters.shed = lane.shed;
+        counters.given_up = lane.given_up;
         add(&mut total, &counters);
+        reply.queue_depth += lane.queued as u64;
         let mut shown = GroupStats::new();
         shown.name = group.name().to_owned();
         shown.origin = group.origin().to_owned();
@@ -72,10 +76,15 @@ fn add(total: &mut Counters, counters: &Counters) {
     total.load_ns += counters.load_ns;
     total.evictions += counters.evictions;
     total.refused += counters.refused;
+    total.shed += counters.shed;
+    total.given_up += counters.given_up;
 }
 
 /// The node's figures, read when Prometheus asks for them.
-pub(super) struct Metrics(pub Arc<Service>);
+pub(super) struct Metrics {
+    pub service: Arc<Service>,
+    pub connections: Connections,
+}
 
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,7 +95,7 @@ impl fmt::Debug for Metrics {
 /// A figure of a group: its name, what it says, and where it is read.
 type Figure<T> = (&'static str, &'static str, fn(&Counters) -> T);
 
-const COUNTERS: [Figure<u64>; 8] = [
+const COUNTERS: [Figure<u64>; 10] = [
     ("group_hits", "Keys that were answered from memory", |c| {
         c.hits
     }),
@@ -123,6 +132,16 @@ const COUNTERS: [Figure<u64>; 8] = [
         "Values that were not kept because they can not fit",
         |c| c.refused,
     ),
+    (
+        "group_loads_shed",
+        "Loads that were refused before they began: too many waited, or this one too long",
+        |c| c.shed,
+    ),
+    (
+        "group_loads_given_up",
+        "Loads that nobody waited for any more when a loader was free",
+        |c| c.given_up,
+    ),
 ];
 
 const GAUGES: [Figure<u64>; 2] = [
@@ -135,22 +154,27 @@ const GAUGES: [Figure<u64>; 2] = [
 ];
 
 /// A figure of what the loaders are doing for a group.
-type LaneFigure = (&'static str, &'static str, fn(LaneStats) -> usize);
+type LaneFigure = (&'static str, &'static str, fn(LaneStats) -> f64);
 
-const LANES: [LaneFigure; 2] = [
+const LANES: [LaneFigure; 3] = [
     (
         "group_loads_queued",
         "Loads that wait for a loader",
-        |lane| lane.queued,
+        |lane| lane.queued as f64,
     ),
     ("group_loads_running", "Loads that are running", |lane| {
-        lane.running
+        lane.running as f64
     }),
+    (
+        "group_queue_standing_seconds",
+        "For how long some load has been waiting for a loader all the time",
+        |lane| lane.standing.as_secs_f64(),
+    ),
 ];
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let reply = reply(&self.0);
+        let reply = reply(&self.service);
         let node = [
             (
                 "budget_bytes",
@@ -166,17 +190,22 @@ impl Collector for Metrics {
             (
                 "calls_waiting",
                 "Keys that are being waited for",
-                self.0.waiting.len() as u64,
+                self.service.waiting.len() as u64,
+            ),
+            (
+                "connections",
+                "Connections that are open",
+                self.connections.open() as u64,
             ),
             (
                 "reads_open",
                 "Values that are being read by Read",
-                self.0.reads.open() as u64,
+                self.service.reads.open() as u64,
             ),
             (
                 "loading_bytes",
                 "Bytes of large values that are being loaded, or are held although they could not be kept",
-                self.0.groups.loading_bytes() as u64,
+                self.service.groups.loading_bytes() as u64,
             ),
             (
                 "uptime_seconds",
@@ -188,6 +217,13 @@ impl Collector for Metrics {
         for (name, help, value) in node {
             gauge(&mut encoder, name, help, value)?;
         }
+        let refused = ConstCounter::new(self.connections.refused());
+        let help = "Connections that were closed because too many were open";
+        let kind = MetricType::Counter;
+        refused.encode(encoder.encode_descriptor("connections_refused", help, None, kind)?)?;
+        let cut = ConstCounter::new(self.connections.cut());
+        let help = "Connections that were cut because the process had grown too large";
+        cut.encode(encoder.encode_descriptor("connections_cut", help, None, kind)?)?;
         for (name, help, read) in COUNTERS {
             let of = |group: &GroupStats| ConstCounter::new(read(&group.counters));
             self.by_group(&mut encoder, &reply, name, help, MetricType::Counter, of)?;
@@ -207,7 +243,7 @@ impl Collector for Metrics {
             self.by_group(&mut encoder, &reply, name, help, MetricType::Gauge, of)?;
         }
         for (name, help, read) in LANES {
-            let of = |group: &GroupStats| ConstGauge::new(read(self.lane(&group.name)) as i64);
+            let of = |group: &GroupStats| ConstGauge::new(read(self.lane(&group.name)));
             self.by_group(&mut encoder, &reply, name, help, MetricType::Gauge, of)?;
         }
         Ok(())
@@ -216,8 +252,10 @@ impl Collector for Metrics {
 
 impl Metrics {
     fn lane(&self, group: &str) -> LaneStats {
-        let group = self.0.groups.get(group);
-        group.map_or_else(LaneStats::default, |group| self.0.loaders.stats(group))
+        let group = self.service.groups.get(group);
+        group.map_or_else(LaneStats::default, |group| {
+            self.service.loaders.stats(group)
+        })
     }
 
     fn by_group<M: EncodeMetric>(

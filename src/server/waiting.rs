@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 use parking_lot::{Condvar, Mutex};
@@ -36,7 +36,7 @@ struct Calls {
 }
 
 struct Call {
-    is_over: Box<dyn Fn() -> bool + Send>,
+    deadline: Option<Instant>,
     /// Dropped with the call, it wakes who waits.
     _let_go: oneshot::Sender<()>,
 }
@@ -57,8 +57,8 @@ impl Waiting {
         Ok(Self { shared })
     }
 
-    /// Lets a caller wait until the ticket is dropped, or `is_over` says that its time is over.
-    pub fn enter(&self, is_over: impl Fn() -> bool + Send + 'static) -> Result<Ticket, Crowded> {
+    /// Lets a caller wait until the ticket is dropped, or its deadline has passed.
+    pub fn enter(&self, deadline: Option<Instant>) -> Result<Ticket, Crowded> {
         let (let_go, over) = oneshot::channel();
         let mut calls = self.shared.calls.lock();
         if calls.by_number.len() >= WAITING_MAX {
@@ -70,7 +70,7 @@ impl Waiting {
         let number = calls.next_number;
         calls.next_number += 1;
         let call = Call {
-            is_over: Box::new(is_over),
+            deadline,
             _let_go: let_go,
         };
         calls.by_number.insert(number, call);
@@ -104,9 +104,11 @@ impl Shared {
                 continue;
             }
             self.changed.wait_for(&mut calls, LOOK_EVERY);
+            let now = Instant::now();
+            let is_over = |call: &Call| call.deadline.is_some_and(|deadline| deadline <= now);
             let over: Vec<Call> = calls
                 .by_number
-                .extract_if(|_, call| (call.is_over)())
+                .extract_if(|_, call| is_over(call))
                 .map(|(_, call)| call)
                 .collect();
             // Who is woken gives its ticket back, and wants the lock for that.
@@ -122,6 +124,16 @@ pub(super) struct Ticket {
     shared: Arc<Shared>,
     number: u64,
     over: oneshot::Receiver<()>,
+}
+
+impl Ticket {
+    /// Lets the caller wait until then instead, if it is not over yet.
+    pub fn put_off(&self, deadline: Instant) {
+        let mut calls = self.shared.calls.lock();
+        if let Some(call) = calls.by_number.get_mut(&self.number) {
+            call.deadline = Some(deadline);
+        }
+    }
 }
 
 impl Future for Ticket {
@@ -143,8 +155,6 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use futures_executor::block_on;
 
     use super::*;
@@ -153,12 +163,12 @@ mod tests {
     fn one_more_than_may_wait_is_refused_until_one_has_gone() {
         let waiting = Waiting::start().unwrap();
         let mut tickets: Vec<_> = (0..WAITING_MAX)
-            .map(|_| waiting.enter(|| false).unwrap())
+            .map(|_| waiting.enter(None).unwrap())
             .collect();
-        assert!(waiting.enter(|| false).is_err());
+        assert!(waiting.enter(None).is_err());
         assert_eq!(waiting.len(), WAITING_MAX);
         tickets.pop();
-        assert!(waiting.enter(|| false).is_ok());
+        assert!(waiting.enter(None).is_ok());
         drop(tickets);
         assert_eq!(waiting.len(), 0);
     }
@@ -166,11 +176,13 @@ mod tests {
     #[test]
     fn whose_time_is_over_is_let_go_and_the_others_wait_on() {
         let waiting = Waiting::start().unwrap();
-        let is_over = Arc::new(AtomicBool::new(false));
-        let told = is_over.clone();
-        let patient = waiting.enter(|| false).unwrap();
-        let hasty = waiting.enter(move || told.load(Ordering::Relaxed)).unwrap();
-        is_over.store(true, Ordering::Relaxed);
+        let hour = Instant::now() + Duration::from_secs(3600);
+        let mut patient = [None, Some(hour)].map(|deadline| waiting.enter(deadline).unwrap());
+        let hasty = waiting.enter(Some(Instant::now())).unwrap();
+        block_on(hasty);
+        assert_eq!(waiting.len(), 2);
+        patient[1].put_off(Instant::now());
+        let [_, hasty] = &mut patient;
         block_on(hasty);
         assert_eq!(waiting.len(), 1);
         drop(patient);

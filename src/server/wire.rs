@@ -324,6 +324,8 @@ pub(super) fn put_failure(reply: &mut Vec<u8>, label: Label, code: i32, message:
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::any;
     use protobuf::Message;
 
     use super::super::pb::cache;
@@ -457,5 +459,28 @@ mod tests {
             0x48, 0x80, 1, 0x49, 0, 0, 0, 0, 0, 0, 0, 0, 0x4d, 0, 0, 0, 0,
         ];
         assert!(GetRequest::parse(&unknown).is_ok());
+    }
+
+    proptest::proptest! {
+        /// The same is done for longer by the fuzz target `wire`.
+        #[test]
+        fn whatever_comes_is_read_alike_or_refused(
+            noise in vec(any::<u8>(), 0..64),
+            fields in vec((0..4_u64, vec(any::<u8>(), 0..200)), 0..9),
+        ) {
+            let one = GetRequest::parse(&noise).is_ok();
+            assert_eq!(one, GetManyRequest::parse(&noise).is_ok());
+            let mut message = Vec::new();
+            for (number, bytes) in &fields {
+                put_bytes(&mut message, *number, bytes);
+            }
+            let all = |wanted| fields.iter().filter(move |(number, _)| *number == wanted);
+            let keys: Vec<_> = all(2).map(|(_, key)| &key[..]).collect();
+            let group = all(1).next_back().map_or(&[][..], |(_, group)| group);
+            let many = GetManyRequest::parse(&message).unwrap();
+            assert_eq!((many.group, &many.keys), (group, &keys));
+            let one = GetRequest::parse(&message).unwrap();
+            assert_eq!((one.group, one.key), (group, keys.last().copied().unwrap_or_default()));
+        }
     }
 }

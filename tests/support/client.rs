@@ -177,6 +177,19 @@ impl Client {
         }
     }
 
+    /// As `get_many`, by a caller that gives up after `timeout`.
+    pub fn get_many_within(
+        &self,
+        timeout: Duration,
+        group: &str,
+        keys: &[&[u8]],
+    ) -> Result<GetManyReply, Refusal> {
+        let method = bytes("/corecache.v1.Cache/GetMany");
+        let options = CallOption::default().timeout(timeout);
+        let reply = self.0.unary_call(&method, &request(group, keys), options)?;
+        Ok(decode(&reply))
+    }
+
     pub fn stats(&self) -> StatsReply {
         let path = "/corecache.v1.Cache/Stats";
         let reply = self.call(path, encode(&StatsRequest::new()));

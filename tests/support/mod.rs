@@ -6,6 +6,7 @@
 pub mod client;
 pub mod go;
 pub mod http;
+pub mod http2;
 pub mod origin;
 pub mod python;
 
@@ -105,10 +106,25 @@ pub struct Node {
     stderr_reader: Option<JoinHandle<()>>,
 }
 
+/// Loopback, at any free port.
+fn anywhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
 impl Node {
     /// Starts `corecache serve` with `args` on free ports, and returns when it listens on both.
     pub fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Node {
-        Node::start_with(corecache(), SocketAddr::from(([127, 0, 0, 1], 0)), args)
+        Node::start_with(corecache(), anywhere(), args)
+    }
+
+    /// The same, in a shell that has run `limit` before.
+    pub fn start_limited<S: AsRef<OsStr>>(limit: &str, args: impl IntoIterator<Item = S>) -> Node {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")])
+            .arg(corecache().get_program())
+            .stdin(Stdio::null());
+        Node::start_with(shell, anywhere(), args)
     }
 
     /// As `start`, by a command that is made ready, and serving gRPC at `listen`.
@@ -173,6 +189,19 @@ impl Node {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Resident memory, in bytes: what it is now, or what it was at the most (`VmRSS`, `VmHWM`).
+    pub fn memory_bytes(&self, field: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(path).expect("the node runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kib = line.and_then(|line| {
+            line.trim_matches([':', ' ', '\t', 'k', 'B'])
+                .parse::<u64>()
+                .ok()
+        });
+        kib.expect("a figure of memory") << 10
     }
 
     /// What the node has written to its standard error so far; all of it, once it has ended.

@@ -218,12 +218,16 @@ fn a_parked_load_is_run_once_and_all_are_told() {
                 let lead = match cache.join() {
                     Joined::Hit(entry) => return tell(Ok(entry)),
                     Joined::Follow(flight) => {
-                        assert!(flight.subscribe(Box::new(tell), 9).is_ok());
+                        assert!(flight.subscribe(Instant::now(), Box::new(tell), 9).is_ok());
                         return;
                     }
                     Joined::Lead(lead) => lead,
                 };
-                assert!(lead.flight().subscribe(Box::new(tell), 9).is_ok());
+                assert!(
+                    lead.flight()
+                        .subscribe(Instant::now(), Box::new(tell), 9)
+                        .is_ok()
+                );
                 if let Some(lead) = lead.park().claim() {
                     assert!(cache.load(lead, || Some(Ok(7))).is_ok());
                 }

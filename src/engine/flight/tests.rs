@@ -32,6 +32,10 @@ fn entry(key: u64) -> Entry {
     Handle::lone(key, key, key * 10)
 }
 
+fn later() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
 fn value(outcome: Outcome<Body>) -> Result<u64, String> {
     outcome
         .map(|entry| *entry.value())
@@ -49,6 +53,7 @@ fn waited(waited: Waited<Body>) -> Result<u64, String> {
 fn subscribe(flight: &Flight<Body>) -> Receiver<Result<u64, String>> {
     let (tell, told) = channel();
     let subscribed = flight.subscribe(
+        later(),
         Box::new(move |outcome| tell.send(value(outcome)).unwrap()),
         100,
     );
@@ -205,8 +210,16 @@ fn who_only_left_a_callback_is_told_when_the_lead_is_lost() {
 fn callbacks_have_a_bound_and_come_back() {
     let flights = Flights::new();
     let lead = lead(&flights, 1);
-    assert!(lead.flight().subscribe(Box::new(|_| ()), 1).is_ok());
-    assert!(lead.flight().subscribe(Box::new(|_| ()), 1).is_err());
+    assert!(
+        lead.flight()
+            .subscribe(later(), Box::new(|_| ()), 1)
+            .is_ok()
+    );
+    assert!(
+        lead.flight()
+            .subscribe(later(), Box::new(|_| ()), 1)
+            .is_err()
+    );
     let flight = lead.deliver(entry(1));
     assert_eq!(
         subscribe(&flight).recv().unwrap(),
@@ -216,13 +229,26 @@ fn callbacks_have_a_bound_and_come_back() {
 }
 
 #[test]
+fn a_flight_knows_until_when_it_is_wanted() {
+    let flights = Flights::new();
+    let lead = lead(&flights, 1);
+    let flight = lead.flight();
+    assert_eq!(flight.wanted_until(), None);
+    let (soon, later) = (Instant::now(), later());
+    for (deadline, latest) in [(soon, soon), (later, later), (soon, later)] {
+        assert!(flight.subscribe(deadline, Box::new(|_| ()), 9).is_ok());
+        assert_eq!(flight.wanted_until(), Some(latest));
+    }
+}
+
+#[test]
 fn a_callback_that_panics_costs_the_others_nothing() {
     let flights = Flights::new();
     let lead = lead(&flights, 1);
     let before = subscribe(lead.flight());
     let panics = lead
         .flight()
-        .subscribe(Box::new(|_| panic!("on purpose")), 100);
+        .subscribe(later(), Box::new(|_| panic!("on purpose")), 100);
     assert!(panics.is_ok());
     let after = subscribe(lead.flight());
     let flight = lead.deliver(entry(1));

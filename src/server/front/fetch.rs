@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use grpcio::{DuplexSink, Method, MethodType, RequestStream, RpcContext, WriteFlags};
 
+use super::super::deadline;
 use super::super::fetch::Fetch;
 use super::super::gate::Closing;
 use super::super::service::Status;
@@ -26,7 +27,7 @@ impl Door {
         sink: DuplexSink<Reply>,
     ) {
         let stream = Stream {
-            fetch: Fetch::new(&self.service),
+            fetch: Fetch::new(&self.service, deadline::of(ctx)),
             requests,
             sink,
             closing: self.gate.closing(),

@@ -10,6 +10,7 @@ use futures_util::SinkExt;
 use futures_util::future::{Either, select};
 use grpcio::{GrpcSlice, Method, MethodType, RpcContext, ServerStreamingSink, WriteFlags};
 
+use super::super::deadline;
 use super::super::read::{Message, Reading, Start};
 use super::super::slice::{self, Reply};
 use super::{Door, Request, caught, log_lost, raw, within};
@@ -26,13 +27,12 @@ impl Door {
         request: Request,
         sink: ServerStreamingSink<Reply>,
     ) {
-        let deadline = ctx.deadline();
+        let deadline = deadline::of(ctx);
         let (answer, loaded) = oneshot::channel();
         let started = caught(|| {
-            let is_over = move || deadline.exceeded();
             // The call may be gone by then.
             let answer = move |value| drop(answer.send(value));
-            request.with_bytes(|bytes| self.service.read(bytes, is_over, answer))
+            request.with_bytes(|bytes| self.service.read(bytes, deadline, answer))
         });
         let gate = self.gate.clone();
         ctx.spawn(log_lost(async move {

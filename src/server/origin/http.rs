@@ -93,6 +93,13 @@ impl Http {
     }
 }
 
+impl Http {
+    /// Whom keys are asked from: scheme, host and port.
+    pub fn site(&self) -> String {
+        self.base.site().to_string()
+    }
+}
+
 impl Loader for Http {
     fn load(&self, key: &[u8], ctx: &LoadContext<'_>, sink: &mut Sink) -> Result<(), LoadError> {
         let mut uri = self.base.address(key)?;

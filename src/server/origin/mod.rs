@@ -54,6 +54,16 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// The host that is asked, for an origin that is on one: scheme, host and port.
+    pub fn site(&self) -> Option<String> {
+        match self {
+            Self::Dir(_) => None,
+            Self::Http(http) => Some(http.site()),
+        }
+    }
+}
+
 impl Loader for Origin {
     fn load(&self, key: &[u8], ctx: &LoadContext<'_>, sink: &mut Sink) -> Result<(), LoadError> {
         match self {

@@ -1,0 +1,139 @@
+//! What hits of others feel of a connection that sends what no client would.
+//!
+//! Rounds of a second alternate: a quiet one, and one in which one connection attacks as fast as it can. One client asks
+//! for a hot key all the time, one call after the other. Compared are the 99th percentiles of its latency; beside them
+//! stands what the node's memory grew by. The node has all cores, as have the attacker and the client.
+//!
+//! `cargo bench --bench abuse [-- --rounds N]`
+
+mod support;
+
+#[allow(dead_code)]
+#[path = "../tests/support/http2.rs"]
+mod http2;
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use grpcio::Client;
+use protobuf::Message;
+
+use http2::{
+    Connection, DATA, END_HEADERS, END_STREAM, FRAME_MAX_BYTES, HEADERS, PING, RST_STREAM, frame,
+    headers, message,
+};
+use support::client::{GROUP, connect, get, get_request};
+use support::{Server, Spread, argument, print_head};
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+const ROUND: Duration = Duration::from_secs(1);
+const PATH: &str = "/corecache.v1.Cache/Get";
+const KEY: &str = "hot";
+
+/// Makes the next bytes to send, of the number of this piece.
+type Attack = fn(u32) -> Vec<u8>;
+
+/// Each: its name, whether what the node answers is read, and what is sent.
+const ATTACKS: [(&str, bool, Attack); 5] = [
+    ("hits", true, call),
+    ("resets", true, |number| {
+        let reset = frame(RST_STREAM, 0, 2 * number + 1, &8u32.to_be_bytes());
+        [call(number), reset].concat()
+    }),
+    ("open", true, |number| open_stream(number)),
+    ("pings", false, |_| frame(PING, 0, 0, &[0; 8]).repeat(100)),
+    ("metadata", true, |number| {
+        let long = [b'v'; FRAME_MAX_BYTES / 2];
+        let block = headers(PATH, &[("name", &long), ("other", &long[..4000])]);
+        frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &block)
+    }),
+];
+
+fn call(number: u32) -> Vec<u8> {
+    let request = get_request(KEY).write_to_bytes().expect("a message");
+    let body = message(false, &request);
+    let data = frame(DATA, END_STREAM, 2 * number + 1, &body);
+    [open_stream(number), data].concat()
+}
+
+fn open_stream(number: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, 2 * number + 1, &headers(PATH, &[]))
+}
+
+fn main() {
+    print_head("abuse: hits of others while one connection sends what no client would");
+    let rounds = argument("--rounds", 5);
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    fs::write(folder.path().join(KEY), [b'x'; 100]).expect("a file");
+    let origin = format!("{GROUP}=dir:{}", folder.path().display());
+    println!("load        {rounds} pairs of rounds of {ROUND:?} for each attack");
+    for (name, is_read, attack) in ATTACKS {
+        let node = Server::node(["--group", &origin]);
+        let client = &connect(node.addr, 1)[0];
+        get(client, KEY).expect("a value");
+        round(client);
+        let before = node.peak_rss_bytes();
+        let (mut quiet, mut attacked, mut sent) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..rounds {
+            quiet.push(round(client));
+            thread::scope(|scope| {
+                let attacker = scope.spawn(|| send(&node, is_read, attack));
+                attacked.push(round(client));
+                sent += attacker.join().expect("it attacks");
+            });
+        }
+        let growth = (node.peak_rss_bytes() - before) >> 20;
+        let ratios = quiet
+            .iter()
+            .zip(&attacked)
+            .map(|(quiet, attacked)| attacked / quiet);
+        println!("{name:<12}{sent} pieces were sent; the node grew by {growth} MiB at the most");
+        println!(
+            "            us, 99th percentile, quiet: {:.0}",
+            Spread::new(quiet.iter().copied())
+        );
+        println!(
+            "            us, 99th percentile, attacked: {:.0}",
+            Spread::new(attacked.iter().copied())
+        );
+        println!("            attacked/quiet: {:.2}", Spread::new(ratios));
+    }
+}
+
+/// The 99th percentile of a second of hits, in microseconds.
+fn round(client: &Client) -> f64 {
+    let end = Instant::now() + ROUND;
+    let mut latencies = Vec::new();
+    while Instant::now() < end {
+        let start = Instant::now();
+        get(client, KEY).expect("a value");
+        latencies.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    Spread::new(latencies).quantile(0.99)
+}
+
+/// Attacks for a round, over one connection after the other as the node cuts them; how many pieces were sent.
+fn send(node: &Server, is_read: bool, attack: Attack) -> usize {
+    let end = Instant::now() + ROUND;
+    let mut sent = 0;
+    while Instant::now() < end {
+        let mut connection = Connection::greet(node.addr);
+        let write_timeout = Some(Duration::from_millis(100));
+        connection
+            .0
+            .set_write_timeout(write_timeout)
+            .expect("a time limit");
+        let mut answers = Connection(connection.0.try_clone().expect("a descriptor"));
+        let reader = thread::spawn(move || while is_read && answers.receive().is_some() {});
+        let mut number = 0;
+        while Instant::now() < end && connection.send(&attack(number)).is_ok() {
+            number += 1;
+        }
+        sent += number as usize;
+        let _ = connection.0.shutdown(std::net::Shutdown::Both);
+        reader.join().expect("it reads");
+    }
+    sent
+}

@@ -1,0 +1,329 @@
+//! The connections that are open, and how many may be.
+//!
+//! The gRPC core has no limit for them. It lets a *socket mutator* look at each socket that it accepts, and that is
+//! where they are counted: by descriptor and by the number that the kernel gives to no other socket. One too many is
+//! shut down there, and the core closes it as it would any other whose peer has gone. (A mutator that refuses a socket
+//! would end the listener.) What has been closed since is only looked for when the limit seems to be reached: a
+//! descriptor that is not that socket any more counts no longer.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, c_int, c_void};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::slice;
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use grpcio::{ChannelBuilder, ServerBuilder};
+use grpcio_sys::{
+    grpc_arg_grpc_arg_value_grpc_arg_pointer as ArgPointer, grpc_arg_pointer_vtable as ArgVtable,
+    grpc_arg_type,
+};
+use parking_lot::Mutex;
+
+const ARGUMENT: &CStr = c"grpc.socket_mutator";
+/// Looking for those that have been closed takes a system call for each: so often it is done at the most.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How long those that send most are looked for.
+const WEIGH: Duration = Duration::from_millis(10);
+
+/// It lives as long as the process: the gRPC core may call it as long. A copy is the same.
+#[derive(Clone, Copy)]
+pub(super) struct Connections(&'static Mutator);
+
+struct Counted {
+    limit: usize,
+    open: Mutex<Open>,
+    refused: AtomicU64,
+    cut: AtomicU64,
+}
+
+#[derive(Default)]
+struct Open {
+    /// The kernel's number of the socket, by descriptor.
+    sockets: HashMap<RawFd, u64>,
+    looked_at: Option<Instant>,
+}
+
+impl Connections {
+    pub fn new(limit: usize) -> Self {
+        Self(Box::leak(Box::new(Mutator {
+            vtable: &VTABLE,
+            references: AtomicIsize::new(1),
+            counted: Counted {
+                limit,
+                open: Mutex::default(),
+                refused: AtomicU64::new(0),
+                cut: AtomicU64::new(0),
+            },
+        })))
+    }
+
+    /// Gives a server these arguments, and has its connections counted.
+    pub fn count(&self, server: ServerBuilder, arguments: ChannelBuilder) -> ServerBuilder {
+        // grpcio sets numbers and strings alone: what it sets here is a place for the pointer.
+        let arguments = arguments.raw_cfg_int(ARGUMENT.into(), 0).build_args();
+        let pointer = ArgPointer {
+            p: std::ptr::from_ref(self.0).cast_mut().cast(),
+            vtable: &ARG_VTABLE,
+        };
+        // SAFETY: the arguments are a list of valid names and values, and nobody else has them yet.
+        unsafe {
+            let list = *arguments.as_ptr();
+            for argument in slice::from_raw_parts_mut(list.args, list.num_args) {
+                if CStr::from_ptr(argument.key) == ARGUMENT {
+                    argument.type_ = grpc_arg_type::GRPC_ARG_POINTER;
+                    argument.value.pointer = pointer;
+                }
+            }
+        }
+        server.channel_args(arguments)
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        let mut open = self.0.counted.open.lock();
+        open.forget_closed();
+        open.sockets.len()
+    }
+
+    /// How many were closed because there were too many.
+    pub fn refused(&self) -> u64 {
+        self.0.counted.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many were cut because the process had grown too large.
+    pub fn cut(&self) -> u64 {
+        self.0.counted.cut.load(Ordering::Relaxed)
+    }
+
+    /// Shuts down the connection that sends most; false if none sends anything.
+    pub fn cut_heaviest(&self) -> bool {
+        let counted = &self.0.counted;
+        let sockets: Vec<_> = {
+            let open = counted.open.lock();
+            open.sockets
+                .iter()
+                .map(|(&raw, &socket)| (raw, socket))
+                .collect()
+        };
+        let mut weighed: Vec<_> = sockets
+            .into_iter()
+            .filter_map(|(raw, socket)| {
+                let held = hold(raw, socket)?;
+                let before = received_bytes(&held)?;
+                Some((held, before))
+            })
+            .collect();
+        thread::sleep(WEIGH);
+        let sent =
+            |(held, before): &(OwnedFd, u64)| received_bytes(held).map_or(0, |now| now - before);
+        weighed.retain(|weighed| sent(weighed) > 0);
+        let Some((heaviest, _)) = weighed.into_iter().max_by_key(sent) else {
+            return false;
+        };
+        counted.cut.fetch_add(1, Ordering::Relaxed);
+        rustix::net::shutdown(heaviest, rustix::net::Shutdown::Both).is_ok()
+    }
+}
+
+impl Counted {
+    /// Counts a connection, or shuts it down.
+    fn accept(&self, fd: BorrowedFd<'_>, raw: RawFd) {
+        let Some(socket) = number(fd) else { return };
+        let mut open = self.open.lock();
+        // Whatever had the descriptor before has been closed.
+        open.sockets.insert(raw, socket);
+        let now = Instant::now();
+        let may_look = |at| now.duration_since(at) >= LOOK_EVERY;
+        if open.sockets.len() > self.limit && open.looked_at.is_none_or(may_look) {
+            open.looked_at = Some(now);
+            open.forget_closed();
+        }
+        if open.sockets.len() > self.limit {
+            open.sockets.remove(&raw);
+            drop(open);
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
+        }
+    }
+}
+
+impl Open {
+    fn forget_closed(&mut self) {
+        self.sockets.retain(|&raw, socket| {
+            // SAFETY: the descriptor may be closed, or another file's by now; then its number is another one, or none.
+            let fd = unsafe { BorrowedFd::borrow_raw(raw) };
+            number(fd) == Some(*socket)
+        });
+    }
+}
+
+/// A descriptor of our own for a socket, if it is that one still.
+fn hold(raw: RawFd, socket: u64) -> Option<OwnedFd> {
+    // SAFETY: whatever the descriptor is by now, it is only copied; what the copy is, is looked at.
+    let fd = unsafe { BorrowedFd::borrow_raw(raw) };
+    let held = rustix::io::fcntl_dupfd_cloexec(fd, 0).ok()?;
+    (number(held.as_fd()) == Some(socket)).then_some(held)
+}
+
+/// What a peer has sent so far.
+#[cfg(target_os = "linux")]
+fn received_bytes(fd: &OwnedFd) -> Option<u64> {
+    /// Where `struct tcp_info` of Linux 4.1 and later has it (`tcpi_bytes_received`).
+    const AT: usize = 128;
+    let mut info = [0_u8; AT + 8];
+    let mut len = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes up to `len` bytes.
+    let status = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    let bytes = info[AT..].first_chunk()?;
+    (status == 0 && len as usize == info.len()).then(|| u64::from_ne_bytes(*bytes))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn received_bytes(_: &OwnedFd) -> Option<u64> {
+    None
+}
+
+/// What the kernel calls the socket; none for what is none.
+#[cfg(target_os = "linux")]
+fn number(fd: BorrowedFd<'_>) -> Option<u64> {
+    rustix::net::sockopt::socket_cookie(fd).ok()
+}
+
+/// Elsewhere connections are neither counted nor refused.
+#[cfg(not(target_os = "linux"))]
+fn number(_: BorrowedFd<'_>) -> Option<u64> {
+    None
+}
+
+/// `grpc_socket_mutator` of the C-core (`src/core/lib/iomgr/socket_mutator.h`), and what is ours behind it.
+#[repr(C)]
+struct Mutator {
+    vtable: *const MutatorVtable,
+    /// Never 0: one is ours.
+    references: AtomicIsize,
+    counted: Counted,
+}
+
+// SAFETY: the pointer is to a constant, and the rest can be shared.
+unsafe impl Sync for Mutator {}
+
+#[repr(C)]
+struct MutatorVtable {
+    mutate: Option<extern "C" fn(c_int, *mut Mutator) -> bool>,
+    compare: extern "C" fn(*mut Mutator, *mut Mutator) -> c_int,
+    destroy: extern "C" fn(*mut Mutator),
+    mutate_for: unsafe extern "C" fn(*const Socket, *mut Mutator) -> bool,
+}
+
+#[repr(C)]
+struct Socket {
+    fd: c_int,
+    usage: c_int,
+}
+
+/// A socket that was accepted; listeners are shown too.
+const SERVER_CONNECTION: c_int = 2;
+
+static VTABLE: MutatorVtable = MutatorVtable {
+    mutate: None,
+    compare,
+    destroy: forget,
+    mutate_for: look_at,
+};
+
+static ARG_VTABLE: ArgVtable = ArgVtable {
+    copy: Some(same),
+    destroy: Some(leave),
+    cmp: Some(order),
+};
+
+/// # Safety
+/// To be called by the C-core, with a socket of its own and a mutator of ours.
+unsafe extern "C" fn look_at(socket: *const Socket, mutator: *mut Mutator) -> bool {
+    // SAFETY: the caller's promise.
+    let (socket, mutator) = unsafe { (&*socket, &*mutator) };
+    if socket.usage == SERVER_CONNECTION {
+        // SAFETY: the C-core has just opened it, and closes it later.
+        let fd = unsafe { BorrowedFd::borrow_raw(socket.fd) };
+        mutator.counted.accept(fd, socket.fd);
+    }
+    true
+}
+
+extern "C" fn compare(a: *mut Mutator, b: *mut Mutator) -> c_int {
+    a.cmp(&b) as c_int
+}
+
+extern "C" fn forget(_: *mut Mutator) {}
+
+unsafe extern "C" fn same(pointer: *mut c_void) -> *mut c_void {
+    pointer
+}
+
+unsafe extern "C" fn leave(_: *mut c_void) {}
+
+unsafe extern "C" fn order(a: *mut c_void, b: *mut c_void) -> c_int {
+    a.cmp(&b) as c_int
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn accept(connections: &Connections, listener: &TcpListener) -> (TcpStream, TcpStream) {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let counted = &connections.0.counted;
+        counted.accept(accepted.as_fd(), accepted.as_raw_fd());
+        (client, accepted)
+    }
+
+    #[test]
+    fn one_too_many_is_shut_down_until_another_has_gone() {
+        let connections = Connections::new(2);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let first = accept(&connections, &listener);
+        let _second = accept(&connections, &listener);
+        let (mut refused, _third) = accept(&connections, &listener);
+        assert_eq!(refused.read(&mut [0]).unwrap(), 0, "it has ended");
+        assert_eq!((connections.open(), connections.refused()), (2, 1));
+        drop(first);
+        assert_eq!(connections.open(), 1);
+        let _fourth = accept(&connections, &listener);
+        assert_eq!((connections.open(), connections.refused()), (2, 1));
+    }
+
+    #[test]
+    fn the_heaviest_is_cut_and_no_other() {
+        let connections = Connections::new(9);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pairs: Vec<_> = (0..3).map(|_| accept(&connections, &listener)).collect();
+        assert!(!connections.cut_heaviest(), "none sends anything");
+        let mut heavy = pairs[1].0.try_clone().unwrap();
+        let mut read = pairs[1].1.try_clone().unwrap();
+        let flood = thread::spawn(move || while heavy.write_all(&[0; 1000]).is_ok() {});
+        thread::spawn(move || while read.read(&mut [0; 1000]).is_ok_and(|len| len > 0) {});
+        while !connections.cut_heaviest() {}
+        flood.join().unwrap();
+        assert_eq!(connections.cut(), 1);
+        for index in [0, 2] {
+            let (mut client, mut accepted) = (&pairs[index].0, &pairs[index].1);
+            client.write_all(b"x").unwrap();
+            assert_eq!(accepted.read(&mut [0; 9]).unwrap(), 1);
+        }
+    }
+}
