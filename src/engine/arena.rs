@@ -59,11 +59,13 @@ const fn class_bytes(class: usize) -> usize {
 }
 
 /// Whether an allocation gets a slot; if not it is the program's allocator's, by the same layout.
+#[inline]
 pub(crate) fn has_slot(layout: Layout) -> bool {
     HAS_SLOTS && layout.size() <= SLOT_MAX_BYTES && layout.align() <= SLOT_ALIGN
 }
 
 /// The memory that an allocation takes.
+#[inline]
 pub(crate) fn footprint_bytes(layout: Layout) -> usize {
     if has_slot(layout) {
         class_bytes(class_of(layout.size()))
@@ -74,6 +76,7 @@ pub(crate) fn footprint_bytes(layout: Layout) -> usize {
 
 /// What an allocation of `bytes` takes in an allocator with four size classes a doubling (jemalloc's; others are near).
 /// Of a large allocation only the pages that are written to are memory.
+#[inline]
 fn malloc_footprint_bytes(bytes: usize) -> usize {
     const PAGE_BYTES: usize = 4096;
     if bytes <= 128 {
@@ -176,25 +179,30 @@ impl Arena {
     }
 
     /// The memory of all spans that are in use.
+    #[inline]
     pub fn span_bytes(&self) -> usize {
         self.used_spans.load(Ordering::Relaxed) * SPAN_BYTES
     }
 
     /// The memory of the slots in use.
+    #[inline]
     pub fn used_bytes(&self) -> usize {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether so much memory lies idle in spans that it is worth to move what is left in some of them.
+    #[inline]
     pub fn is_sparse(&self) -> bool {
         self.idle_bytes() > self.used_bytes() / IDLE_PART + IDLE_MIN_BYTES
     }
 
     /// Whether it is so much that it can not wait.
+    #[inline]
     pub fn is_very_sparse(&self) -> bool {
         self.idle_bytes() > self.used_bytes() / 2 + 2 * IDLE_MIN_BYTES
     }
 
+    #[inline]
     fn idle_bytes(&self) -> usize {
         self.span_bytes().saturating_sub(self.used_bytes())
     }

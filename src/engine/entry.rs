@@ -100,25 +100,30 @@ impl Header {
         self.state.load(Ordering::Relaxed) & EXPIRES != 0
     }
 
+    #[inline]
     pub fn counter(&self) -> u8 {
         self.state.load(Ordering::Relaxed) & COUNTER
     }
 
+    #[inline]
     pub fn set_counter(&self, counter: u8) {
         let seen = self.state.load(Ordering::Relaxed);
         self.state
             .store(seen & !COUNTER | counter, Ordering::Relaxed);
     }
 
+    #[inline]
     pub fn place(&self) -> u32 {
         self.place.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub fn set_place(&self, place: u32) {
         self.place.store(place, Ordering::Relaxed);
     }
 
     /// Whether the caller's reference is the only one. Acquire: what the others did with the entry is done.
+    #[inline]
     pub fn is_unshared(&self) -> bool {
         self.refs.load(Ordering::Acquire) == 1
     }

@@ -80,9 +80,22 @@ struct Listening<B: Body> {
     untold_bytes: usize,
     /// Retired entries that are still to be put there.
     waiting: usize,
+    /// Places of retired entries say why these have left.
+    is_on: bool,
 }
 
 impl<B: Body> Listening<B> {
+    /// What is to be told of a retired entry.
+    fn untold_cause(&self, header: &Header) -> Option<Cause> {
+        if !self.is_on {
+            return None;
+        }
+        let place = header.place();
+        let found = UNTOLD.iter().find(|(number, _)| *number == place);
+        found.map(|(_, cause)| *cause)
+    }
+
+    #[inline]
     fn add(&mut self, entry: Handle<B>, cause: Cause, weight_bytes: usize) {
         self.untold.push((entry, cause));
         self.untold_bytes += weight_bytes;
@@ -99,12 +112,6 @@ const UNTOLD: [(u32, Cause); 4] = [
 ];
 const TOLD: u32 = 0;
 
-fn untold_cause(header: &Header) -> Option<Cause> {
-    let place = header.place();
-    let found = UNTOLD.iter().find(|(number, _)| *number == place);
-    found.map(|(_, cause)| *cause)
-}
-
 /// What a policy asks of the entries whose addresses are its tokens.
 struct InTable<'a, B> {
     table: &'a Table,
@@ -120,15 +127,18 @@ impl<'a, B> InTable<'a, B> {
     }
 }
 
+#[inline]
 fn token(entry: NonNull<Header>) -> Token {
     entry.as_ptr().expose_provenance() as Token
 }
 
+#[inline]
 fn entry_of(token: Token) -> NonNull<Header> {
     let entry = std::ptr::with_exposed_provenance_mut(token as usize);
     NonNull::new(entry).expect("a token is an address")
 }
 
+#[inline]
 fn header<'a>(token: Token) -> &'a Header {
     // SAFETY: the table holds a reference to each entry that the queues hold.
     unsafe { entry_of(token).as_ref() }
@@ -200,6 +210,8 @@ pub(crate) struct Owner<B: Body> {
     gathered_bytes: usize,
     /// The shard's own thread is awake, or wakes in time to look after the garbage.
     sweeps_soon: bool,
+    /// Something was retired since the shard's own thread went to sleep.
+    has_retired: bool,
     /// How long garbage is left alone now.
     rests_ns: u64,
     /// What is left of what other shards have asked for.
@@ -254,6 +266,7 @@ impl<B: Body> Owner<B> {
             gathering: None,
             gathered_bytes: 0,
             sweeps_soon: false,
+            has_retired: false,
             rests_ns: SWEEP_NS,
             owes_bytes: 0,
             wakes_ns: NEVER,
@@ -263,6 +276,7 @@ impl<B: Body> Owner<B> {
                 untold: Vec::new(),
                 untold_bytes: 0,
                 waiting: 0,
+                is_on: false,
             },
             is_open: false,
             is_broken: false,
@@ -368,7 +382,9 @@ impl<B: Body> Owner<B> {
         }
         self.used_bytes += weight;
         self.pool.partitions[partition].add(weight);
-        self.patrol.expect(expires_ns);
+        if expires_ns != NEVER {
+            self.patrol.expect(expires_ns);
+        }
         add(&self.counters[partition].stored, 1);
         add(&self.counters[partition].entries, 1);
         add(&self.counters[partition].entry_bytes, weight as u64);
@@ -478,11 +494,25 @@ impl<B: Body> Owner<B> {
         add(&counters.entry_bytes, (weight as u64).wrapping_neg());
         self.pool.partitions[partition].subtract(weight);
         self.retired_bytes += weight;
+        self.has_retired = true;
+        if self.listening.listener.get().is_some() {
+            self.note_cause(entry, cause);
+        }
         self.retired.push(entry);
-        let is_told = self.listening.listener.get().is_none();
-        let untold = UNTOLD.iter().find(|(_, other)| *other == cause && !is_told);
-        self.listening.waiting += usize::from(untold.is_some());
-        header(token(entry)).set_place(untold.map_or(TOLD, |(number, _)| *number));
+    }
+
+    /// Says at an entry that is about to be retired what the listener is to be told.
+    fn note_cause(&mut self, entry: NonNull<Header>, cause: Cause) {
+        if !self.listening.is_on {
+            // What left before there was a listener says nothing.
+            self.listening.is_on = true;
+            let told = |entry: &NonNull<Header>| header(token(*entry)).set_place(TOLD);
+            self.retired.iter().for_each(told);
+        }
+        let untold = UNTOLD.iter().find(|(_, other)| *other == cause);
+        let (number, _) = untold.expect("each cause has a number");
+        self.listening.waiting += 1;
+        header(token(entry)).set_place(*number);
     }
 
     /// What the listener was not told yet.
@@ -503,7 +533,7 @@ impl<B: Body> Owner<B> {
         let free = |entry| unsafe {
             let weight = B::weight_bytes(entry) as usize;
             freed += weight;
-            let cause = untold_cause(header(token(entry)));
+            let cause = listening.borrow().untold_cause(header(token(entry)));
             let entry = Handle::<B>::from_raw(entry);
             match cause {
                 Some(cause) => listening.borrow_mut().add(entry, cause, weight),
@@ -512,7 +542,8 @@ impl<B: Body> Owner<B> {
         };
         let kept = |entry| {
             let header = header(token(entry));
-            if let Some(cause) = untold_cause(header) {
+            let cause = listening.borrow().untold_cause(header);
+            if let Some(cause) = cause {
                 header.set_place(TOLD);
                 // SAFETY: the table's reference is still there.
                 let entry = unsafe { Handle::acquire(entry) };
@@ -563,7 +594,7 @@ impl<B: Body> Owner<B> {
     fn is_overdue(&self) -> bool {
         let leaves_garbage = !self.retired.is_empty() && !self.sweeps_soon;
         let has_news = self.listening.waiting > 0 || !self.listening.untold.is_empty();
-        let has_chores = self.has_chores() && self.wakes_ns > 0;
+        let has_chores = self.wakes_ns > 0 && self.has_chores();
         leaves_garbage || has_news || has_chores || self.patrol.due_ns() < self.wakes_ns
     }
 
@@ -578,7 +609,8 @@ impl<B: Body> Owner<B> {
         if self.has_chores() {
             self.wakes_ns = 0;
         }
-        self.sweeps_soon = !self.retired.is_empty();
+        // Where garbage comes all the time it is not called for each time.
+        self.sweeps_soon = std::mem::take(&mut self.has_retired) || !self.retired.is_empty();
         if self.sweeps_soon {
             self.wakes_ns = self.wakes_ns.min(now_ns + self.rests_ns);
         }
@@ -592,7 +624,6 @@ impl<B: Body> Owner<B> {
         set(&gauges.leased_bytes, self.leased_bytes);
         set(&gauges.used_bytes, self.used_bytes);
         set(&gauges.garbage_bytes, self.retired_bytes);
-        set(&gauges.garbage_entries, self.retired.len());
     }
 }
 

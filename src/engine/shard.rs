@@ -47,11 +47,13 @@ thread_local! {
 
 /// Whether this thread runs a key's or a value's code (`Eq`, `Drop`) on a shard's behalf. Such code must not wait for a
 /// turn: neither for the one that its own thread may have, nor for one whose holder may be waiting for it.
+#[inline]
 pub(crate) fn is_inside() -> bool {
     INSIDE.with(Cell::get)
 }
 
 /// Whether this thread tells a listener, which must not wait for others that do.
+#[inline]
 pub(crate) fn is_telling() -> bool {
     TELLING.with(Cell::get)
 }
@@ -75,6 +77,7 @@ struct Flagged {
 }
 
 impl Flagged {
+    #[inline]
     fn set(flag: &'static LocalKey<Cell<bool>>) -> Self {
         Self {
             flag,
@@ -84,6 +87,7 @@ impl Flagged {
 }
 
 impl Drop for Flagged {
+    #[inline]
     fn drop(&mut self) {
         self.flag.with(|flag| flag.set(self.before));
     }

@@ -341,6 +341,7 @@ impl At<'_> {
     }
 }
 
+#[inline]
 fn set_tag(line: &Line, index: usize, tag: u8) {
     let shift = 8 * index;
     let others = line.tags.load(Ordering::Relaxed) & !(0xff << shift);
@@ -401,25 +402,30 @@ impl Writer {
         writer
     }
 
+    #[inline]
     pub fn table(&self) -> &Arc<Table> {
         &self.table
     }
 
     /// The bytes of all lines. The first ones, up to a page, are not given back.
+    #[inline]
     pub fn bytes(&self) -> usize {
         let buckets = self.buckets().max(self.peak.min(PAGE_BUCKETS));
         (buckets + self.overflow_peak) * size_of::<Line>()
     }
 
     /// How many buckets there are.
+    #[inline]
     pub fn buckets(&self) -> usize {
         self.shape().buckets as usize
     }
 
+    #[inline]
     fn shape(&self) -> Shape {
         Shape::load(&self.table.shape)
     }
 
+    #[inline]
     fn line_of(&self, hash: u32) -> &Line {
         self.table.line(bucket_of(hash, self.buckets()))
     }
@@ -520,6 +526,7 @@ impl Writer {
     }
 
     /// Whether the table is much larger than it has to be, and may shrink.
+    #[inline]
     pub fn is_loose(&self) -> bool {
         self.walks == 0 && self.buckets() > FIRST_SEGMENT && self.len < self.buckets() * SHRINK_AT
     }

@@ -53,7 +53,12 @@ impl<B: Body> Owner<B> {
         true
     }
 
+    #[inline]
     fn make_room_here(&mut self, partition: usize, need: usize) -> bool {
+        self.unused() >= need || self.find_room(partition, need)
+    }
+
+    fn find_room(&mut self, partition: usize, need: usize) -> bool {
         loop {
             let unused = self.unused();
             if unused >= need {
