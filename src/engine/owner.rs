@@ -19,6 +19,7 @@ use super::stats::{Cause, PartitionCounters, ShardGauges};
 use super::sync::channel::Sender;
 use super::sync::{AtomicU64, Ordering};
 use super::table::{Table, Writer, prefetch};
+use super::turn::Signals;
 
 mod gather;
 mod patrol;
@@ -179,14 +180,35 @@ impl<B: Body> Entries for InTable<'_, B> {
     }
 }
 
-/// What is left to do when a turn has ended.
+/// What is left to do when a turn ends, and after that.
 pub(crate) struct Ended<B: Body> {
+    /// Written to in the turn, which must not be given back before the loads of this hash are fenced, if there are any.
+    pub written: Option<u64>,
     /// Nobody holds these any more: they are to be dropped.
     pub dead: Vec<Handle<B>>,
     /// There is something for the owner to do.
     pub calls_owner: bool,
     /// So much is untold that this thread should see to it.
     pub tells_much: bool,
+}
+
+impl<B: Body> Ended<B> {
+    /// What the turn's holder need not be told any more.
+    #[inline]
+    pub fn knows(&self) -> Signals {
+        match self.written {
+            Some(_) => Signals::NONE,
+            None => Signals::FLIGHTS,
+        }
+    }
+
+    /// The turn went on, and this came of it.
+    pub fn add(&mut self, more: Self) {
+        self.written = more.written;
+        self.dead.extend(more.dead);
+        self.calls_owner |= more.calls_owner;
+        self.tells_much |= more.tells_much;
+    }
 }
 
 pub(crate) struct Owner<B: Body> {
@@ -198,6 +220,8 @@ pub(crate) struct Owner<B: Body> {
     /// With so much garbage it is time for a sweep, whether room is needed or not.
     sweep_at_bytes: usize,
     dead: Vec<Handle<B>>,
+    /// The hash that was written to last in this turn: a load that is under way is still to be fenced.
+    written: Option<u64>,
     leased_bytes: usize,
     used_bytes: usize,
     /// The part of `used_bytes` that is the table's.
@@ -258,6 +282,7 @@ impl<B: Body> Owner<B> {
             retired_bytes: 0,
             sweep_at_bytes: shared.pool.quantum_bytes(),
             dead: Vec::new(),
+            written: None,
             leased_bytes: 0,
             used_bytes: 0,
             table_bytes: 0,
@@ -310,6 +335,7 @@ impl<B: Body> Owner<B> {
         self.show();
         self.is_open = false;
         Ended {
+            written: self.written.take(),
             dead: std::mem::take(&mut self.dead),
             calls_owner: self.is_overdue(),
             tells_much: self.listening.untold_bytes > self.pool.credit_cap_bytes(),
@@ -324,6 +350,7 @@ impl<B: Body> Owner<B> {
 
     /// Makes a change; false if there was nothing to remove, or what was to be stored has no room.
     pub fn make(&mut self, change: Change<B>) -> bool {
+        self.fence_written();
         match change {
             Change::Publish {
                 hash,
@@ -334,16 +361,22 @@ impl<B: Body> Owner<B> {
                 match &flight {
                     // Only now: until here whoever missed found the flight.
                     Some(flight) => self.flights.close(flight),
-                    // What was begun before the write is to be seen must not come after it.
-                    None => self.flights.fence(hash),
+                    None => self.written = Some(hash),
                 }
                 is_stored
             }
             Change::Remove { hash, key } => {
                 let is_removed = self.guarded(|owner| owner.remove(hash, &key));
-                self.flights.fence(hash);
+                self.written = Some(hash);
                 is_removed
             }
+        }
+    }
+
+    /// What was begun before the last write is to be seen must not come after it.
+    fn fence_written(&mut self) {
+        if let Some(hash) = self.written.take() {
+            self.flights.fence(hash);
         }
     }
 
