@@ -25,7 +25,7 @@ use crossbeam::utils::CachePadded;
 
 use super::arena::Arena;
 use super::budget::Pool;
-use super::entry::Body;
+use super::entry::{Body, Handle};
 use super::flight::Flights;
 use super::foreign::guarded;
 use super::owner::{Change, Ended, Listener, Owner, Shared};
@@ -219,7 +219,9 @@ impl<B: Body> Shard<B> {
         if let Err((owner, _)) = owner.end(ended.knows()) {
             self.end(owner, &mut ended);
         }
-        drop(ended.dead);
+        if !ended.dead.is_empty() {
+            Handle::drop_all(&mut ended.dead, &self.arena);
+        }
         drop(inside);
         if ended.calls_owner {
             self.wake();

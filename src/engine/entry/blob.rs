@@ -191,9 +191,9 @@ unsafe impl Body for Bytes {
         unsafe { Lens::of(entry).layout(entry.as_ref().expires()) }
     }
 
-    unsafe fn free(entry: NonNull<Header>) {
-        // SAFETY: by the caller's word the last reference; nothing in a blob needs dropping.
-        unsafe { arena::release(entry.cast(), Self::layout_of(entry)) }
+    unsafe fn empty(entry: NonNull<Header>) -> Layout {
+        // SAFETY: by the caller's word; nothing in a blob needs dropping.
+        unsafe { Self::layout_of(entry) }
     }
 }
 

@@ -198,9 +198,10 @@ impl Blocks {
     #[inline]
     pub fn replace(&mut self, old: Token, new: Token, spot: u32) {
         assert!(new >> (u64::BITS - TIME_BITS) == 0, "a token has 48 bits");
-        let (_, index) = parts(spot);
-        let block = self.holder_mut(old, spot);
-        let item = &mut block.items[index as usize];
+        let (number, index) = parts(spot);
+        let item = &mut self.block_mut(number).items[index as usize];
+        // Whether it is live stands on a line of its own, which nothing else here needs.
+        assert!(*item >> TIME_BITS == old, "a token is where its place says");
         *item ^= (old ^ new) << TIME_BITS;
     }
 
