@@ -40,7 +40,8 @@ fn an_idle_cache_costs_no_cpu() {
         cache.insert(key, key).unwrap();
     }
     cache.flush();
-    // Who has just answered may still be on the way to its sleep: that counts as once.
+    // Who has just answered may still be on the way to its sleep: that counts as once. And it comes by once more, since
+    // something has left lately.
     let before = owners();
     assert_eq!(before.len(), 8);
     thread::sleep(Duration::from_millis(500));
@@ -50,7 +51,7 @@ fn an_idle_cache_costs_no_cpu() {
             "an owner ran: {before:?}, then {after:?}"
         );
         assert!(
-            after.1 <= before.1 + 1,
+            after.1 <= before.1 + 2,
             "an owner woke: {before:?}, then {after:?}"
         );
     }

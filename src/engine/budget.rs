@@ -54,6 +54,7 @@ impl PartitionAccount {
     }
 
     /// Whether it matters what the partition uses.
+    #[inline]
     fn is_bounded(&self) -> bool {
         self.share != Share::WHOLE
     }
@@ -85,12 +86,14 @@ impl PartitionAccount {
         self.wants_clear.load(Ordering::Relaxed) && self.wants_clear.swap(false, Ordering::SeqCst)
     }
 
+    #[inline]
     pub fn add(&self, bytes: usize) {
         if self.is_bounded() {
             self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
+    #[inline]
     pub fn subtract(&self, bytes: usize) {
         if self.is_bounded() {
             self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -98,11 +101,13 @@ impl PartitionAccount {
     }
 
     /// By how much the partition would be over its largest share with `more` bytes.
+    #[inline]
     pub fn excess_with(&self, more: usize) -> usize {
         let used_bytes = self.used_bytes.load(Ordering::Relaxed);
         (used_bytes + more).saturating_sub(self.share.largest_bytes)
     }
 
+    #[inline]
     pub fn is_over_guarantee(&self) -> bool {
         !self.is_bounded() || self.used_bytes.load(Ordering::Relaxed) > self.share.guaranteed_bytes
     }
@@ -110,6 +115,8 @@ impl PartitionAccount {
 
 pub(crate) struct Pool {
     budget_bytes: AtomicUsize,
+    /// What shards lease at once; see [`quantum_of`].
+    quantum_bytes: AtomicUsize,
     /// Below zero: the shards have taken more than there is, on credit.
     available_bytes: CachePadded<AtomicIsize>,
     /// What each shard is asked to give back of others' credit.
@@ -126,6 +133,7 @@ impl Pool {
     pub fn new(budget_bytes: usize, shards: usize, shares: &[Share]) -> Self {
         Self {
             budget_bytes: AtomicUsize::new(budget_bytes),
+            quantum_bytes: AtomicUsize::new(quantum_of(budget_bytes, shards)),
             available_bytes: CachePadded::new(AtomicIsize::new(budget_bytes as isize)),
             owed_bytes: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             closed: AtomicBool::new(false),
@@ -140,14 +148,17 @@ impl Pool {
     }
 
     /// What shards lease at once.
+    #[inline]
     pub fn quantum_bytes(&self) -> usize {
-        (self.budget_bytes() / self.owed_bytes.len() / 64).clamp(1 << 10, 1 << 20)
+        self.quantum_bytes.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub fn budget_bytes(&self) -> usize {
         self.budget_bytes.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub fn credit_cap_bytes(&self) -> usize {
         self.budget_bytes() / 16
     }
@@ -155,6 +166,8 @@ impl Pool {
     /// Sets another budget. What the shards have taken over it becomes debt.
     pub fn resize(&self, budget_bytes: usize) {
         let before = self.budget_bytes.swap(budget_bytes, Ordering::Relaxed);
+        let quantum_bytes = quantum_of(budget_bytes, self.owed_bytes.len());
+        self.quantum_bytes.store(quantum_bytes, Ordering::Relaxed);
         let change = budget_bytes as isize - before as isize;
         // Acquire: as in `borrow`.
         self.available_bytes.fetch_add(change, Ordering::Acquire);
@@ -227,6 +240,7 @@ impl Pool {
     }
 
     /// What the shard was asked for since it last looked, as far as it is still wanted.
+    #[inline]
     pub fn take_owed(&self, shard: usize) -> usize {
         let owed = &self.owed_bytes[shard];
         if owed.load(Ordering::Relaxed) == 0 {
@@ -236,19 +250,26 @@ impl Pool {
     }
 
     /// Counts an entry that is queued. False: there is much under way, who wants to queue more should wait.
+    #[inline]
     pub fn enqueue(&self, bytes: usize) -> bool {
         let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         queued + bytes <= self.budget_bytes() / QUEUED_PART
     }
 
+    #[inline]
     pub fn dequeue(&self, bytes: usize) {
         self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// What has been taken on credit and not yet been given back.
+    #[inline]
     pub fn debt_bytes(&self) -> usize {
         (-self.available_bytes.load(Ordering::Relaxed)).max(0) as usize
     }
+}
+
+fn quantum_of(budget_bytes: usize, shards: usize) -> usize {
+    (budget_bytes / shards / 64).clamp(1 << 10, 1 << 20)
 }
 
 #[cfg(test)]

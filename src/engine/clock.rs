@@ -29,6 +29,7 @@ impl Clock {
     }
 
     /// `after` from now.
+    #[inline]
     pub fn expiry_after(&self, after: Duration) -> u64 {
         self.now_ns().saturating_add(as_ns(after)).min(NEVER - 1)
     }

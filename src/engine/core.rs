@@ -294,12 +294,17 @@ impl<B: Body> Core<B> {
 
     /// Stores an admitted entry in place of what its key holds; false if there was no room.
     pub fn insert(&self, hash: u64, entry: Handle<B>) -> bool {
-        self.shard(hash).change(publish(hash, entry))
+        let shard = self.shard(hash);
+        // What it replaces, and by now the line is there.
+        shard.table.prefetch_entry(hash);
+        shard.change(publish(hash, entry))
     }
 
     /// As [`Core::insert`], but does not wait while another thread changes the shard.
     pub fn insert_soon(&self, hash: u64, entry: Handle<B>) {
-        self.shard(hash).change_soon(publish(hash, entry));
+        let shard = self.shard(hash);
+        shard.table.prefetch_entry(hash);
+        shard.change_soon(publish(hash, entry));
     }
 
     /// Removes a key; tells whether there was an entry.

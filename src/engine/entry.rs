@@ -138,10 +138,12 @@ impl Header {
         self.word() & EXPIRES != 0
     }
 
+    #[inline]
     pub fn counter(&self) -> u8 {
         (self.word() >> COUNTER_SHIFT) as u8 & COUNTER_TOP
     }
 
+    #[inline]
     pub fn set_counter(&self, counter: u8) {
         let others = self.word() & !COUNTER;
         self.word.store(
@@ -150,15 +152,18 @@ impl Header {
         );
     }
 
+    #[inline]
     pub fn place(&self) -> u32 {
         self.place.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub fn set_place(&self, place: u32) {
         self.place.store(place, Ordering::Relaxed);
     }
 
     /// Whether the caller's reference is the only one. Acquire: what the others did with the entry is done.
+    #[inline]
     pub fn is_unshared(&self) -> bool {
         self.refs.load(Ordering::Acquire) == 1
     }
@@ -167,7 +172,7 @@ impl Header {
 /// What lies behind an entry's header.
 ///
 /// # Safety
-/// `free` must take back exactly what the implementor's constructor allocated.
+/// `empty` must return the layout of what the implementor's constructor allocated.
 pub(crate) unsafe trait Body: Sized + Send + Sync + 'static {
     /// A key that can outlive the call that brought it.
     type OwnedKey: Send + Sync + 'static;
@@ -241,11 +246,11 @@ pub(crate) unsafe trait Body: Sized + Send + Sync + 'static {
     /// `entry` was built by this body and is alive.
     unsafe fn settle(_entry: NonNull<Header>) {}
 
-    /// Drops key and value and frees the allocation.
+    /// Drops key and value, and returns the layout of the memory that is to be released.
     ///
     /// # Safety
     /// `entry` was built by this body, and nobody holds a reference to it any more.
-    unsafe fn free(entry: NonNull<Header>);
+    unsafe fn empty(entry: NonNull<Header>) -> Layout;
 }
 
 /// A counted reference to an entry.
@@ -334,8 +339,25 @@ impl<B: Body> Drop for Handle<B> {
             // Pairs with the Release of those who dropped theirs before.
             fence(Ordering::Acquire);
             // SAFETY: that was the last reference.
-            unsafe { B::free(self.entry) }
+            unsafe { arena::release(self.entry.cast(), B::empty(self.entry)) }
         }
+    }
+}
+
+impl<B: Body> Handle<B> {
+    /// Drops handles of entries of one arena, whose memory is given back at once where nobody else holds them.
+    pub fn drop_all(handles: &mut Vec<Self>, arena: &Arena) {
+        let dead: Vec<_> = handles
+            .drain(..)
+            .filter(|handle| handle.header().is_unshared())
+            .map(|handle| {
+                let entry = handle.into_raw();
+                // SAFETY: that was the last reference: who has one alone is the one who could give another.
+                (entry.cast(), unsafe { B::empty(entry) })
+            })
+            .collect();
+        // SAFETY: allocated with these layouts, and nothing refers to them any more.
+        unsafe { arena.release_all(dead.into_iter()) }
     }
 }
 
@@ -356,7 +378,7 @@ struct ExpiringEntry<K, V> {
     expiry_ns: u64,
 }
 
-// SAFETY: `free` releases what `Handle::typed` allocated, by the same layout.
+// SAFETY: `empty` returns the layout by which `Handle::typed` allocates.
 unsafe impl<K, V> Body for Typed<K, V>
 where
     K: Eq + Send + Sync + 'static,
@@ -394,7 +416,7 @@ where
         Self::layout(unsafe { entry.as_ref() }.expires())
     }
 
-    unsafe fn free(entry: NonNull<Header>) {
+    unsafe fn empty(entry: NonNull<Header>) -> Layout {
         let typed = entry.cast::<TypedEntry<K, V>>();
         // SAFETY: alive until here, and the last reference, by the caller's word.
         unsafe {
@@ -405,7 +427,7 @@ where
                     typed.drop_in_place();
                 });
             }
-            arena::release(entry.cast(), layout);
+            layout
         }
     }
 }

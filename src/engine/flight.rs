@@ -18,6 +18,7 @@ use std::time::Instant;
 use super::entry::{Body, Handle};
 use super::foreign::guarded;
 use super::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread_local};
+use super::turn::{Signals, Turn};
 
 /// Why there is no value. Everybody who waited gets a copy.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -217,8 +218,12 @@ impl<B: Body> Flight<B> {
 /// The flights of a shard, by hash. A key whose hash is taken by another key's flight is loaded without one, and not
 /// stored, since no write to it could be told to the load.
 pub(crate) struct Flights<B: Body> {
-    open: Mutex<HashMap<u64, Arc<Flight<B>>, ahash::RandomState>>,
+    open: Mutex<Open<B>>,
+    /// The shard's: it says whether there are flights.
+    turn: Arc<Turn>,
 }
+
+type Open<B> = HashMap<u64, Arc<Flight<B>>, ahash::RandomState>;
 
 pub(crate) enum Joined<B: Body> {
     /// The entry had come by the time that the map was locked.
@@ -231,11 +236,28 @@ impl<B: Body> Flights<B> {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             open: Mutex::new(HashMap::default()),
+            turn: Turn::new(),
         })
     }
 
+    /// The turn of the shard that these are of.
+    pub fn turn(&self) -> &Arc<Turn> {
+        &self.turn
+    }
+
+    /// Has the turn's holder know whether there are flights.
+    fn say(&self, are_open: bool) {
+        // Both are done under the lock only.
+        match (are_open, self.turn.is_said(Signals::FLIGHTS)) {
+            (true, false) => drop(self.turn.say(Signals::FLIGHTS)),
+            (false, true) => self.turn.unsay(Signals::FLIGHTS),
+            _ => (),
+        }
+    }
+
     /// Joins the flight of a key or opens one. `look` searches the table once more, under the lock: the writer
-    /// publishes first and closes the flight after, so one of the two is seen.
+    /// publishes first and closes the flight after, so one of the two is seen. And it does so after the turn was told
+    /// of the flight: what it does not see was written in a turn whose holder was told in time, and will fence.
     pub fn join(
         self: &Arc<Self>,
         hash: u64,
@@ -252,7 +274,9 @@ impl<B: Body> Flights<B> {
             flight.fence();
             return Joined::Lead(Lead::new(self, flight));
         }
+        self.say(true);
         if let Some(entry) = look() {
+            self.say(!open.is_empty());
             return Joined::Hit(entry);
         }
         let flight = Arc::new(Flight::new(hash, to_owned()));
@@ -263,6 +287,7 @@ impl<B: Body> Flights<B> {
     /// Puts a flight that is to be led again back into the map. If its place is taken, it no longer stores.
     fn reopen(&self, flight: &Arc<Flight<B>>) {
         let mut open = self.open.lock();
+        self.say(true);
         let now = open.entry(flight.hash).or_insert_with(|| flight.clone());
         if !Arc::ptr_eq(now, flight) {
             flight.fence();
@@ -277,6 +302,7 @@ impl<B: Body> Flights<B> {
             .is_some_and(|now| Arc::ptr_eq(now, flight))
         {
             open.remove(&flight.hash);
+            self.say(!open.is_empty());
         }
     }
 
@@ -284,7 +310,10 @@ impl<B: Body> Flights<B> {
     /// asks from now on does not join it.
     pub fn fence(&self, hash: u64) {
         // The lock is given back first: the flight may be the last to hold a key, whose drop is not our code.
-        let flight = self.open.lock().remove(&hash);
+        let mut open = self.open.lock();
+        let flight = open.remove(&hash);
+        self.say(!open.is_empty());
+        drop(open);
         if let Some(flight) = flight {
             flight.fence();
         }
@@ -293,7 +322,8 @@ impl<B: Body> Flights<B> {
     /// As [`Flights::fence`], for all keys that `is_it` accepts.
     pub fn fence_all(&self, is_it: impl Fn(&B::OwnedKey) -> bool) {
         let mut fenced = Vec::new();
-        self.open.lock().retain(|_, flight| {
+        let mut open = self.open.lock();
+        open.retain(|_, flight| {
             let is_fenced = is_it(&flight.key);
             if is_fenced {
                 flight.fence();
@@ -301,12 +331,17 @@ impl<B: Body> Flights<B> {
             }
             !is_fenced
         });
+        self.say(!open.is_empty());
+        drop(open);
     }
 
     /// Fails all who still wait.
     pub fn close_all(&self) {
-        let open = std::mem::take(&mut *self.open.lock());
-        for flight in open.into_values() {
+        let mut open = self.open.lock();
+        let closed = std::mem::take(&mut *open);
+        self.say(false);
+        drop(open);
+        for flight in closed.into_values() {
             let mut state = flight.state.lock();
             if state.outcome.is_none() {
                 drop(state);

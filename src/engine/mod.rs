@@ -142,6 +142,7 @@ mod shard;
 mod stats;
 mod sync;
 mod table;
+mod turn;
 mod warm;
 
 pub use blobs::{Blob, BlobCache, BlobSink};

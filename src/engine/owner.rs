@@ -19,6 +19,7 @@ use super::stats::{Cause, PartitionCounters, ShardGauges};
 use super::sync::channel::Sender;
 use super::sync::{AtomicU64, Ordering};
 use super::table::{Table, Writer, prefetch};
+use super::turn::Signals;
 
 mod gather;
 mod patrol;
@@ -80,9 +81,22 @@ struct Listening<B: Body> {
     untold_bytes: usize,
     /// Retired entries that are still to be put there.
     waiting: usize,
+    /// Places of retired entries say why these have left.
+    is_on: bool,
 }
 
 impl<B: Body> Listening<B> {
+    /// What is to be told of a retired entry.
+    fn untold_cause(&self, header: &Header) -> Option<Cause> {
+        if !self.is_on {
+            return None;
+        }
+        let place = header.place();
+        let found = UNTOLD.iter().find(|(number, _)| *number == place);
+        found.map(|(_, cause)| *cause)
+    }
+
+    #[inline]
     fn add(&mut self, entry: Handle<B>, cause: Cause, weight_bytes: usize) {
         self.untold.push((entry, cause));
         self.untold_bytes += weight_bytes;
@@ -99,12 +113,6 @@ const UNTOLD: [(u32, Cause); 4] = [
 ];
 const TOLD: u32 = 0;
 
-fn untold_cause(header: &Header) -> Option<Cause> {
-    let place = header.place();
-    let found = UNTOLD.iter().find(|(number, _)| *number == place);
-    found.map(|(_, cause)| *cause)
-}
-
 /// What a policy asks of the entries whose addresses are its tokens.
 struct InTable<'a, B> {
     table: &'a Table,
@@ -120,15 +128,18 @@ impl<'a, B> InTable<'a, B> {
     }
 }
 
+#[inline]
 fn token(entry: NonNull<Header>) -> Token {
     entry.as_ptr().expose_provenance() as Token
 }
 
+#[inline]
 fn entry_of(token: Token) -> NonNull<Header> {
     let entry = std::ptr::with_exposed_provenance_mut(token as usize);
     NonNull::new(entry).expect("a token is an address")
 }
 
+#[inline]
 fn header<'a>(token: Token) -> &'a Header {
     // SAFETY: the table holds a reference to each entry that the queues hold.
     unsafe { entry_of(token).as_ref() }
@@ -169,14 +180,35 @@ impl<B: Body> Entries for InTable<'_, B> {
     }
 }
 
-/// What is left to do when a turn has ended.
+/// What is left to do when a turn ends, and after that.
 pub(crate) struct Ended<B: Body> {
+    /// Written to in the turn, which must not be given back before the loads of this hash are fenced, if there are any.
+    pub written: Option<u64>,
     /// Nobody holds these any more: they are to be dropped.
     pub dead: Vec<Handle<B>>,
     /// There is something for the owner to do.
     pub calls_owner: bool,
     /// So much is untold that this thread should see to it.
     pub tells_much: bool,
+}
+
+impl<B: Body> Ended<B> {
+    /// What the turn's holder need not be told any more.
+    #[inline]
+    pub fn knows(&self) -> Signals {
+        match self.written {
+            Some(_) => Signals::NONE,
+            None => Signals::FLIGHTS,
+        }
+    }
+
+    /// The turn went on, and this came of it.
+    pub fn add(&mut self, more: Self) {
+        self.written = more.written;
+        self.dead.extend(more.dead);
+        self.calls_owner |= more.calls_owner;
+        self.tells_much |= more.tells_much;
+    }
 }
 
 pub(crate) struct Owner<B: Body> {
@@ -188,6 +220,8 @@ pub(crate) struct Owner<B: Body> {
     /// With so much garbage it is time for a sweep, whether room is needed or not.
     sweep_at_bytes: usize,
     dead: Vec<Handle<B>>,
+    /// The hash that was written to last in this turn: a load that is under way is still to be fenced.
+    written: Option<u64>,
     leased_bytes: usize,
     used_bytes: usize,
     /// The part of `used_bytes` that is the table's.
@@ -200,6 +234,8 @@ pub(crate) struct Owner<B: Body> {
     gathered_bytes: usize,
     /// The shard's own thread is awake, or wakes in time to look after the garbage.
     sweeps_soon: bool,
+    /// Something was retired since the shard's own thread went to sleep.
+    has_retired: bool,
     /// How long garbage is left alone now.
     rests_ns: u64,
     /// What is left of what other shards have asked for.
@@ -246,6 +282,7 @@ impl<B: Body> Owner<B> {
             retired_bytes: 0,
             sweep_at_bytes: shared.pool.quantum_bytes(),
             dead: Vec::new(),
+            written: None,
             leased_bytes: 0,
             used_bytes: 0,
             table_bytes: 0,
@@ -254,6 +291,7 @@ impl<B: Body> Owner<B> {
             gathering: None,
             gathered_bytes: 0,
             sweeps_soon: false,
+            has_retired: false,
             rests_ns: SWEEP_NS,
             owes_bytes: 0,
             wakes_ns: NEVER,
@@ -263,6 +301,7 @@ impl<B: Body> Owner<B> {
                 untold: Vec::new(),
                 untold_bytes: 0,
                 waiting: 0,
+                is_on: false,
             },
             is_open: false,
             is_broken: false,
@@ -296,6 +335,7 @@ impl<B: Body> Owner<B> {
         self.show();
         self.is_open = false;
         Ended {
+            written: self.written.take(),
             dead: std::mem::take(&mut self.dead),
             calls_owner: self.is_overdue(),
             tells_much: self.listening.untold_bytes > self.pool.credit_cap_bytes(),
@@ -310,6 +350,7 @@ impl<B: Body> Owner<B> {
 
     /// Makes a change; false if there was nothing to remove, or what was to be stored has no room.
     pub fn make(&mut self, change: Change<B>) -> bool {
+        self.fence_written();
         match change {
             Change::Publish {
                 hash,
@@ -320,16 +361,22 @@ impl<B: Body> Owner<B> {
                 match &flight {
                     // Only now: until here whoever missed found the flight.
                     Some(flight) => self.flights.close(flight),
-                    // What was begun before the write is to be seen must not come after it.
-                    None => self.flights.fence(hash),
+                    None => self.written = Some(hash),
                 }
                 is_stored
             }
             Change::Remove { hash, key } => {
                 let is_removed = self.guarded(|owner| owner.remove(hash, &key));
-                self.flights.fence(hash);
+                self.written = Some(hash);
                 is_removed
             }
+        }
+    }
+
+    /// What was begun before the last write is to be seen must not come after it.
+    fn fence_written(&mut self) {
+        if let Some(hash) = self.written.take() {
+            self.flights.fence(hash);
         }
     }
 
@@ -370,7 +417,9 @@ impl<B: Body> Owner<B> {
         self.pool.partitions[partition].add(weight);
         // SAFETY: the table holds a reference to it.
         unsafe { B::settle(new) };
-        self.patrol.expect(expires_ns);
+        if expires_ns != NEVER {
+            self.patrol.expect(expires_ns);
+        }
         add(&self.counters[partition].stored, 1);
         add(&self.counters[partition].entries, 1);
         add(&self.counters[partition].entry_bytes, weight as u64);
@@ -480,11 +529,25 @@ impl<B: Body> Owner<B> {
         add(&counters.entry_bytes, (weight as u64).wrapping_neg());
         self.pool.partitions[partition].subtract(weight);
         self.retired_bytes += weight;
+        self.has_retired = true;
+        if self.listening.listener.get().is_some() {
+            self.note_cause(entry, cause);
+        }
         self.retired.push(entry);
-        let is_told = self.listening.listener.get().is_none();
-        let untold = UNTOLD.iter().find(|(_, other)| *other == cause && !is_told);
-        self.listening.waiting += usize::from(untold.is_some());
-        header(token(entry)).set_place(untold.map_or(TOLD, |(number, _)| *number));
+    }
+
+    /// Says at an entry that is about to be retired what the listener is to be told.
+    fn note_cause(&mut self, entry: NonNull<Header>, cause: Cause) {
+        if !self.listening.is_on {
+            // What left before there was a listener says nothing.
+            self.listening.is_on = true;
+            let told = |entry: &NonNull<Header>| header(token(*entry)).set_place(TOLD);
+            self.retired.iter().for_each(told);
+        }
+        let untold = UNTOLD.iter().find(|(_, other)| *other == cause);
+        let (number, _) = untold.expect("each cause has a number");
+        self.listening.waiting += 1;
+        header(token(entry)).set_place(*number);
     }
 
     /// What the listener was not told yet.
@@ -505,7 +568,7 @@ impl<B: Body> Owner<B> {
         let free = |entry| unsafe {
             let weight = B::weight_bytes(entry) as usize;
             freed += weight;
-            let cause = untold_cause(header(token(entry)));
+            let cause = listening.borrow().untold_cause(header(token(entry)));
             let entry = Handle::<B>::from_raw(entry);
             match cause {
                 Some(cause) => listening.borrow_mut().add(entry, cause, weight),
@@ -514,7 +577,8 @@ impl<B: Body> Owner<B> {
         };
         let kept = |entry| {
             let header = header(token(entry));
-            if let Some(cause) = untold_cause(header) {
+            let cause = listening.borrow().untold_cause(header);
+            if let Some(cause) = cause {
                 header.set_place(TOLD);
                 // SAFETY: the table's reference is still there.
                 let entry = unsafe { Handle::acquire(entry) };
@@ -565,7 +629,7 @@ impl<B: Body> Owner<B> {
     fn is_overdue(&self) -> bool {
         let leaves_garbage = !self.retired.is_empty() && !self.sweeps_soon;
         let has_news = self.listening.waiting > 0 || !self.listening.untold.is_empty();
-        let has_chores = self.has_chores() && self.wakes_ns > 0;
+        let has_chores = self.wakes_ns > 0 && self.has_chores();
         leaves_garbage || has_news || has_chores || self.patrol.due_ns() < self.wakes_ns
     }
 
@@ -580,7 +644,8 @@ impl<B: Body> Owner<B> {
         if self.has_chores() {
             self.wakes_ns = 0;
         }
-        self.sweeps_soon = !self.retired.is_empty();
+        // Where garbage comes all the time it is not called for each time.
+        self.sweeps_soon = std::mem::take(&mut self.has_retired) || !self.retired.is_empty();
         if self.sweeps_soon {
             self.wakes_ns = self.wakes_ns.min(now_ns + self.rests_ns);
         }
@@ -594,13 +659,13 @@ impl<B: Body> Owner<B> {
         set(&gauges.leased_bytes, self.leased_bytes);
         set(&gauges.used_bytes, self.used_bytes);
         set(&gauges.garbage_bytes, self.retired_bytes);
-        set(&gauges.garbage_entries, self.retired.len());
     }
 }
 
 impl<B: Body> Drop for Owner<B> {
     /// Nobody reads the table any more. Entries that are still held elsewhere outlive it by their own references.
     fn drop(&mut self) {
+        self.arena.put_away();
         if self.is_broken || self.is_open {
             // Nobody knows what it still holds.
             return;

@@ -25,13 +25,14 @@ use crossbeam::utils::CachePadded;
 
 use super::arena::Arena;
 use super::budget::Pool;
-use super::entry::Body;
+use super::entry::{Body, Handle};
 use super::flight::Flights;
 use super::foreign::guarded;
-use super::owner::{Change, Listener, Owner, Shared};
+use super::owner::{Change, Ended, Listener, Owner, Shared};
 use super::sync::channel::{Receiver, RecvTimeoutError, Sender};
-use super::sync::{ArrayQueue, LocalKey, Mutex, MutexGuard, Ordering, fence, thread_local};
+use super::sync::{ArrayQueue, LocalKey, Mutex, Ordering, fence, thread_local};
 use super::table::Table;
+use super::turn::{Holder, InTurn, Signals};
 
 /// Changes that wait for one shard's turn at the most.
 const QUEUE_LEN: usize = if cfg!(all(test, corecache_model)) {
@@ -47,11 +48,13 @@ thread_local! {
 
 /// Whether this thread runs a key's or a value's code (`Eq`, `Drop`) on a shard's behalf. Such code must not wait for a
 /// turn: neither for the one that its own thread may have, nor for one whose holder may be waiting for it.
+#[inline]
 pub(crate) fn is_inside() -> bool {
     INSIDE.with(Cell::get)
 }
 
 /// Whether this thread tells a listener, which must not wait for others that do.
+#[inline]
 pub(crate) fn is_telling() -> bool {
     TELLING.with(Cell::get)
 }
@@ -75,6 +78,7 @@ struct Flagged {
 }
 
 impl Flagged {
+    #[inline]
     fn set(flag: &'static LocalKey<Cell<bool>>) -> Self {
         Self {
             flag,
@@ -84,6 +88,7 @@ impl Flagged {
 }
 
 impl Drop for Flagged {
+    #[inline]
     fn drop(&mut self) {
         self.flag.with(|flag| flag.set(self.before));
     }
@@ -101,7 +106,7 @@ pub(crate) struct Shard<B: Body> {
     ringing: Receiver<()>,
     /// Boxed, since a change holds a key inline, whatever its size.
     queue: CachePadded<ArrayQueue<Box<Change<B>>>>,
-    owner: CachePadded<Mutex<Owner<B>>>,
+    owner: CachePadded<InTurn<Owner<B>>>,
     /// One at a time tells the listener, so that it hears of a key's entries in their order.
     telling: Mutex<()>,
 }
@@ -118,7 +123,7 @@ impl<B: Body> Shard<B> {
             arena,
             pool: owner.pool.clone(),
             listener,
-            owner: CachePadded::new(Mutex::new(owner)),
+            owner: CachePadded::new(InTurn::new(owner.flights.turn().clone(), owner)),
             telling: Mutex::new(()),
             queue: CachePadded::new(ArrayQueue::new(QUEUE_LEN)),
             alarm,
@@ -139,7 +144,7 @@ impl<B: Body> Shard<B> {
         if is_inside() {
             return self.change_later(change);
         }
-        if let Some(owner) = self.owner.try_lock() {
+        if let Some(owner) = self.owner.try_take() {
             return self.take(owner, |owner| owner.make(change));
         }
         match self.queue(change) {
@@ -167,7 +172,7 @@ impl<B: Body> Shard<B> {
         false
     }
 
-    /// Who has the turn now looks at the queue once more when it ends; so does this thread, if nobody has.
+    /// Who has the turn now makes the change before it ends; if nobody has, this thread does.
     fn queue(&self, change: Change<B>) -> Result<(), Change<B>> {
         let bytes = change.weight_bytes();
         // What is on its way is within no budget.
@@ -181,10 +186,13 @@ impl<B: Body> Shard<B> {
             self.pool.dequeue(bytes);
             return Err(change);
         }
+        if self.owner.turn().say(Signals::QUEUED) {
+            return Ok(());
+        }
         if is_inside() {
             self.wake();
-        } else {
-            self.help();
+        } else if let Some(owner) = self.owner.try_take() {
+            self.take(owner, |_| ());
         }
         Ok(())
     }
@@ -197,26 +205,23 @@ impl<B: Body> Shard<B> {
     /// Waits for the turn; all that was queued before is done first. Not to be called inside of one.
     pub fn turn<R>(&self, work: impl FnOnce(&mut Owner<B>) -> R) -> R {
         debug_assert!(!is_inside());
-        self.take(self.owner.lock(), work)
+        self.take(self.owner.take(), work)
     }
 
-    fn take<R>(
-        &self,
-        mut owner: MutexGuard<'_, Owner<B>>,
-        work: impl FnOnce(&mut Owner<B>) -> R,
-    ) -> R {
+    fn take<R>(&self, mut owner: Holder<'_, Owner<B>>, work: impl FnOnce(&mut Owner<B>) -> R) -> R {
         let inside = Flagged::set(&INSIDE);
         owner.open();
-        if !self.queue.is_empty() {
-            let queued = std::iter::from_fn(|| self.queue.pop());
-            queued
-                .take(QUEUE_LEN)
-                .for_each(|change| owner.unqueue(*change));
+        if self.owner.turn().is_said(Signals::QUEUED) {
+            self.make_queued(&mut owner);
         }
         let result = work(&mut owner);
-        let ended = owner.close();
-        drop(owner);
-        drop(ended.dead);
+        let mut ended = owner.close();
+        if let Err((owner, _)) = owner.end(ended.knows()) {
+            self.end(owner, &mut ended);
+        }
+        if !ended.dead.is_empty() {
+            Handle::drop_all(&mut ended.dead, &self.arena);
+        }
         drop(inside);
         if ended.calls_owner {
             self.wake();
@@ -224,16 +229,46 @@ impl<B: Body> Shard<B> {
         if ended.tells_much {
             self.tell();
         }
-        self.help();
         result
     }
 
-    /// Sees to it that what was queued while this thread had the turn, or failed to get it, does not stay there.
-    fn help(&self) {
-        // Pairs with itself: who queues looks whether the turn is free, who ends a turn looks at the queue.
-        fence(Ordering::SeqCst);
-        if !self.queue.is_empty() && !self.owner.is_locked() {
-            self.wake();
+    /// Makes what is queued now, and what only comes meanwhile not: so nobody is kept for long, and not much is dead by
+    /// the end of the turn.
+    #[cold]
+    fn make_queued(&self, owner: &mut Owner<B>) {
+        let turn = self.owner.turn();
+        turn.unsay(Signals::QUEUED);
+        let queued = std::iter::from_fn(|| self.queue.pop());
+        queued
+            .take(self.queue.len())
+            .for_each(|change| owner.unqueue(*change));
+        if !self.queue.is_empty() {
+            turn.say(Signals::QUEUED);
+        }
+    }
+
+    /// Ends a turn in which something was said.
+    #[cold]
+    fn end(&self, mut owner: Holder<'_, Owner<B>>, ended: &mut Ended<B>) {
+        let mut made_queued = false;
+        let mut known = ended.knows();
+        while let Err((back, news)) = owner.end(known) {
+            owner = back;
+            if let Some(hash) = ended.written.take() {
+                self.flights.fence(hash);
+            }
+            if news.has(Signals::QUEUED) && !made_queued {
+                made_queued = true;
+                owner.open();
+                self.make_queued(&mut owner);
+                ended.add(owner.close());
+                known = ended.knows();
+            } else if news.has(Signals::QUEUED) {
+                ended.calls_owner = true;
+                known = ended.knows() | Signals::QUEUED;
+            } else {
+                known = known | ended.knows();
+            }
         }
     }
 
@@ -250,9 +285,7 @@ impl<B: Body> Shard<B> {
         }
         let _telling = Flagged::set(&TELLING);
         let _turn = self.telling.lock();
-        let untold = self.owner.lock().take_untold();
-        // What was queued meanwhile found the turn taken.
-        self.help();
+        let untold = self.turn(Owner::take_untold);
         let Some(listener) = self.listener.get() else {
             return;
         };
@@ -289,7 +322,7 @@ impl<B: Body> Shard<B> {
         };
         // Who rings an alarm that rings already leaves it at that: from here on what that was for is seen.
         fence(Ordering::SeqCst);
-        !matches!(woken, Err(RecvTimeoutError::Disconnected)) && !self.owner.lock().pool.is_closed()
+        !matches!(woken, Err(RecvTimeoutError::Disconnected)) && !self.pool.is_closed()
     }
 }
 

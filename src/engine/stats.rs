@@ -143,7 +143,6 @@ pub(crate) struct ShardGauges {
     pub leased_bytes: AtomicU64,
     pub used_bytes: AtomicU64,
     pub garbage_bytes: AtomicU64,
-    pub garbage_entries: AtomicU64,
 }
 
 /// What a cache (or one partition of it) has done and holds.

@@ -21,7 +21,7 @@ mod native {
 
     pub(crate) use crossbeam::channel;
     pub(crate) use crossbeam::queue::ArrayQueue;
-    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+    pub(crate) use parking_lot::{Condvar, Mutex};
 }
 
 #[cfg(all(test, corecache_model))]
@@ -32,7 +32,7 @@ pub(crate) use model::{
         compiler_fence, fence,
     },
     channel,
-    lock::{Condvar, Mutex, MutexGuard},
+    lock::{Condvar, Mutex},
     membarrier,
     queue::ArrayQueue,
     thread_local,

@@ -220,14 +220,14 @@ unsafe impl Body for Bytes {
         }
     }
 
-    unsafe fn free(entry: NonNull<Header>) {
+    unsafe fn empty(entry: NonNull<Header>) -> Layout {
         // SAFETY: by the caller's word the last reference; nothing else in a blob needs dropping.
         unsafe {
             let lens = Lens::of(entry);
             if lens.is_charged {
                 drop(Box::from_raw(lens.charge_of(entry).read_unaligned()));
             }
-            arena::release(entry.cast(), lens.layout(entry.as_ref().expires()));
+            lens.layout(entry.as_ref().expires())
         }
     }
 }

@@ -161,8 +161,9 @@ fn whoever_leads_may_go_and_another_leads() {
     });
 }
 
-/// Planted: `Owner::make` fences before it publishes an insert, and not after; `Owner::publish` stores what is fenced;
-/// `Flights::fence` takes the flight out of the map, but does not fence it. All: "the load came after the write".
+/// Planted: `Shard::end` does not fence; `Flights::join` tells the turn after it has looked into the table, or `Turn::say`
+/// is `Relaxed`; `Owner::publish` stores what is fenced; `Flights::fence` takes the flight out of the map, but does not
+/// fence it. All: "the load came after the write".
 #[test]
 fn a_load_does_not_undo_a_write_that_came_after_it_began() {
     check(|| {
@@ -171,6 +172,26 @@ fn a_load_does_not_undo_a_write_that_came_after_it_began() {
             assert!(cache.get(None, || Some(Ok(1))).is_ok());
         };
         let callers: [fn(&Cache); 3] = [load, |cache| cache.insert(2), load];
+        run(&cache, callers);
+        let stored = cache.look().map(|entry| *entry.value());
+        assert_eq!(stored, Some(2), "the load came after the write");
+    });
+}
+
+/// Planted: `Owner::make` does not fence for the change before it: "the load came after the write".
+#[test]
+fn a_load_does_not_undo_a_write_that_was_queued() {
+    check(|| {
+        let cache = Cache::new();
+        let callers: [fn(&Cache); 3] = [
+            |cache| assert!(cache.get(None, || Some(Ok(1))).is_ok()),
+            |cache| {
+                let entry = new_entry(&cache.core, KEY, 2, 100);
+                cache.core.insert_soon(hash_of(KEY), entry);
+            },
+            // Has the turn meanwhile.
+            |cache| cache.core.flush(),
+        ];
         run(&cache, callers);
         let stored = cache.look().map(|entry| *entry.value());
         assert_eq!(stored, Some(2), "the load came after the write");

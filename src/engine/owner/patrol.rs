@@ -44,6 +44,7 @@ impl Default for Patrol {
 
 impl Patrol {
     /// An entry has come that expires then.
+    #[inline]
     pub fn expect(&mut self, expiry_ns: u64) {
         self.earliest_ns = self.earliest_ns.min(expiry_ns);
         if let Some(walk) = &mut self.walk {
@@ -52,6 +53,7 @@ impl Patrol {
     }
 
     /// When there is something to be done; [`NEVER`] while nothing expires.
+    #[inline]
     pub fn due_ns(&self) -> u64 {
         match self.walk {
             Some(_) => 0,

@@ -53,7 +53,12 @@ impl<B: Body> Owner<B> {
         true
     }
 
+    #[inline]
     fn make_room_here(&mut self, partition: usize, need: usize) -> bool {
+        self.unused() >= need || self.find_room(partition, need)
+    }
+
+    fn find_room(&mut self, partition: usize, need: usize) -> bool {
         loop {
             let unused = self.unused();
             if unused >= need {
@@ -158,8 +163,10 @@ impl<B: Body> Owner<B> {
     /// The table's lines are charged after they are there: they are small against a quantum.
     pub(super) fn charge_table(&mut self) {
         let bytes = self.writer.bytes();
-        self.used_bytes = self.used_bytes - self.table_bytes + bytes;
-        self.table_bytes = bytes;
+        if bytes != self.table_bytes {
+            self.used_bytes = self.used_bytes - self.table_bytes + bytes;
+            self.table_bytes = bytes;
+        }
     }
 
     fn ask_to_yield(&self, bytes: usize) {

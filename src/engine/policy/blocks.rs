@@ -72,6 +72,7 @@ impl Block {
         Some(index)
     }
 
+    #[inline]
     fn item(&self, index: u32) -> Item {
         let item = self.items[index as usize];
         let time = (item & ((1 << TIME_BITS) - 1)) as u32;
@@ -99,6 +100,7 @@ impl Block {
         })
     }
 
+    #[inline]
     fn holds(&self, token: Token, index: u32) -> bool {
         self.live >> index & 1 == 1 && self.item(index).token == token
     }
@@ -193,11 +195,13 @@ impl Blocks {
     ///
     /// # Panics
     /// If `old` does not stand at `spot`.
+    #[inline]
     pub fn replace(&mut self, old: Token, new: Token, spot: u32) {
         assert!(new >> (u64::BITS - TIME_BITS) == 0, "a token has 48 bits");
-        let (_, index) = parts(spot);
-        let block = self.holder_mut(old, spot);
-        let item = &mut block.items[index as usize];
+        let (number, index) = parts(spot);
+        let item = &mut self.block_mut(number).items[index as usize];
+        // Whether it is live stands on a line of its own, which nothing else here needs.
+        assert!(*item >> TIME_BITS == old, "a token is where its place says");
         *item ^= (old ^ new) << TIME_BITS;
     }
 
@@ -302,6 +306,7 @@ impl Blocks {
         block.expect("a block in a list is in use")
     }
 
+    #[inline]
     fn holder_mut(&mut self, token: Token, spot: u32) -> &mut Block {
         let (number, index) = parts(spot);
         let block = self.blocks.get_mut(number as usize);
@@ -312,11 +317,13 @@ impl Blocks {
     }
 }
 
+#[inline]
 fn spot(number: u32, index: u32) -> u32 {
     number << INDEX_BITS | index
 }
 
 /// Number and index.
+#[inline]
 fn parts(spot: u32) -> (u32, u32) {
     (spot >> INDEX_BITS, spot & ((1 << INDEX_BITS) - 1))
 }

@@ -242,8 +242,13 @@ impl TwoClocks {
     }
 
     /// After a clear the cache fills as it did at first.
+    #[inline]
     fn forget_full_weight(&mut self) {
-        self.full_weight = self.full_weight.min(2 * self.weight());
+        let at_most = 2 * self.weight();
+        // Mostly nothing changes, and then nothing is written.
+        if self.full_weight > at_most {
+            self.full_weight = at_most;
+        }
     }
 
     fn small_weight_max(&self) -> f64 {

@@ -57,6 +57,7 @@ impl Tail {
         root: 0.0,
     };
 
+    #[inline]
     fn new(token: Token, since: u32, weight: u32) -> Self {
         Self {
             token,
@@ -67,6 +68,7 @@ impl Tail {
     }
 
     /// The next of its class has come to the tail.
+    #[inline]
     fn become_next(&mut self, next: Item, entries: &impl Entries) {
         let weight = entries.weight(next.token);
         if weight != self.weight {
@@ -76,6 +78,7 @@ impl Tail {
     }
 
     /// What the entry has cost since it came to where it is.
+    #[inline]
     pub fn rent(&self, now: u32) -> f64 {
         rent(now.wrapping_sub(self.since), self.root)
     }
@@ -287,6 +290,7 @@ impl<const CLASSES: usize> Queues<CLASSES> {
 }
 
 /// The class of a weight: its logarithm, where there is more than one class.
+#[inline]
 fn class_of<const CLASSES: usize>(weight: u32) -> usize {
     if CLASSES == 1 {
         return 0;
@@ -299,6 +303,7 @@ pub fn rent(age: u32, root: f64) -> f64 {
     (f64::from(age) + 1.0) * root
 }
 
+#[inline]
 pub fn root(weight: u32) -> f64 {
     f64::from(weight.max(1)).sqrt()
 }

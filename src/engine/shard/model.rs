@@ -43,8 +43,9 @@ fn run(core: Numbers, callers: &[fn(&Numbers)], then: impl FnOnce(&Numbers)) {
     });
 }
 
-/// Planted: `Shard::take` does not help at its end; who queues does not help; `Shard::help` does not fence. All: "a
-/// change is left in the queue".
+/// Planted: a turn is given back though changes are queued; who queues leaves it at that if nobody has the turn; what
+/// was said is unsaid after the queue was looked at. All: "a change is left in the queue". Or it is given back with
+/// `Relaxed`: "a change is lost".
 #[test]
 fn what_is_queued_is_made_without_another_call() {
     check(|| {
@@ -66,8 +67,7 @@ fn what_is_queued_is_made_without_another_call() {
     });
 }
 
-/// Planted: `Shard::tell` does not help; `Shard::help` looks at the queue before it fences. Both: "a change is left in
-/// the queue".
+/// Planted: `Turn::wake_sleepers` does not lock, or `Turn::wait` says that it sleeps before it locks: "deadlock".
 #[test]
 fn what_is_queued_while_the_listener_is_told_is_made_as_well() {
     check(|| {

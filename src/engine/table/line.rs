@@ -126,6 +126,7 @@ impl Line {
         places.all(|place| place.load(Ordering::Relaxed) == 0)
     }
 
+    #[inline]
     pub fn set_tag(&self, index: usize, tag: u8) {
         let word = &self.tags[index / TAGS_A_WORD];
         let others = word.load(Ordering::Relaxed) & !(0xff << shift_of(index));

@@ -124,11 +124,13 @@ impl Writer {
         }
     }
 
+    #[inline]
     pub fn table(&self) -> &Arc<Table> {
         &self.table
     }
 
     /// The bytes of all lines, and of the list of what lies elsewhere. The first lines, up to a page, are not given back.
+    #[inline]
     pub fn bytes(&self) -> usize {
         let Books {
             peak,
@@ -142,6 +144,7 @@ impl Writer {
     }
 
     /// How many buckets there are.
+    #[inline]
     pub fn buckets(&self) -> usize {
         self.table.shape().buckets as usize
     }
@@ -211,6 +214,7 @@ impl Writer {
     }
 
     /// Whether the table is much larger than it has to be, and may shrink.
+    #[inline]
     pub fn is_loose(&self) -> bool {
         let Books { len, walks, .. } = self.books;
         walks == 0 && self.buckets() > FIRST_SEGMENT && len < self.buckets() * SHRINK_AT

@@ -1,8 +1,8 @@
 //! Locks with the face of `parking_lot`'s. A deadline is a coin that the checker tosses.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::{PoisonError, TryLockError};
 use std::time::Instant;
 
 use super::{choose, memory, switch};
@@ -27,31 +27,6 @@ impl<T> Mutex<T> {
             mutex: self,
             held: Some(held),
         }
-    }
-
-    /// As parking_lot's: one look that may be late, then a try.
-    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        if self.is_locked() {
-            return None;
-        }
-        let held = match self.0.try_lock() {
-            Ok(held) => held,
-            Err(TryLockError::Poisoned(held)) => held.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        self.acquire();
-        Some(MutexGuard {
-            mutex: self,
-            held: Some(held),
-        })
-    }
-
-    pub fn is_locked(&self) -> bool {
-        switch();
-        memory::with(|memory| {
-            let place = memory.place(self.address(), 0);
-            memory.load(place, Ordering::Relaxed) != 0
-        })
     }
 
     /// To the memory a lock is a word, swapped by who takes it and stored to by who gives it back.
