@@ -2,9 +2,9 @@
 //!
 //! Rounds of a second alternate: a quiet one, and one in which one connection attacks as fast as it can. One client asks
 //! for a hot key all the time, one call after the other. Compared are the 99th percentiles of its latency; beside them
-//! stands what the node's memory grew by. The node has all cores, as have the attacker and the client.
+//! stands what the node's memory grew by, and how many of the client's calls failed. The node has all cores, as have the attacker and the client.
 //!
-//! `cargo bench --bench abuse [-- --rounds N]`
+//! `cargo bench --bench abuse [-- --rounds N] [--only ATTACK]`
 
 mod support;
 
@@ -12,6 +12,7 @@ mod support;
 #[path = "../tests/support/http2.rs"]
 mod http2;
 
+use std::env;
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,18 +70,21 @@ fn main() {
     fs::write(folder.path().join(KEY), [b'x'; 100]).expect("a file");
     let origin = format!("{GROUP}=dir:{}", folder.path().display());
     println!("load        {rounds} pairs of rounds of {ROUND:?} for each attack");
-    for (name, is_read, attack) in ATTACKS {
+    let only = env::args().skip_while(|arg| arg != "--only").nth(1);
+    let wanted = |name| only.as_ref().is_none_or(|only| only == name);
+    for (name, is_read, attack) in ATTACKS.into_iter().filter(|(name, ..)| wanted(*name)) {
         let node = Server::node(["--group", &origin]);
         let client = &connect(node.addr, 1)[0];
         get(client, KEY).expect("a value");
-        round(client);
+        let mut failed = 0;
+        round(client, &mut failed);
         let before = node.peak_rss_bytes();
         let (mut quiet, mut attacked, mut sent) = (Vec::new(), Vec::new(), 0);
         for _ in 0..rounds {
-            quiet.push(round(client));
+            quiet.push(round(client, &mut failed));
             thread::scope(|scope| {
                 let attacker = scope.spawn(|| send(&node, is_read, attack));
-                attacked.push(round(client));
+                attacked.push(round(client, &mut failed));
                 sent += attacker.join().expect("it attacks");
             });
         }
@@ -89,7 +93,9 @@ fn main() {
             .iter()
             .zip(&attacked)
             .map(|(quiet, attacked)| attacked / quiet);
-        println!("{name:<12}{sent} pieces were sent; the node grew by {growth} MiB at the most");
+        println!(
+            "{name:<12}{sent} pieces were sent; the node grew by {growth} MiB at the most; {failed} hits failed"
+        );
         println!(
             "            us, 99th percentile, quiet: {:.0}",
             Spread::new(quiet.iter().copied())
@@ -102,13 +108,13 @@ fn main() {
     }
 }
 
-/// The 99th percentile of a second of hits, in microseconds.
-fn round(client: &Client) -> f64 {
+/// The 99th percentile of a second of hits, in microseconds. A call that fails has its time too.
+fn round(client: &Client, failed: &mut usize) -> f64 {
     let end = Instant::now() + ROUND;
     let mut latencies = Vec::new();
     while Instant::now() < end {
         let start = Instant::now();
-        get(client, KEY).expect("a value");
+        *failed += usize::from(get(client, KEY).is_err());
         latencies.push(start.elapsed().as_secs_f64() * 1e6);
     }
     Spread::new(latencies).quantile(0.99)

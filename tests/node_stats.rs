@@ -81,6 +81,8 @@ fn assert_json_tells(node: &Node, counters: &Counters) {
         assert_eq!(total["load_ns"], counters.load_ns);
         assert_eq!(total["evictions"], counters.evictions);
         assert_eq!(total["refused"], counters.refused);
+        assert_eq!(total["shed"], counters.shed);
+        assert_eq!(total["given_up"], counters.given_up);
         assert_eq!(total["entries"], counters.entries);
         assert_eq!(total["bytes"], counters.bytes);
     }
@@ -130,6 +132,9 @@ fn assert_metrics_tell(node: &Node, counters: &Counters) {
     assert_eq!(seconds.parse(), Ok(counters.load_ns as f64 / 1e9));
     assert_eq!(of_blobs("evictions_total"), counters.evictions);
     assert_eq!(of_blobs("refused_total"), counters.refused);
+    assert_eq!(of_blobs("loads_shed_total"), counters.shed);
+    assert_eq!(of_blobs("loads_given_up_total"), counters.given_up);
+    assert_eq!(figure("corecache_connections_cut_total"), 0);
     assert_eq!(of_blobs("entries"), counters.entries);
     assert_eq!(of_blobs("entry_bytes"), counters.bytes);
     assert_eq!(figure("corecache_group_hits_total{group=\"idle\"}"), 0);

@@ -28,11 +28,14 @@ pub(super) fn limit_bytes(memory_bytes: usize, core_bytes: usize) -> usize {
 /// Watches until the process ends.
 pub(super) fn start(connections: Connections, limit_bytes: usize) -> io::Result<()> {
     let watch = move || {
-        let mut before = 0;
+        // What grows more slowly is no flood, or what is left of one.
+        let step_bytes = limit_bytes / 128;
+        let mut before = usize::MAX;
         loop {
             thread::sleep(LOOK_EVERY);
             let Some(now) = resident_bytes() else { return };
-            if now > limit_bytes && now > before && connections.cut_heaviest() {
+            let grows = now.saturating_sub(before) > step_bytes;
+            if now > limit_bytes && grows && connections.cut_heaviest() {
                 log::warn!(
                     "the process has {now} bytes, over {limit_bytes}, and grows: the connection that sent most was cut"
                 );

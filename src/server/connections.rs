@@ -25,8 +25,12 @@ const ARGUMENT: &CStr = c"grpc.socket_mutator";
 /// Looking for those that have been closed takes a system call for each: so often it is done at the most.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// What the kernel keeps of what a peer has sent and the node has not read.
+const RECEIVED_MAX_BYTES: usize = 256 << 10;
 /// How long those that send most are looked for.
 const WEIGH: Duration = Duration::from_millis(10);
+/// Who sends no more in that time is not the one.
+const HEAVY_BYTES: u64 = 8 << 10;
 
 /// It lives as long as the process: the gRPC core may call it as long. A copy is the same.
 #[derive(Clone, Copy)]
@@ -98,7 +102,7 @@ impl Connections {
         self.0.counted.cut.load(Ordering::Relaxed)
     }
 
-    /// Shuts down the connection that sends most; false if none sends anything.
+    /// Resets the connection that sends most; false if none sends much.
     pub fn cut_heaviest(&self) -> bool {
         let counted = &self.0.counted;
         let sockets: Vec<_> = {
@@ -119,18 +123,21 @@ impl Connections {
         thread::sleep(WEIGH);
         let sent =
             |(held, before): &(OwnedFd, u64)| received_bytes(held).map_or(0, |now| now - before);
-        weighed.retain(|weighed| sent(weighed) > 0);
+        weighed.retain(|weighed| sent(weighed) > HEAVY_BYTES);
         let Some((heaviest, _)) = weighed.into_iter().max_by_key(sent) else {
             return false;
         };
         counted.cut.fetch_add(1, Ordering::Relaxed);
-        rustix::net::shutdown(heaviest, rustix::net::Shutdown::Both).is_ok()
+        // After a shutdown what has arrived would still be read: megabytes of it.
+        rustix::net::connect_unspec(heaviest).is_ok()
     }
 }
 
 impl Counted {
     /// Counts a connection, or shuts it down.
     fn accept(&self, fd: BorrowedFd<'_>, raw: RawFd) {
+        // Requests are small, and what the kernel holds of a flood is read after it was cut.
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size(fd, RECEIVED_MAX_BYTES);
         let Some(socket) = number(fd) else { return };
         let mut open = self.open.lock();
         // Whatever had the descriptor before has been closed.

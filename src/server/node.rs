@@ -37,6 +37,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const DESCRIPTORS_KEPT: usize = 512;
 /// Of the gRPC core's compression algorithms, by the bits of their numbers, the one that does nothing.
 const IDENTITY_ALONE: i32 = 1;
+/// What is read from a connection at a time: all calls in it are begun before anything else is looked at.
+const READ_MAX_BYTES: i32 = 64 << 10;
 const PING_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// How long the answers are held back when a drain begins. Calls that are on their way arrive in that time.
 const HOLD: Duration = Duration::from_millis(100);
@@ -363,6 +365,7 @@ fn arguments(limits: &ConnectionLimits, env: &Arc<Environment>) -> ChannelBuilde
         // Nobody asks for channelz's figures, and requests are too small for receive windows to grow with the line.
         (c"grpc.enable_channelz", 0),
         (c"grpc.http2.bdp_probe", 0),
+        (c"grpc.experimental.tcp_max_read_chunk_size", READ_MAX_BYTES),
         // A peer that pings more often than it may is cut off at the third time.
         (c"grpc.http2.max_ping_strikes", 2),
     ];
