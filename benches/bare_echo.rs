@@ -3,6 +3,8 @@
 
 mod support;
 
+use grpcio::ChannelBuilder;
+
 fn main() {
-    support::echo::serve(|arguments| arguments);
+    support::echo::serve(|env| ChannelBuilder::new(env.clone()));
 }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use corecache::server::UNARY_LIMIT_BYTES;
+use corecache::server::{ConnectionLimits, core_arguments};
 use protobuf::Message;
 
 use support::client::{GROUP, connect, get, get_request};
@@ -212,20 +212,7 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
 
 /// The echo with the node's arguments, and its allocator.
 fn echo() -> ! {
-    support::echo::serve(|arguments| {
-        arguments
-            .reuse_port(false)
-            .max_concurrent_stream(1024)
-            .max_receive_message_len(4 << 20)
-            .max_send_message_len(UNARY_LIMIT_BYTES as i32)
-            .keepalive_time(Duration::from_secs(60))
-            .keepalive_timeout(Duration::from_secs(20))
-            .http2_min_recv_ping_interval_without_data(Duration::from_secs(10))
-            .raw_cfg_int(c"grpc.server_handshake_timeout_ms".into(), 10_000)
-            .raw_cfg_int(c"grpc.max_connection_idle_ms".into(), 600_000)
-            .raw_cfg_int(c"grpc.enable_channelz".into(), 0)
-            .raw_cfg_int(c"grpc.http2.bdp_probe".into(), 0)
-    })
+    support::echo::serve(|env| core_arguments(&ConnectionLimits::default(), env))
 }
 
 /// Builds the echo as it comes, a benchmark of its own, and returns where it is.

@@ -6,8 +6,8 @@ use std::thread;
 use corecache::engine::pin_to_core;
 use corecache::server::pb::cache::Value;
 use grpcio::{
-    ChannelBuilder, EnvBuilder, GrpcSlice, Marshaller, Method, MethodType, ServerBuilder,
-    ServerCredentials, ServiceBuilder,
+    ChannelBuilder, EnvBuilder, Environment, GrpcSlice, Marshaller, Method, MethodType,
+    ServerBuilder, ServerCredentials, ServiceBuilder,
 };
 use protobuf::Message;
 
@@ -53,16 +53,16 @@ const GET: Method<(), ()> = Method {
     },
 };
 
-/// Serves with one completion queue, bound to the servers' core, until the process is killed. `arguments` sets channel
-/// arguments, if it does.
-pub fn serve(arguments: impl FnOnce(ChannelBuilder) -> ChannelBuilder) -> ! {
+/// Serves with one completion queue, bound to the servers' core, and with these channel arguments, until the process is
+/// killed.
+pub fn serve(arguments: impl FnOnce(&Arc<Environment>) -> ChannelBuilder) -> ! {
     let bind = || {
         if let Err(error) = pin_to_core(SERVER_CORE) {
             eprintln!("the echo is not bound to core {SERVER_CORE}: {error}");
         }
     };
     let env = Arc::new(EnvBuilder::new().cq_count(1).after_start(bind).build());
-    let arguments = arguments(ChannelBuilder::new(env.clone())).build_args();
+    let arguments = arguments(&env).build_args();
     let service = ServiceBuilder::new()
         .add_unary_handler(&GET, |ctx, (), sink| {
             let sent = sink.success(());

@@ -39,5 +39,7 @@ mod wire;
 
 pub use cores::{Cores, CoresError};
 pub use limits::ConnectionLimits;
+#[doc(hidden)]
+pub use node::core_arguments;
 pub use node::{Identity, Node, NodeConfig, StartError};
 pub use service::{UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES};

@@ -319,7 +319,7 @@ fn listen(
     env: &Arc<Environment>,
 ) -> Result<(Server, SocketAddr), StartError> {
     let builder = ServerBuilder::new(env.clone());
-    let builder = connections.count(builder, arguments(&config.limits, env));
+    let builder = connections.count(builder, core_arguments(&config.limits, env));
     let mut server = services
         .into_iter()
         .fold(builder, ServerBuilder::register_service)
@@ -334,8 +334,9 @@ fn listen(
     Ok((server, bound))
 }
 
-/// How the gRPC core is to treat connections.
-fn arguments(limits: &ConnectionLimits, env: &Arc<Environment>) -> ChannelBuilder {
+/// How the gRPC core is to treat connections. Public for the benchmark of what they cost.
+#[doc(hidden)]
+pub fn core_arguments(limits: &ConnectionLimits, env: &Arc<Environment>) -> ChannelBuilder {
     let number = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
     let ms = |span: Duration| i32::try_from(span.as_millis()).unwrap_or(i32::MAX);
     // Without a limit of ours the core has one for neither.
