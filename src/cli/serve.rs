@@ -74,7 +74,7 @@ pub struct Serve {
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
     load_queue: usize,
 
-    /// Seconds that a load may wait while more comes than can be loaded; then the newest is loaded first
+    /// Seconds that a load may wait for a loader; from half of that on the newest is loaded first
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds::limit)]
     load_wait: Duration,
 

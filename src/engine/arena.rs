@@ -1,7 +1,7 @@
 //! Where a shard's entries lie: slots of one size in spans of 64 KiB, and those in regions of huge pages.
 //!
 //! ```text
-//! range   16 GiB of addresses        | region | region | ... as many as are needed are memory
+//! range   addresses, 16 GiB at most  | region | region | ... as many as are needed are memory
 //! region  2 MiB                      | span | span | span | ... 32 of them
 //! span   64 KiB, slots of one size   | header | slot | slot | slot | ...
 //! ```
@@ -33,12 +33,9 @@ use super::sync::Mutex;
 use super::table::prefetch;
 
 const REGION_BYTES: usize = HUGE_PAGE_BYTES;
-/// As far as 31 bits reach, in steps of a slot's alignment. A few regions under test, so that some lie elsewhere.
-const RANGE_BYTES: usize = if cfg!(all(test, not(corecache_model))) {
-    4 * REGION_BYTES
-} else {
-    SLOT_ALIGN << 31
-};
+/// As far as 31 bits reach, in steps of a slot's alignment.
+const RANGE_MAX_BYTES: usize = SLOT_ALIGN << 31;
+const RANGE_MIN_BYTES: usize = 32 * REGION_BYTES;
 const SPAN_BYTES: usize = 64 << 10;
 const SPANS: usize = REGION_BYTES / SPAN_BYTES;
 const SLOT_ALIGN: usize = 8;
@@ -170,8 +167,8 @@ impl Range {
         let somewhere = Box::new(0_u64);
         let below = (&raw const *somewhere).cast_mut().cast::<u8>();
         Self {
-            start: below.wrapping_sub(RANGE_BYTES / 2),
-            bytes: RANGE_BYTES,
+            start: below.wrapping_sub(RANGE_MAX_BYTES / 2),
+            bytes: RANGE_MAX_BYTES,
         }
     }
 
@@ -226,12 +223,15 @@ struct State {
 unsafe impl Send for State {}
 
 impl Arena {
-    pub fn new() -> Arc<Self> {
-        let reservation = if HAS_SLOTS {
-            Reservation::take(RANGE_BYTES, REGION_BYTES)
-        } else {
-            None
-        };
+    /// An arena for about so many bytes; more than that may lie outside of its range.
+    pub fn new(bytes: usize) -> Arc<Self> {
+        // Sparse spans, and a budget that grows, take more.
+        let range_bytes = bytes.saturating_mul(2).next_power_of_two();
+        Self::with_range(range_bytes.clamp(RANGE_MIN_BYTES, RANGE_MAX_BYTES))
+    }
+
+    fn with_range(bytes: usize) -> Arc<Self> {
+        let reservation = HAS_SLOTS.then(|| Reservation::take(bytes)).flatten();
         Arc::new(Self {
             range: Range::of(reservation.as_ref()),
             state: Mutex::new(State {

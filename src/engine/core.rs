@@ -72,7 +72,7 @@ impl<B: Body> Core<B> {
     fn shared(&self, shard: usize) -> Shared<B> {
         Shared {
             pool: self.pool.clone(),
-            arena: Arena::new(),
+            arena: Arena::new(self.pool.budget_bytes() / self.gauges.len()),
             flights: Flights::new(),
             counters: self.counters[shard].clone(),
             gauges: self.gauges.clone(),

@@ -523,7 +523,7 @@ where
 #[cfg(test)]
 pub(super) fn lone_arena() -> &'static Arc<Arena> {
     static ARENA: std::sync::OnceLock<Arc<Arena>> = std::sync::OnceLock::new();
-    ARENA.get_or_init(Arena::new)
+    ARENA.get_or_init(|| Arena::new(0))
 }
 
 #[cfg(test)]

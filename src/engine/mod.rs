@@ -99,8 +99,9 @@
 //! * **A change** takes its shard's turn, a lock that readers do not know of, for a microsecond or less. Eviction costs a
 //!   system call (`membarrier`) a batch.
 //! * **Threads.** One a shard. While nothing is to be done they take no time.
-//! * **Addresses.** A shard sets 16 GiB of them aside for its slots, which is no memory: `top` shows it as virtual. Where
-//!   the system gives fewer (`ulimit -v`), it goes on with those, and with none at the price of a few bytes an entry.
+//! * **Addresses.** A shard sets addresses aside for its slots, which is no memory: twice its part of the budget, 64 MiB at
+//!   the least and 16 GiB at the most; `top` shows that as virtual. What finds no place there, after a [`Cache::resize`] to
+//!   much more or where the process may have so many addresses only (`ulimit -v`), takes 8 bytes more an entry.
 //! * **Huge pages.** Tables and slots ask for them once there are some MiB of them. Where the system gives none
 //!   (`/sys/kernel/mm/transparent_hugepage/enabled` is `never`), hits in a large cache are slower.
 //!

@@ -69,21 +69,47 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) {
 pub(crate) unsafe trait AllZeroes: Default {}
 
 /// A slice of default values that become memory when they are written to, if the slice is large.
-pub(crate) struct Zeroed<T>(Box<[T]>);
+pub(crate) struct Zeroed<T> {
+    start: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: as a box of a slice.
+unsafe impl<T: Send> Send for Zeroed<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Zeroed<T> {}
 
 impl<T: AllZeroes> Zeroed<T> {
     pub fn new(len: usize) -> Self {
-        let layout = Layout::array::<T>(len).expect("a slice fits the address space");
-        if layout.size() == 0 {
-            return Self((0..len).map(|_| T::default()).collect());
+        const { assert!(!std::mem::needs_drop::<T>() && align_of::<T>() <= PAGE_BYTES) };
+        let layout = Self::layout(len);
+        let start = match layout.size() {
+            0 => NonNull::dangling(),
+            PAGE_BYTES.. => map(layout.size().next_multiple_of(PAGE_BYTES), Pages::Small).cast(),
+            // SAFETY: the layout is not empty.
+            _ => NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }.cast())
+                .unwrap_or_else(|| std::alloc::handle_alloc_error(layout)),
+        };
+        Self { start, len }
+    }
+}
+
+impl<T> Zeroed<T> {
+    fn layout(len: usize) -> Layout {
+        Layout::array::<T>(len).expect("a slice fits the address space")
+    }
+}
+
+impl<T> Drop for Zeroed<T> {
+    fn drop(&mut self) {
+        let layout = Self::layout(self.len);
+        let start = self.start.cast();
+        // SAFETY: allocated by `new` in the same way; nobody refers to it any more, and nothing in it needs dropping.
+        match layout.size() {
+            0 => {}
+            PAGE_BYTES.. => unsafe { unmap(start, layout.size().next_multiple_of(PAGE_BYTES)) },
+            _ => unsafe { std::alloc::dealloc(start.as_ptr(), layout) },
         }
-        // SAFETY: the layout is not empty.
-        let start = unsafe { std::alloc::alloc_zeroed(layout) };
-        if start.is_null() {
-            std::alloc::handle_alloc_error(layout);
-        }
-        // SAFETY: allocated as a box of such a slice is, and zeroes are values, by the trait.
-        Self(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(start.cast(), len)) })
     }
 }
 
@@ -92,7 +118,8 @@ impl<T> std::ops::Deref for Zeroed<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        &self.0
+        // SAFETY: so many values, which zeroes are by the trait that `new` asks for.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
@@ -109,16 +136,11 @@ unsafe impl Send for Reservation {}
 unsafe impl Sync for Reservation {}
 
 impl Reservation {
-    /// Takes `bytes` of addresses or, where the system does not give so many, the half of it, or of that; none if not
-    /// even `least_bytes` are to be had. Aligned to [`HUGE_PAGE_BYTES`], and no memory yet.
-    pub fn take(mut bytes: usize, least_bytes: usize) -> Option<Self> {
-        while bytes >= least_bytes {
-            if let Some(start) = system::reserve(bytes) {
-                return Some(Self { start, bytes });
-            }
-            bytes /= 2;
-        }
-        None
+    /// Takes `bytes` of addresses, aligned to [`HUGE_PAGE_BYTES`], and no memory yet. None where the process may have so
+    /// many only (`RLIMIT_AS`): what is set aside counts there as if it were used.
+    pub fn take(bytes: usize) -> Option<Self> {
+        let start = system::reserve(bytes)?;
+        Some(Self { start, bytes })
     }
 
     /// The first address.
@@ -131,7 +153,7 @@ impl Reservation {
         self.bytes
     }
 
-    /// Makes zeroed memory of the `bytes` from `at` on, both multiples of [`PAGE_BYTES`]; none if the system has no more.
+    /// Makes memory of the `bytes` from `at` on, both multiples of [`PAGE_BYTES`]; none if the system has no more.
     pub fn commit(&self, at: usize, bytes: usize, pages: Pages) -> Option<NonNull<u8>> {
         assert!(at.checked_add(bytes).is_some_and(|end| end <= self.bytes));
         // SAFETY: within the range.
@@ -173,7 +195,20 @@ mod system {
     }
 
     pub fn reserve(bytes: usize) -> Option<NonNull<u8>> {
+        if has_limit() {
+            return None;
+        }
         map_aligned(bytes, libc::PROT_NONE, libc::MAP_NORESERVE)
+    }
+
+    fn has_limit() -> bool {
+        let mut limit = libc::rlimit {
+            rlim_cur: libc::RLIM_INFINITY,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: writes to what it is given.
+        unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) };
+        limit.rlim_cur != libc::RLIM_INFINITY
     }
 
     /// Maps a huge page more than is wanted, and cuts off what is not aligned.
@@ -212,7 +247,13 @@ mod system {
     pub unsafe fn decommit(start: NonNull<u8>, bytes: usize) {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
         // SAFETY: by the caller's word; a new mapping in the old one's place also takes its advice back.
-        unsafe { libc::mmap(start.as_ptr().cast(), bytes, libc::PROT_NONE, flags, -1, 0) };
+        let mapped =
+            unsafe { libc::mmap(start.as_ptr().cast(), bytes, libc::PROT_NONE, flags, -1, 0) };
+        if mapped == libc::MAP_FAILED {
+            // The process has as many mappings as it may. The old one stands, and gives its memory back at least.
+            // SAFETY: by the caller's word.
+            unsafe { discard(start, bytes) }
+        }
     }
 
     /// # Safety
@@ -293,19 +334,30 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_part_of_a_reservation_is_memory_until_it_is_given_back() {
-        let reservation = Reservation::take(8 * HUGE_PAGE_BYTES, HUGE_PAGE_BYTES).unwrap();
+        let reservation = Reservation::take(8 * HUGE_PAGE_BYTES).unwrap();
         for _ in 0..2 {
             let start = reservation.commit(HUGE_PAGE_BYTES, HUGE_PAGE_BYTES, Pages::Huge);
             let start = start.expect("2 MiB are to be had");
             assert_eq!(start.as_ptr().align_offset(HUGE_PAGE_BYTES), 0);
             // SAFETY: within what was committed; nothing refers to it after.
             unsafe {
-                assert_eq!(start.read(), 0);
                 start.write_bytes(1, HUGE_PAGE_BYTES);
                 reservation.decommit(start, HUGE_PAGE_BYTES);
             }
         }
-        assert!(Reservation::take(1 << 60, 1 << 59).is_none());
+        assert!(Reservation::take(1 << 60).is_none());
+    }
+
+    // SAFETY: 0 is its default value.
+    unsafe impl AllZeroes for u64 {}
+
+    #[test]
+    fn what_is_zeroed_is_a_slice_of_default_values_however_long() {
+        for len in [0, 1, 1000, 100_000] {
+            let numbers = Zeroed::<u64>::new(len);
+            assert_eq!(numbers.len(), len);
+            assert!(numbers.iter().all(|&number| number == 0));
+        }
     }
 
     #[test]

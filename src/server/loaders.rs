@@ -2,11 +2,11 @@
 //! neither all loaders nor the others' places in the queue. Groups that load from one host share that host's limit;
 //! each group has a queue of its own.
 //!
-//! Queues are judged by how long they stand, after CoDel (K. Nichols, V. Jacobson, "Controlling Queue Delay", ACM Queue
-//! 2012) in the form that servers use (B. Maurer, "Fail at Scale", ACM Queue 2015). A burst empties soon, and is served
-//! in its order. A queue that has not been empty for as long as a load may wait is *overloaded*: more comes than can be
-//! loaded, so whoever comes to its end waits in vain. Then the newest load is begun first, whose callers are still
-//! there, and those that have waited too long are refused. A load that nobody waits for any more is dropped.
+//! Queues are judged by how long loads stay in them, after CoDel (K. Nichols, V. Jacobson, "Controlling Queue Delay", ACM
+//! Queue 2012) in the form that servers use (B. Maurer, "Fail at Scale", ACM Queue 2015). A burst is served in its order. A
+//! queue whose oldest load has waited for half of what one may wait is *overloaded*: more comes than can be loaded, so
+//! whoever comes to its end waits in vain. Then the newest load is begun first, whose callers are still there. One that
+//! has waited too long is refused, also while all loaders are busy. A load that nobody waits for any more is dropped.
 //!
 //! Loaders run at a lower priority than the threads that answer hits.
 
@@ -20,6 +20,10 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::group::{Group, PendingLoad};
 
+/// How often queues are looked at for what has waited too long.
+const LOOK_MIN: Duration = Duration::from_millis(10);
+const LOOK_MAX: Duration = Duration::from_millis(250);
+
 /// How many of what.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -29,7 +33,7 @@ pub(super) struct Limits {
     pub running_an_origin: Option<usize>,
     /// Loads of one group that wait.
     pub queued_a_group: usize,
-    /// How long a load waits in a queue that is overloaded.
+    /// How long a load waits.
     pub wait: Duration,
 }
 
@@ -42,6 +46,8 @@ struct Shared {
     running_an_origin: usize,
     state: Mutex<State>,
     work: Condvar,
+    /// A queue is not empty any more.
+    aging: Condvar,
 }
 
 struct State {
@@ -104,7 +110,12 @@ impl Loaders {
             running_an_origin,
             state: Mutex::new(state),
             work: Condvar::new(),
+            aging: Condvar::new(),
         });
+        let aged = shared.clone();
+        thread::Builder::new()
+            .name("load-ages".to_owned())
+            .spawn(move || aged.refuse_overdue())?;
         for number in 0..limits.loaders {
             let shared = shared.clone();
             thread::Builder::new()
@@ -120,17 +131,17 @@ impl Loaders {
     /// Queues a load; where its group's queue is full it is refused, and who waits for it is told.
     pub fn submit(&self, group: &Group, load: PendingLoad) {
         let limits = &self.shared.limits;
-        let now = Instant::now();
         let mut state = self.shared.state.lock();
         let lane = state.index[group.name()];
         let lane = &mut state.lanes[lane];
-        // One that comes may take the place of one that has waited too long, even if no loader comes by.
-        let overdue = lane.overdue(now, limits.wait);
-        lane.stats.shed += u64::from(overdue.is_some());
         if lane.queue.len() < limits.queued_a_group {
-            lane.push(load, now);
+            let is_first = lane.queue.is_empty();
+            lane.push(load, Instant::now());
             drop(state);
             self.shared.work.notify_one();
+            if is_first {
+                self.shared.aging.notify_one();
+            }
         } else {
             lane.stats.shed += 1;
             drop(state);
@@ -138,9 +149,6 @@ impl Loaders {
                 "{} loads of the group are queued already; try again later",
                 limits.queued_a_group
             ));
-        }
-        if let Some((load, cause)) = overdue {
-            load.refuse(cause);
         }
     }
 
@@ -161,13 +169,12 @@ impl Shared {
     fn run(&self) {
         let mut state = self.state.lock();
         loop {
-            let Some((lane, load, overdue)) = state.next(self.running_an_origin, self.limits.wait)
-            else {
+            let Some((lane, load)) = state.next(self.running_an_origin, self.limits.wait) else {
                 self.work.wait(&mut state);
                 continue;
             };
             drop(state);
-            let end = if let Some(cause) = overdue.or_else(|| hopeless(&load)) {
+            let end = if let Some(cause) = hopeless(&load) {
                 load.refuse(cause);
                 End::Shed
             } else if !load.is_wanted() {
@@ -181,6 +188,29 @@ impl Shared {
             if state.end(lane, end) {
                 self.work.notify_one();
             }
+        }
+    }
+}
+
+impl Shared {
+    /// Refuses what has waited too long, while loaders may all be busy.
+    fn refuse_overdue(&self) {
+        let wait = self.limits.wait;
+        let look_every = (wait / 8).clamp(LOOK_MIN, LOOK_MAX);
+        let mut state = self.state.lock();
+        loop {
+            if state.lanes.iter().all(|lane| lane.queue.is_empty()) {
+                self.aging.wait(&mut state);
+            }
+            self.aging.wait_for(&mut state, look_every);
+            let now = Instant::now();
+            let lanes = state.lanes.iter_mut();
+            let overdue: Vec<_> = lanes.flat_map(|lane| lane.overdue(now, wait)).collect();
+            drop(state);
+            for (load, cause) in overdue {
+                load.refuse(cause);
+            }
+            state = self.state.lock();
         }
     }
 }
@@ -212,28 +242,19 @@ impl State {
         }
     }
 
-    /// The next load, its lane, and, if it has waited too long, what is to be said of that.
-    fn next(
-        &mut self,
-        running_an_origin: usize,
-        wait: Duration,
-    ) -> Option<(usize, PendingLoad, Option<String>)> {
+    /// The next load, and its lane.
+    fn next(&mut self, running_an_origin: usize, wait: Duration) -> Option<(usize, PendingLoad)> {
         let now = Instant::now();
         for _ in 0..self.lanes.len() {
             let number = self.turn;
             self.turn = (self.turn + 1) % self.lanes.len();
             let lane = &mut self.lanes[number];
-            if self.running[lane.origin] >= running_an_origin || lane.queue.is_empty() {
-                continue;
-            }
-            let (load, overdue) = match lane.overdue(now, wait) {
-                Some((load, cause)) => (Some(load), Some(cause)),
-                None => (lane.take(now, wait), None),
-            };
-            if let Some(load) = load {
+            if self.running[lane.origin] < running_an_origin
+                && let Some(load) = lane.take(now, wait)
+            {
                 lane.stats.running += 1;
                 self.running[lane.origin] += 1;
-                return Some((number, load, overdue));
+                return Some((number, load));
             }
         }
         None
@@ -268,10 +289,11 @@ impl Lane {
         self.queue.push_back(Queued { load, since: now });
     }
 
-    /// Whether the queue has not been empty for so long as a load may wait.
+    /// Whether the oldest load has waited for half of what one may wait. A caller that asks for many keys, a few at a
+    /// time, always has some in the queue; what tells overload is how long they stay there.
     fn is_overloaded(&self, now: Instant, wait: Duration) -> bool {
-        self.standing_since
-            .is_some_and(|since| now.saturating_duration_since(since) >= wait)
+        let oldest = self.queue.front();
+        oldest.is_some_and(|oldest| now.saturating_duration_since(oldest.since) >= wait / 2)
     }
 
     /// Takes the load that is to begin: the newest of an overloaded queue, else the oldest.
@@ -284,20 +306,22 @@ impl Lane {
         next.map(|queued| queued.load)
     }
 
-    /// Takes a load that has waited too long, and what is to be said of that.
-    fn overdue(&mut self, now: Instant, wait: Duration) -> Option<(PendingLoad, String)> {
-        let waited = now.saturating_duration_since(self.queue.front()?.since);
-        if waited < wait || !self.is_overloaded(now, wait) {
-            return None;
-        }
-        let queued = self.queue.pop_front()?;
+    /// Takes the loads that have waited too long, with what is to be said of that.
+    fn overdue(&mut self, now: Instant, wait: Duration) -> Vec<(PendingLoad, String)> {
+        let waited = |queued: &Queued| now.saturating_duration_since(queued.since);
+        let overdue = self.queue.partition_point(|queued| waited(queued) >= wait);
+        let rest = self.queue.len() - overdue;
+        self.stats.shed += overdue as u64;
+        let refused = self.queue.drain(..overdue).map(|queued| {
+            let waited_seconds = waited(&queued).as_secs_f64();
+            let cause = format!(
+                "it has waited for a loader for {waited_seconds:.1} s, and {rest} more loads of the group wait; try again later"
+            );
+            (queued.load, cause)
+        });
+        let refused = refused.collect();
         self.note_end();
-        let cause = format!(
-            "it has waited for a loader for {:.1} s, and {} more loads of the group wait; try again later",
-            waited.as_secs_f64(),
-            self.queue.len()
-        );
-        Some((queued.load, cause))
+        refused
     }
 
     fn note_end(&mut self) {

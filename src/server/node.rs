@@ -67,7 +67,7 @@ pub struct NodeConfig {
     pub load_queue: usize,
     /// What the reader of a `Read` has to take a chunk.
     pub read_stall: Duration,
-    /// How long a load waits in a queue that does not empty.
+    /// How long a load waits for a loader.
     pub load_wait: Duration,
     /// What callers may take.
     pub limits: ConnectionLimits,

@@ -89,7 +89,7 @@ proptest! {
     fn slots_do_not_overlap_and_memory_comes_back(
         steps in vec((1usize..6000, any::<u8>(), 0u8..20), 1..300),
     ) {
-        let arena = Arena::new();
+        let arena = Arena::new(0);
         let mut held: HashMap<NonNull<u8>, (usize, u8)> = HashMap::new();
         for (bytes, with, step) in steps {
             if step == 0 {
@@ -134,7 +134,7 @@ proptest! {
 #[cfg(not(corecache_malloc))]
 #[test]
 fn regions_go_back_to_the_system_but_for_one() {
-    let arena = Arena::new();
+    let arena = Arena::new(0);
     let slots: Vec<_> = (0..20_000).map(|_| arena.allocate(layout(1000))).collect();
     assert!(arena.state.lock().regions.len() >= 9);
     for slot in slots {
@@ -148,7 +148,8 @@ fn regions_go_back_to_the_system_but_for_one() {
 #[cfg(not(corecache_malloc))]
 #[test]
 fn slots_have_names_as_far_as_the_range_reaches() {
-    let arena = Arena::new();
+    let range_bytes = 4 * REGION_BYTES;
+    let arena = Arena::with_range(range_bytes);
     let range = arena.range();
     let slots: Vec<_> = (0..12_000).map(|_| arena.allocate(layout(1000))).collect();
     let names: Vec<_> = slots.iter().map(|&slot| range.name_of(slot)).collect();
@@ -158,7 +159,7 @@ fn slots_have_names_as_far_as_the_range_reaches() {
         .collect::<std::collections::HashSet<_>>();
     let near = names.iter().filter(|name| name.is_some()).count();
     assert_eq!(named.len(), near, "a name is given twice");
-    assert!(near * 1000 > RANGE_BYTES * 9 / 10 && near < slots.len());
+    assert!(near * 1000 > range_bytes * 9 / 10 && near < slots.len());
     for (slot, name) in slots.into_iter().zip(names) {
         assert!(name.is_none_or(|name| name > 0 && range.at(name) == slot.as_ptr()));
         // SAFETY: allocated with this layout, and not used any more.
@@ -169,7 +170,7 @@ fn slots_have_names_as_far_as_the_range_reaches() {
 
 #[test]
 fn a_span_that_has_been_emptied_serves_another_size() {
-    let arena = Arena::new();
+    let arena = Arena::new(0);
     for bytes in [16, 100, 1000, 4000] {
         let slots: Vec<_> = (0..1000).map(|_| arena.allocate(layout(bytes))).collect();
         assert!(arena.span_bytes() <= 1100 * bytes + SPAN_BYTES);
@@ -184,7 +185,7 @@ fn a_span_that_has_been_emptied_serves_another_size() {
 #[cfg(not(corecache_malloc))]
 #[test]
 fn slots_outlive_whoever_allocated_them_and_are_released_anywhere() {
-    let arena = Arena::new();
+    let arena = Arena::new(0);
     let slots: Vec<_> = (0..3000)
         .map(|_| arena.allocate(layout(100)).as_ptr().expose_provenance())
         .collect();

@@ -17,7 +17,7 @@ where
     K: Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    Handle::typed(&Arena::new(), &FACTS, 100, key, value)
+    Handle::typed(&Arena::new(0), &FACTS, 100, key, value)
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn an_expiry_is_kept_beside_the_counter() {
         expiry_ns: 123_456,
         ..FACTS
     };
-    let arena = Arena::new();
+    let arena = Arena::new(0);
     let check = |header: &Header, expiry_ns: u64| {
         for counter in [1, 2, 3, 3, 0] {
             assert_eq!((header.expires(), expiry_ns), (true, 123_456));
@@ -116,7 +116,7 @@ proptest! {
         parts.iter().for_each(|part| blob.extend(part));
         prop_assert_eq!(blob.value(), parts.concat());
         prop_assert_eq!(blob.len(), parts.concat().len());
-        let entry = blob.finish(&Arena::new(), &FACTS, &prefix);
+        let entry = blob.finish(&Arena::new(0), &FACTS, &prefix);
         let behind_key = usize::from(headroom) + parts.concat().len();
         let weight = Bytes::weigh(key.len(), behind_key, false);
         prop_assert_eq!(entry.weight_bytes() as usize, weight);
@@ -140,7 +140,7 @@ fn a_blob_that_is_given_up_frees_its_memory() {
 #[test]
 #[should_panic(expected = "prefix.len() <= usize::from(self.headroom)")]
 fn a_prefix_fits_its_headroom() {
-    BlobBuilder::new(b"key", 2).finish(&Arena::new(), &FACTS, b"abc");
+    BlobBuilder::new(b"key", 2).finish(&Arena::new(0), &FACTS, b"abc");
 }
 
 #[test]
