@@ -275,7 +275,8 @@ struct May {
     /// The last write, and behind it those that may still be queued; each with the end of its time.
     values: Vec<(Value, Option<Instant>)>,
     is_queued: bool,
-    /// So many of the last ones were loaded while a write was queued: if that came first, they are not stored.
+    /// So many of the last ones come from loads that began while a write was queued: if that was made meanwhile, they
+    /// are not stored.
     doubtful: usize,
     /// How many writes there were: a load that one of them came in between is not stored.
     writes: u64,
@@ -294,8 +295,9 @@ impl May {
         self.writes += 1;
     }
 
-    fn load(&mut self, value: Value) {
-        if self.is_queued && !self.values.is_empty() {
+    /// A value was loaded, by a load that began while a write was queued, or not.
+    fn load(&mut self, value: Value, was_queued: bool) {
+        if was_queued && !self.values.is_empty() {
             self.doubtful += 1;
         } else {
             self.values.clear();
@@ -573,7 +575,9 @@ impl<'a, S: Subject> Play<'a, S> {
 
     fn load(&mut self) {
         let (key, end, asked) = (self.script.key(), self.end(), Instant::now());
-        let writes = self.may(key).writes;
+        let May {
+            writes, is_queued, ..
+        } = *self.may(key);
         self.reads += 1;
         let mut ran = false;
         let mut loaded = None;
@@ -589,7 +593,7 @@ impl<'a, S: Subject> Play<'a, S> {
         if let Some(loaded) = loaded
             && self.may(key).writes == writes
         {
-            self.may(key).load(loaded);
+            self.may(key).load(loaded, is_queued);
         }
         match outcome {
             None => assert!(ran && end == End::Panic),
@@ -618,8 +622,11 @@ impl<'a, S: Subject> Play<'a, S> {
             })
         });
         for (&key, &value) in &loaded {
-            if self.may(key).writes == before[usize::from(key)].writes {
-                self.may(key).load(value);
+            let May {
+                writes, is_queued, ..
+            } = before[usize::from(key)];
+            if self.may(key).writes == writes {
+                self.may(key).load(value, is_queued);
             }
         }
         match outcome {
