@@ -665,7 +665,6 @@ impl<B: Body> Owner<B> {
 impl<B: Body> Drop for Owner<B> {
     /// Nobody reads the table any more. Entries that are still held elsewhere outlive it by their own references.
     fn drop(&mut self) {
-        self.arena.put_away();
         if self.is_broken || self.is_open {
             // Nobody knows what it still holds.
             return;
