@@ -81,7 +81,7 @@ unsafe impl<T: Sync> Sync for Zeroed<T> {}
 
 impl<T: AllZeroes> Zeroed<T> {
     pub fn new(len: usize) -> Self {
-        const { assert!(!std::mem::needs_drop::<T>() && align_of::<T>() <= PAGE_BYTES) };
+        const { assert!(align_of::<T>() <= PAGE_BYTES) };
         let layout = Self::layout(len);
         let start = match layout.size() {
             0 => NonNull::dangling(),
@@ -103,12 +103,16 @@ impl<T> Zeroed<T> {
 impl<T> Drop for Zeroed<T> {
     fn drop(&mut self) {
         let layout = Self::layout(self.len);
+        let values = std::ptr::slice_from_raw_parts_mut(self.start.as_ptr(), self.len);
         let start = self.start.cast();
-        // SAFETY: allocated by `new` in the same way; nobody refers to it any more, and nothing in it needs dropping.
-        match layout.size() {
-            0 => {}
-            PAGE_BYTES.. => unsafe { unmap(start, layout.size().next_multiple_of(PAGE_BYTES)) },
-            _ => unsafe { std::alloc::dealloc(start.as_ptr(), layout) },
+        // SAFETY: so many values, allocated by `new` in the same way; nobody refers to them any more.
+        unsafe {
+            values.drop_in_place();
+            match layout.size() {
+                0 => {}
+                PAGE_BYTES.. => unmap(start, layout.size().next_multiple_of(PAGE_BYTES)),
+                _ => std::alloc::dealloc(start.as_ptr(), layout),
+            }
         }
     }
 }
