@@ -21,7 +21,7 @@ use support::{Node, folder, group};
 
 const GET: &str = "/corecache.v1.Cache/Get";
 /// What the node's memory may grow by, whatever it is sent.
-const GROWTH_MAX_BYTES: u64 = 96 << 20;
+const GROWTH_MAX_BYTES: u64 = 192 << 20;
 
 /// A node with a key that somebody else asks for all the time.
 struct Attacked {
@@ -339,7 +339,7 @@ fn streams_that_are_opened_and_reset() {
     // The core reads on while there is something to read, and what it has begun takes its memory until it is handled:
     // without the brake some 15 KB for each of these streams.
     let mut attacked = Attacked::start(&["--memory", "16MiB", "--core-memory", "32MiB"]);
-    attacked.growth_max_bytes = 480 << 20;
+    attacked.growth_max_bytes = 960 << 20;
     let cancel = 8u32.to_be_bytes();
     let mut connection = Connection::greet(attacked.addr());
     // What the node says is read, or it would stop reading in its turn.
