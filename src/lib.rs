@@ -35,6 +35,8 @@
 //! How large, how many shards, which cores, and what it costs: see [`engine`].
 #![warn(missing_docs)]
 
+#[cfg(any(feature = "server", test))]
+pub mod cluster;
 pub mod engine;
 pub mod group;
 #[cfg(feature = "server")]

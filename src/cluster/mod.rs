@@ -1,0 +1,10 @@
+//! The cluster: which nodes there are, and which of them owns a key.
+//!
+//! A [`View`] says who is in. A [`Ring`] made from it says who is asked for a key, best first; every node that has the same
+//! view makes the same ring, and calls it by the same epoch.
+
+mod member;
+mod ring;
+
+pub use member::{Member, MemberError, View};
+pub use ring::{Epoch, Ring};
