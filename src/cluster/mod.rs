@@ -3,6 +3,7 @@
 //! A [`View`] says who is in. A [`Ring`] made from it says who is asked for a key, best first; every node that has the same
 //! view makes the same ring, and calls it by the same epoch.
 
+pub mod link;
 mod member;
 mod ring;
 

@@ -238,6 +238,21 @@ impl<B: Body> Core<B> {
 
     /// Hands an outcome to all who wait, and stores it.
     pub fn conclude(&self, lead: Lead<B>, outcome: Result<Loaded<B>, Failure>) -> Outcome<B> {
+        self.conclude_by(lead, outcome, Shard::change)
+    }
+
+    /// As [`Core::conclude`], on a thread that is not to wait for a turn.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub fn conclude_soon(&self, lead: Lead<B>, outcome: Result<Loaded<B>, Failure>) -> Outcome<B> {
+        self.conclude_by(lead, outcome, Shard::change_soon)
+    }
+
+    fn conclude_by(
+        &self,
+        lead: Lead<B>,
+        outcome: Result<Loaded<B>, Failure>,
+        change: impl FnOnce(&Shard<B>, Change<B>) -> bool,
+    ) -> Outcome<B> {
         let Loaded { entry, stored } = match outcome {
             Ok(loaded) => loaded,
             Err(failure) => {
@@ -248,11 +263,12 @@ impl<B: Body> Core<B> {
         if stored && self.admit(&entry).is_ok() {
             let flight = lead.deliver(entry.clone());
             let hash = flight.hash();
-            self.shard(hash).change(Change::Publish {
+            let publish = Change::Publish {
                 hash,
                 entry: entry.clone(),
                 flight: Some(flight),
-            });
+            };
+            change(self.shard(hash), publish);
         } else {
             lead.finish(Ok(entry.clone()));
         }

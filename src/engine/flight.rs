@@ -71,6 +71,13 @@ pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> Arc<str> {
 pub(crate) type Outcome<B> = Result<Handle<B>, Failure>;
 pub(crate) type Callback<B> = Box<dyn FnOnce(Outcome<B>) + Send>;
 
+/// Where a flight's load is done: not known yet, in this process, in another one.
+const UNDECIDED: u64 = 0;
+#[cfg_attr(not(feature = "server"), allow(dead_code))]
+const HERE: u64 = 1;
+#[cfg_attr(not(feature = "server"), allow(dead_code))]
+const AWAY: u64 = 2;
+
 pub(crate) struct Flight<B: Body> {
     hash: u64,
     key: B::OwnedKey,
@@ -78,6 +85,8 @@ pub(crate) struct Flight<B: Body> {
     fenced: AtomicBool,
     /// The number of the thread that leads; 0 while none does.
     leader: Arc<AtomicU64>,
+    /// Whether it is led in this process: [`UNDECIDED`], [`HERE`] or [`AWAY`].
+    place: AtomicU64,
     state: Mutex<State<B>>,
     changed: Condvar,
 }
@@ -107,6 +116,7 @@ impl<B: Body> Flight<B> {
             key,
             fenced: AtomicBool::new(false),
             leader: Arc::new(AtomicU64::new(0)),
+            place: AtomicU64::new(UNDECIDED),
             state: Mutex::new(State {
                 outcome: None,
                 led: true,
@@ -132,6 +142,32 @@ impl<B: Body> Flight<B> {
 
     fn fence(&self) {
         self.fenced.store(true, Ordering::SeqCst);
+    }
+
+    /// Has the load stay in this process; false if another one has been asked for it. Who is asked by another process
+    /// waits only for what stays: two that waited for each other would do so for ever.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub fn keep_here(&self) -> bool {
+        let before = self.decide(HERE);
+        before != Err(AWAY)
+    }
+
+    /// Leaves the load to another process; false if it has to stay.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub fn send_away(&self) -> bool {
+        self.decide(AWAY) != Err(HERE)
+    }
+
+    /// The other process has failed: the load is done here after all.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub fn take_back(&self) {
+        self.place.store(HERE, Ordering::SeqCst);
+    }
+
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    fn decide(&self, place: u64) -> Result<u64, u64> {
+        let order = Ordering::SeqCst;
+        self.place.compare_exchange(UNDECIDED, place, order, order)
     }
 
     /// Sleeps until there is an outcome or a leader is wanted, `deadline` at the latest.

@@ -49,6 +49,15 @@ impl GetError {
     }
 
     pub(super) fn from_failure(group: &str, key: &[u8], failure: &Failure) -> Self {
+        #[cfg(feature = "server")]
+        if let Failure::Failed(error) = failure
+            && let Some(relayed) = error.downcast_ref::<super::relay::Relayed>()
+        {
+            return Self {
+                kind: relayed.kind,
+                message: relayed.message.clone(),
+            };
+        }
         let load_error = match failure {
             Failure::Failed(error) => error.downcast_ref::<LoadError>(),
             _ => None,

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::filling::Filling;
 use super::loader::{LoadContext, LoadError, Sink};
@@ -16,7 +16,7 @@ impl Group {
     pub(super) fn load_here(&self, key: &[u8], deadline: Instant) -> Result<Value, GetError> {
         let cache = &self.inner.cache;
         let joined = cache.join_in(self.inner.partition, key);
-        let load = |_key: &_| self.run_loader(key, deadline);
+        let load = |_key: &_| self.run_loader(key, deadline, None);
         let outcome = cache
             .core()
             .load(self.inner.partition, joined, Some(deadline), load);
@@ -30,7 +30,12 @@ impl Group {
         }
     }
 
-    fn run_loader(&self, key: &[u8], deadline: Instant) -> Result<Loaded<Bytes>, Failure> {
+    fn run_loader(
+        &self,
+        key: &[u8],
+        deadline: Instant,
+        keep: Option<Duration>,
+    ) -> Result<Loaded<Bytes>, Failure> {
         let inner = &self.inner;
         let mut facts = inner.cache.facts(inner.partition, key);
         let value = Filling::new(key, inner.large.clone());
@@ -46,6 +51,10 @@ impl Group {
             })?;
         if let Some(at) = sink.expires_at {
             facts.expiry_ns = inner.cache.core().clock.expiry_at(at);
+        }
+        if let Some(keep) = keep {
+            let no_longer = inner.cache.core().clock.expiry_after(keep);
+            facts.expiry_ns = facts.expiry_ns.min(no_longer);
         }
         let (value, prefix, used) = sink.value.finish();
         Ok(Loaded {
@@ -94,9 +103,21 @@ impl Group {
         deadline: Option<Instant>,
         answer: impl FnOnce(Result<Value, GetError>) + Send + 'static,
     ) -> Option<PendingLoad> {
+        // What may be loaded anywhere is never refused for being loaded elsewhere.
+        self.join_by(key, deadline, answer, |_| true).ok().flatten()
+    }
+
+    /// Joins the flight of `key`, if it is one that `is_fit`, or opens one.
+    pub(super) fn join_by(
+        &self,
+        key: &[u8],
+        deadline: Option<Instant>,
+        answer: impl FnOnce(Result<Value, GetError>) + Send + 'static,
+        is_fit: impl FnOnce(&Flight<Bytes>) -> bool,
+    ) -> Result<Option<PendingLoad>, Unfit> {
         if let Err(error) = self.check_key(key) {
             answer(Err(error));
-            return None;
+            return Ok(None);
         }
         let group = self.clone();
         let owned_key: Box<[u8]> = key.into();
@@ -107,9 +128,12 @@ impl Group {
         match self.inner.cache.join_in(self.inner.partition, key) {
             Joined::Hit(entry) => {
                 callback(Ok(entry));
-                None
+                Ok(None)
             }
             Joined::Follow(flight) => {
+                if !is_fit(&flight) {
+                    return Err(Unfit);
+                }
                 core.count_joined(self.inner.partition);
                 if let Err(callback) =
                     flight.subscribe(wanted_until, Box::new(callback), WAITERS_MAX)
@@ -117,24 +141,29 @@ impl Group {
                     let cause = format!("{WAITERS_MAX} callers wait for it already; try again");
                     callback(Err(busy(cause)));
                 }
-                None
+                Ok(None)
             }
             Joined::Lead(lead) => {
                 let flight = lead.flight();
+                is_fit(flight);
                 let subscribed = flight.subscribe(wanted_until, Box::new(callback), WAITERS_MAX);
                 debug_assert!(
                     subscribed.is_ok(),
                     "a new flight has room for its first waiter"
                 );
-                Some(PendingLoad {
+                Ok(Some(PendingLoad {
                     group: self.clone(),
                     deadline: at_most,
                     parked: Some(lead.park()),
-                })
+                    keep: None,
+                }))
             }
         }
     }
 }
+
+/// There is a flight of the key, but not one to be joined.
+pub(super) struct Unfit;
 
 fn is_timed_out<T>(outcome: &Result<T, Failure>) -> bool {
     let Err(Failure::Failed(error)) = outcome else {
@@ -155,9 +184,11 @@ fn busy(cause: String) -> Failure {
 /// A load that waits for a thread. Dropped, it fails those who wait for it.
 #[must_use = "others wait for this load"]
 pub struct PendingLoad {
-    group: Group,
-    deadline: Instant,
-    parked: Option<Parked<Bytes>>,
+    pub(super) group: Group,
+    pub(super) deadline: Instant,
+    pub(super) parked: Option<Parked<Bytes>>,
+    /// How long its value is kept, if not for as long as it is wanted.
+    pub(super) keep: Option<Duration>,
 }
 
 impl PendingLoad {
@@ -182,7 +213,7 @@ impl PendingLoad {
         };
         let mut until = deadline();
         loop {
-            let run = || self.group.run_loader(key, until);
+            let run = || self.group.run_loader(key, until, self.keep);
             let outcome = catch_unwind(AssertUnwindSafe(run))
                 .unwrap_or_else(|panic| Err(Failure::Panicked(panic_text(&*panic))));
             // Who has joined since then may have more time than those before. They get another try.
@@ -222,7 +253,7 @@ impl PendingLoad {
         }
     }
 
-    fn claim(&mut self) -> Option<Lead<Bytes>> {
+    pub(super) fn claim(&mut self) -> Option<Lead<Bytes>> {
         self.parked.take()?.claim()
     }
 }

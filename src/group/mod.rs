@@ -25,6 +25,8 @@ mod filling;
 pub(crate) mod frame;
 mod load;
 mod loader;
+#[cfg(feature = "server")]
+pub(crate) mod relay;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,0 +1,336 @@
+//! A link: one stream to a peer, with many questions under way. No transport is named here: whoever drives the stream
+//! takes messages from the link and tells it what has come.
+//!
+//! ```text
+//! ask ──► queued ──► sent ──► [the peer says: loading] ──► answered
+//!            │         │                │
+//!            └─────────┴────────────────┴──► lost: the peer is silent, gone, or too late
+//! ```
+//!
+//! What is asked while a message is being sent is the next message, so that batches grow with the load by themselves.
+//! A link that has questions out, or has been quiet for long, pings its peer; one that hears nothing for as long as its
+//! patience goes is broken, whatever the system says of the connection. All that was asked is then given back, and the
+//! breaker is open until the peer has said hello again.
+
+mod backoff;
+mod breaker;
+mod outstanding;
+
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::Epoch;
+use breaker::Breaker;
+pub use breaker::Condition;
+use outstanding::Outstanding;
+pub use outstanding::{Full, Lost};
+
+/// A peer that has questions and says nothing is pinged after so long.
+const PING_AFTER: Duration = Duration::from_millis(100);
+/// One that has none is pinged as often.
+const PING_IDLE: Duration = Duration::from_secs(2);
+/// Answers in a row that are not what was asked for.
+const GARBAGE_MAX: u32 = 3;
+
+/// Why a question was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The breaker is open.
+    Unreachable,
+    /// Too many wait already.
+    Full(Full),
+}
+
+/// What the one who drives a stream is to do.
+pub enum Next<M> {
+    /// Send this.
+    Send(M),
+    /// Wait to be woken.
+    Wait,
+    /// Leave: the stream is not wanted any more.
+    Stop,
+}
+
+/// What is to be done after a look at the time.
+pub struct Tick<Q> {
+    /// Questions that are not waited for any longer.
+    pub lost: Vec<(Q, Lost)>,
+    /// The number of a stream that is to be opened.
+    pub connect: Option<u64>,
+}
+
+/// What a link is at, and what has become of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Figures {
+    /// What its breaker is at.
+    pub condition: Condition,
+    /// How often that has opened.
+    pub opened: u64,
+    /// Questions without an answer.
+    pub outstanding: usize,
+    /// Questions that were answered.
+    pub answered: u64,
+    /// Answers that were not what was asked for.
+    pub garbage: u64,
+    /// The ring that the peer goes by, as far as it has said.
+    pub epoch: Option<Epoch>,
+}
+
+/// One stream to a peer, opened again when it breaks, and the questions on it.
+pub struct Link<Q> {
+    patience: Duration,
+    state: Mutex<State<Q>>,
+}
+
+struct State<Q> {
+    outstanding: Outstanding<Q>,
+    breaker: Breaker,
+    /// The number of the stream that counts; others are to end.
+    stream: u64,
+    waker: Option<Waker>,
+    heard_at: Instant,
+    /// When the ping was sent that the peer has not answered.
+    pinged_at: Option<Instant>,
+    ping_is_due: bool,
+    answered: u64,
+    garbage: u64,
+    garbage_in_a_row: u32,
+    epoch: Option<Epoch>,
+    is_closed: bool,
+}
+
+impl<Q> Link<Q> {
+    /// A link that gives its peer so long to say anything. Links of different seeds do not come back together.
+    pub fn new(patience: Duration, seed: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            patience,
+            state: Mutex::new(State {
+                outstanding: Outstanding::new(),
+                breaker: Breaker::new(seed, now),
+                stream: 0,
+                waker: None,
+                heard_at: now,
+                pinged_at: None,
+                ping_is_due: false,
+                answered: 0,
+                garbage: 0,
+                garbage_in_a_row: 0,
+                epoch: None,
+                is_closed: false,
+            }),
+        }
+    }
+
+    /// Asks a question of so many bytes, whose answer is waited for until `until`.
+    ///
+    /// # Errors
+    /// The question comes back with [`Refused`].
+    pub fn ask(&self, question: Q, bytes: usize, until: Instant) -> Result<(), (Q, Refused)> {
+        let mut state = self.state.lock();
+        if !state.breaker.is_asked() || state.is_closed {
+            return Err((question, Refused::Unreachable));
+        }
+        let now = Instant::now();
+        let pushed = state.outstanding.push(question, bytes, until, now);
+        pushed.map_err(|(question, full)| (question, Refused::Full(full)))?;
+        if state.breaker.condition() == Condition::Closed {
+            state.wake();
+        }
+        Ok(())
+    }
+
+    /// Whether a question would be taken.
+    pub fn is_asked(&self) -> bool {
+        self.state.lock().breaker.is_asked()
+    }
+
+    /// The next message of a stream: `write` is shown the questions (see [`Sending`]). If there is none, or `can_send`
+    /// is not so, `waker` is woken when that may have changed.
+    pub fn next<M>(
+        &self,
+        stream: u64,
+        waker: &Waker,
+        can_send: bool,
+        write: impl FnOnce(Sending<'_, Q>) -> M,
+    ) -> Next<M> {
+        let mut state = self.state.lock();
+        if state.stream != stream {
+            return Next::Stop;
+        }
+        let has_news = state.outstanding.has_queued() || state.ping_is_due;
+        if can_send && has_news && state.breaker.condition() == Condition::Closed {
+            let ping = std::mem::take(&mut state.ping_is_due);
+            let outstanding = &mut state.outstanding;
+            return Next::Send(write(Sending { ping, outstanding }));
+        }
+        match &mut state.waker {
+            Some(known) => known.clone_from(waker),
+            None => state.waker = Some(waker.clone()),
+        }
+        Next::Wait
+    }
+
+    /// The peer has said hello, and is to be asked from now on.
+    pub fn greeted(&self, stream: u64) {
+        let mut state = self.state.lock();
+        if state.stream == stream {
+            state.breaker.close(Instant::now());
+            state.wake();
+        }
+    }
+
+    /// A message has come, from a peer that goes by this ring: `read` is shown what is waited for.
+    pub fn heard<R>(
+        &self,
+        stream: u64,
+        epoch: Epoch,
+        read: impl FnOnce(&mut Answers<'_, Q>) -> R,
+    ) -> Option<R> {
+        let mut state = self.state.lock();
+        if state.stream != stream {
+            return None;
+        }
+        state.heard_at = Instant::now();
+        state.pinged_at = None;
+        state.epoch = Some(epoch);
+        Some(read(&mut Answers(&mut state)))
+    }
+
+    /// Counts an answer that was not what was asked for, or one that was. After some bad ones the peer is not asked any
+    /// more for a while; the other questions come back.
+    pub fn judge(&self, stream: u64, is_garbage: bool) -> Vec<Q> {
+        let mut state = self.state.lock();
+        if !is_garbage {
+            state.garbage_in_a_row = 0;
+            return Vec::new();
+        }
+        state.garbage += 1;
+        state.garbage_in_a_row += 1;
+        if state.garbage_in_a_row < GARBAGE_MAX || state.stream != stream {
+            return Vec::new();
+        }
+        state.garbage_in_a_row = 0;
+        state.break_off(Instant::now())
+    }
+
+    /// The stream has ended, or could not be opened. The questions on it come back.
+    pub fn ended(&self, stream: u64) -> Vec<Q> {
+        let mut state = self.state.lock();
+        match state.stream == stream {
+            true => state.break_off(Instant::now()),
+            false => Vec::new(),
+        }
+    }
+
+    /// Looks at the time.
+    pub fn tick(&self, now: Instant) -> Tick<Q> {
+        let mut state = self.state.lock();
+        let mut lost: Vec<_> = state.outstanding.overdue(now, self.patience);
+        let quiet = now.saturating_duration_since(state.heard_at);
+        let is_silent = state
+            .pinged_at
+            .is_some_and(|at| now.saturating_duration_since(at) >= self.patience);
+        if is_silent || state.breaker.is_stuck(now, self.patience * 2) {
+            let rest = state.break_off(now);
+            lost.extend(rest.into_iter().map(|question| (question, Lost::Broken)));
+        } else if state.breaker.condition() == Condition::Closed && state.pinged_at.is_none() {
+            let ping_after = match state.outstanding.len() {
+                0 => PING_IDLE,
+                _ => PING_AFTER,
+            };
+            if quiet >= ping_after {
+                state.pinged_at = Some(now);
+                state.ping_is_due = true;
+                state.wake();
+            }
+        }
+        let connect = (!state.is_closed && state.breaker.try_now(now)).then(|| {
+            state.stream += 1;
+            state.heard_at = now;
+            state.stream
+        });
+        Tick { lost, connect }
+    }
+
+    /// Whether something is to be looked at soon.
+    pub fn is_busy(&self) -> bool {
+        let state = self.state.lock();
+        state.outstanding.len() > 0 || state.breaker.condition() != Condition::Closed
+    }
+
+    /// Ends the link: its peer is in the cluster no more.
+    pub fn close(&self) -> Vec<Q> {
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        state.break_off(Instant::now())
+    }
+
+    /// What it is at.
+    pub fn figures(&self) -> Figures {
+        let state = self.state.lock();
+        Figures {
+            condition: state.breaker.condition(),
+            opened: state.breaker.opened(),
+            outstanding: state.outstanding.len(),
+            answered: state.answered,
+            garbage: state.garbage,
+            epoch: state.epoch,
+        }
+    }
+}
+
+impl<Q> State<Q> {
+    /// Wakes who drives the stream. What a waker does is to queue a task: it does not come back to the link.
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn break_off(&mut self, now: Instant) -> Vec<Q> {
+        self.breaker.open(now);
+        self.pinged_at = None;
+        self.ping_is_due = false;
+        // Who drives the old stream is told by that.
+        self.stream += 1;
+        self.wake();
+        self.outstanding.take_all()
+    }
+}
+
+/// What goes into a message.
+pub struct Sending<'a, Q> {
+    /// The peer is to say that it is there.
+    pub ping: bool,
+    outstanding: &'a mut Outstanding<Q>,
+}
+
+impl<Q> Sending<'_, Q> {
+    /// Shows `put` questions with their ids and the ends of their time, until it says that there is no room for one.
+    pub fn questions(self, put: impl FnMut(u64, &Q, Instant) -> bool) {
+        self.outstanding.send(put);
+    }
+}
+
+/// What a message is told to.
+pub struct Answers<'a, Q>(&'a mut State<Q>);
+
+impl<Q> Answers<'_, Q> {
+    /// Takes the question that was answered, if it is waited for.
+    pub fn take(&mut self, id: u64) -> Option<Q> {
+        let question = self.0.outstanding.take(id)?;
+        self.0.answered += 1;
+        Some(question)
+    }
+
+    /// The peer is loading it.
+    pub fn loading(&mut self, id: u64) {
+        self.0.outstanding.loading(id);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_millis(500);
+const HOUR: Duration = Duration::from_secs(3600);
+const EPOCH: Epoch = Epoch(1);
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Driver(AtomicUsize);
+
+impl Wake for Driver {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+struct Rig {
+    link: Link<&'static str>,
+    driver: Arc<Driver>,
+    stream: u64,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let link = Link::new(PATIENCE, 1);
+        let stream = link.tick(Instant::now()).connect.expect("a first try");
+        Self {
+            link,
+            driver: Arc::default(),
+            stream,
+        }
+    }
+
+    fn ask(&self, question: &'static str) -> Result<(), Refused> {
+        let until = Instant::now() + HOUR;
+        let asked = self.link.ask(question, question.len(), until);
+        asked.map_err(|(_, refused)| refused)
+    }
+
+    /// What the next message has, and its pings; none if there is no message.
+    fn message(&self) -> Option<(Vec<(u64, &'static str)>, bool)> {
+        let waker = Waker::from(self.driver.clone());
+        let next = self.link.next(self.stream, &waker, true, |sending| {
+            let (mut questions, ping) = (Vec::new(), sending.ping);
+            sending.questions(|id, question, _| {
+                questions.push((id, *question));
+                true
+            });
+            (questions, ping)
+        });
+        match next {
+            Next::Send(message) => Some(message),
+            Next::Wait => None,
+            Next::Stop => panic!("the stream is to stop"),
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let waker = Waker::from(self.driver.clone());
+        matches!(
+            self.link.next(self.stream, &waker, true, |_| ()),
+            Next::Stop
+        )
+    }
+
+    fn woken(&self) -> usize {
+        self.driver.0.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn what_is_asked_before_the_first_hello_is_sent_after_it() {
+    let rig = Rig::new();
+    rig.ask("a").unwrap();
+    assert!(rig.message().is_none(), "the peer has not said hello");
+    rig.link.greeted(rig.stream);
+    assert_eq!(rig.woken(), 1);
+    let (questions, _) = rig.message().unwrap();
+    let answered = rig
+        .link
+        .heard(rig.stream, EPOCH, |answers| answers.take(questions[0].0));
+    assert_eq!(answered, Some(Some("a")));
+    assert_eq!(rig.link.figures().answered, 1);
+}
+
+#[test]
+fn what_is_asked_while_a_message_is_sent_is_the_next_message() {
+    let rig = Rig::new();
+    rig.link.greeted(rig.stream);
+    rig.ask("a").unwrap();
+    assert_eq!(rig.message().unwrap().0.len(), 1);
+    for question in ["b", "c", "d"] {
+        rig.ask(question).unwrap();
+    }
+    assert_eq!(rig.message().unwrap().0.len(), 3);
+    assert!(rig.message().is_none());
+    rig.ask("e").unwrap();
+    assert_eq!(rig.woken(), 1, "only who waits is woken");
+}
+
+#[test]
+fn a_stream_that_ends_gives_back_what_was_asked_and_the_breaker_opens() {
+    let rig = Rig::new();
+    rig.link.greeted(rig.stream);
+    rig.ask("sent").unwrap();
+    rig.message();
+    rig.ask("queued").unwrap();
+    let mut lost = rig.link.ended(rig.stream);
+    lost.sort_unstable();
+    assert_eq!(lost, ["queued", "sent"]);
+    assert_eq!(rig.ask("more"), Err(Refused::Unreachable));
+    assert!(rig.is_stopped());
+    assert!(rig.link.ended(rig.stream).is_empty(), "it has ended once");
+    assert_eq!(rig.link.figures().opened, 1);
+
+    let later = Instant::now() + HOUR;
+    let stream = rig.link.tick(later).connect.expect("another try");
+    assert_eq!(rig.link.figures().condition, Condition::HalfOpen);
+    assert_eq!(rig.ask("more"), Err(Refused::Unreachable));
+    rig.link.greeted(stream);
+    rig.ask("more").unwrap();
+}
+
+#[test]
+fn a_silent_peer_is_pinged_and_then_given_up() {
+    let rig = Rig::new();
+    rig.link.greeted(rig.stream);
+    rig.ask("a").unwrap();
+    let (questions, ping) = rig.message().unwrap();
+    assert!(!ping);
+    rig.link
+        .heard(rig.stream, EPOCH, |answers| answers.loading(questions[0].0));
+    let now = Instant::now() + PING_AFTER;
+    assert!(rig.link.tick(now).lost.is_empty());
+    assert!(rig.message().unwrap().1, "a ping");
+    assert!(rig.link.tick(now + PATIENCE / 2).lost.is_empty());
+    let lost = rig.link.tick(now + PATIENCE).lost;
+    assert_eq!(lost, [("a", Lost::Broken)]);
+    assert!(rig.is_stopped());
+}
+
+#[test]
+fn a_peer_that_answers_pings_is_waited_for() {
+    let rig = Rig::new();
+    rig.link.greeted(rig.stream);
+    rig.ask("a").unwrap();
+    let (questions, _) = rig.message().unwrap();
+    rig.link
+        .heard(rig.stream, EPOCH, |answers| answers.loading(questions[0].0));
+    let mut now = Instant::now();
+    for _ in 0..100 {
+        now += PING_AFTER;
+        assert!(rig.link.tick(now).lost.is_empty());
+        assert!(rig.message().unwrap().1, "a ping");
+        rig.link.heard(rig.stream, EPOCH, |_| ());
+        rig.link.state.lock().heard_at = now;
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_say_hello_is_given_up() {
+    let rig = Rig::new();
+    rig.ask("a").unwrap();
+    let lost = rig.link.tick(Instant::now() + PATIENCE * 3).lost;
+    assert_eq!(lost.len(), 1);
+    assert!(rig.is_stopped());
+}
+
+#[test]
+fn a_peer_that_talks_nonsense_is_given_up() {
+    let rig = Rig::new();
+    rig.link.greeted(rig.stream);
+    rig.ask("a").unwrap();
+    assert!(rig.link.judge(rig.stream, true).is_empty());
+    assert!(rig.link.judge(rig.stream, true).is_empty());
+    assert!(rig.link.judge(rig.stream, false).is_empty());
+    for _ in 1..GARBAGE_MAX {
+        assert!(rig.link.judge(rig.stream, true).is_empty());
+    }
+    assert_eq!(rig.link.judge(rig.stream, true), ["a"]);
+    assert_eq!(rig.ask("b"), Err(Refused::Unreachable));
+    assert_eq!(rig.link.figures().garbage, 5);
+}
+
+#[test]
+fn a_link_that_is_closed_is_not_opened_again() {
+    let rig = Rig::new();
+    rig.ask("a").unwrap();
+    assert_eq!(rig.link.close(), ["a"]);
+    assert!(rig.link.tick(Instant::now() + HOUR).connect.is_none());
+    assert_eq!(rig.ask("b"), Err(Refused::Unreachable));
+}
