@@ -159,6 +159,7 @@ fn both_versions_list_the_services() {
         assert_eq!(
             names,
             [
+                "corecache.peer.v1.Peer",
                 "corecache.v1.Cache",
                 "grpc.health.v1.Health",
                 "grpc.reflection.v1.ServerReflection",

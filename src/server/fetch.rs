@@ -9,25 +9,21 @@
 //! nothing more is looked up, loaded or taken from it then.
 
 use std::collections::VecDeque;
-use std::mem;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::Context;
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
-use super::many::{LOADING_MAX, never_fits};
+use super::arriving::{Arrivals, Reply};
+use super::many::LOADING_MAX;
 use super::outgoing::Encoded;
 use super::service::{KEYS_MAX, Miss, Service, Status, UNARY_LIMIT_BYTES, check_keys};
 use super::waiting::Ticket;
-use super::wire::{self, FetchRequest, Head, Label};
+use super::wire::{FetchRequest, Label};
 use crate::group::{Group, Value};
 
 /// Keys of one stream that may be without an answer. From there on no request is read.
 const UNANSWERED_MAX: usize = KEYS_MAX;
-/// A reply of so many bytes gets no more answers; it is to leave first.
-const REPLY_ENOUGH_BYTES: usize = 256 << 10;
 /// What is said of one key. With 10,000 of them a reply is still within its limit.
 const MESSAGE_MAX_BYTES: usize = 300;
 
@@ -37,7 +33,7 @@ pub(super) struct Fetch {
     reply: Reply,
     lanes: Vec<Lane>,
     held_back: Option<HeldBack>,
-    arrivals: Arc<Arrivals>,
+    arrivals: Arc<Arrivals<Arrival>>,
     /// Taken from `arrivals`, but not put into a reply yet.
     arrived: VecDeque<Arrival>,
     /// While keys are being loaded.
@@ -72,7 +68,7 @@ impl Fetch {
     pub fn new(service: &Arc<Service>, deadline: Option<Instant>) -> Self {
         Self {
             service: service.clone(),
-            reply: Reply(service.outgoing.reply()),
+            reply: Reply::new(&service.outgoing, UNARY_LIMIT_BYTES, MESSAGE_MAX_BYTES),
             lanes: Vec::new(),
             held_back: None,
             arrivals: Arc::default(),
@@ -89,7 +85,7 @@ impl Fetch {
 
     /// Whether all that was asked has been answered, and the answers taken.
     pub fn is_done(&self) -> bool {
-        self.reply.0.is_empty() && self.held_back.is_none() && self.unanswered() == 0
+        self.reply.is_empty() && self.held_back.is_none() && self.unanswered() == 0
     }
 
     fn unanswered(&self) -> usize {
@@ -120,7 +116,7 @@ impl Fetch {
             }
             Err(status) => {
                 for index in 0..keys.len() {
-                    self.reply.say(nth(first_id, index), &status);
+                    self.reply.say(Label::Id(nth(first_id, index)), &status);
                 }
             }
         }
@@ -140,7 +136,7 @@ impl Fetch {
         while let Some(Arrival { lane, id, outcome }) = self.arrived.front()
             && self
                 .reply
-                .put(*id, outcome.as_ref().map(|value| &**value.frame()))
+                .put(Label::Id(*id), outcome.as_ref().map(|value| &**value.frame()))
         {
             self.lanes[*lane].loading -= 1;
             self.arrived.pop_front();
@@ -153,13 +149,7 @@ impl Fetch {
 
     /// An encoded `FetchReply`, to be sent now.
     pub fn take_reply(&mut self) -> Option<Encoded> {
-        if self.reply.0.is_empty() {
-            return None;
-        }
-        let next = self.service.outgoing.reply();
-        let mut reply = mem::replace(&mut self.reply.0, next);
-        reply.shrink();
-        Some(reply)
+        self.reply.take(&self.service.outgoing)
     }
 
     fn lane(&mut self, group: &Group) -> usize {
@@ -185,13 +175,13 @@ impl Fetch {
             let is_seen_to = match held {
                 Ok(Some(lent)) => {
                     reply.expect(lent.value(), keys.len() - index);
-                    reply.put(id, Ok(lent.value()))
+                    reply.put(Label::Id(id), Ok(lent.value()))
                 }
                 Ok(None) => {
                     missed.push_back((id, keys[index].into()));
                     true
                 }
-                Err(error) => reply.put(id, Err(&error.into())),
+                Err(error) => reply.put(Label::Id(id), Err(&error.into())),
             };
             match is_seen_to {
                 true => ControlFlow::Continue(()),
@@ -272,104 +262,6 @@ impl Fetch {
 impl Drop for Fetch {
     fn drop(&mut self) {
         self.arrivals.close();
-    }
-}
-
-/// The reply that is being put together.
-struct Reply(Encoded);
-
-impl Reply {
-    fn wants_more(&self) -> bool {
-        self.0.len() < REPLY_ENOUGH_BYTES
-    }
-
-    /// Takes memory for `keys` such values, as far as one reply goes, if it is to be the first one.
-    fn expect(&mut self, frame: &[u8], keys: usize) {
-        if self.0.is_empty() {
-            let one = Head::of_value(Label::Id(u64::MAX), frame).with(frame);
-            let bytes = one.saturating_mul(keys);
-            // If there are too many bytes on their way, the value itself is told so.
-            let _ = self.0.reserve(bytes.min(REPLY_ENOUGH_BYTES));
-        }
-    }
-
-    /// Puts an answer; false if there is no room for it.
-    fn put(&mut self, id: u64, outcome: Result<&[u8], &Status>) -> bool {
-        if !self.wants_more() {
-            return false;
-        }
-        let frame = match outcome {
-            Ok(frame) => frame,
-            Err(status) => {
-                self.say(id, status);
-                return true;
-            }
-        };
-        let head = Head::of_value(Label::Id(id), frame);
-        let bytes = head.with(frame);
-        if bytes > UNARY_LIMIT_BYTES {
-            self.say(id, &never_fits(frame));
-        } else if self.0.len() + bytes > UNARY_LIMIT_BYTES {
-            return false;
-        } else if let Err(full) = self.0.reserve(bytes) {
-            self.say(id, &full.into());
-        } else {
-            head.put_before(frame, self.0.bytes());
-        }
-        true
-    }
-
-    /// Puts a failure, whether there is room or not.
-    fn say(&mut self, id: u64, Status { code, message }: &Status) {
-        let end = (0..=MESSAGE_MAX_BYTES).rfind(|&at| message.is_char_boundary(at));
-        let message = &message[..end.unwrap_or(0)];
-        let label = Label::Id(id);
-        self.0.reserve_anyway(wire::failure_len(label, message));
-        wire::put_failure(self.0.bytes(), label, *code as i32, message);
-    }
-}
-
-/// What loaders have brought, and who is to be told.
-#[derive(Default)]
-struct Arrivals(Mutex<Landing>);
-
-#[derive(Default)]
-struct Landing {
-    arrived: Vec<Arrival>,
-    waker: Option<Waker>,
-    closed: bool,
-}
-
-impl Arrivals {
-    fn put(&self, arrival: Arrival) {
-        let mut landing = self.0.lock();
-        if landing.closed {
-            return;
-        }
-        landing.arrived.push(arrival);
-        let waker = landing.waker.take();
-        drop(landing);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// Moves what has come to `arrived`; if that is nothing, `waker` is told when something comes.
-    fn take(&self, arrived: &mut VecDeque<Arrival>, waker: &Waker) {
-        let mut landing = self.0.lock();
-        arrived.extend(landing.arrived.drain(..));
-        match &mut landing.waker {
-            Some(known) => known.clone_from(waker),
-            None => landing.waker = Some(waker.clone()),
-        }
-    }
-
-    fn close(&self) {
-        let mut landing = self.0.lock();
-        landing.closed = true;
-        let arrived = mem::take(&mut landing.arrived);
-        drop(landing);
-        drop(arrived);
     }
 }
 

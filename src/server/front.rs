@@ -4,6 +4,8 @@
 //! that thread: a future waits on it for the answer, which a loader brings.
 
 mod fetch;
+mod link;
+mod stream;
 
 use std::io::{BufRead, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +28,8 @@ use crate::group::Value;
 
 mod read;
 
+pub(super) use link::{LINK, service as peer_service};
+
 /// `Get` with request and reply as the bytes that they are on the wire.
 const GET: Method<Request, Reply> = raw("/corecache.v1.Cache/Get");
 const GET_MANY: Method<Request, Reply> = raw("/corecache.v1.Cache/GetMany");
@@ -47,12 +51,12 @@ const fn raw(path: &'static str) -> Method<Request, Reply> {
     }
 }
 
-/// An encoded request, still in the C-core's slices.
-struct Request(MessageReader);
+/// An encoded message that has come, still in the C-core's slices.
+pub(super) struct Request(MessageReader);
 
 impl Request {
     /// Shows the message to `f`: in place if it lies in one slice, as nearly all do.
-    fn with_bytes<R>(mut self, f: impl FnOnce(&[u8]) -> R) -> R {
+    pub fn with_bytes<R>(mut self, f: impl FnOnce(&[u8]) -> R) -> R {
         let len = self.0.len();
         match self.0.fill_buf() {
             Ok(bytes) if bytes.len() == len => f(bytes),

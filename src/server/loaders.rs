@@ -37,6 +37,7 @@ pub(super) struct Limits {
     pub wait: Duration,
 }
 
+#[derive(Clone)]
 pub(super) struct Loaders {
     shared: Arc<Shared>,
 }

@@ -11,6 +11,7 @@
 //! which knows no transport.
 
 mod admin;
+mod arriving;
 mod brake;
 mod connections;
 mod cores;
@@ -28,6 +29,7 @@ pub mod origin;
 mod outgoing;
 #[doc(hidden)]
 pub mod pb;
+mod peer;
 mod read;
 #[doc(hidden)]
 pub mod reflection;

@@ -6,10 +6,15 @@ use protobuf::descriptor::FileDescriptorProto;
 
 pub use corecache_v1::cache;
 pub use health_v1::health;
+pub use peer_v1::peer;
 pub use reflection_v1::reflection;
 
 mod corecache_v1 {
     include!(concat!(env!("OUT_DIR"), "/corecache_v1/mod.rs"));
+}
+
+mod peer_v1 {
+    include!(concat!(env!("OUT_DIR"), "/peer_v1/mod.rs"));
 }
 
 mod health_v1 {
@@ -30,6 +35,7 @@ mod reflection_v1alpha {
 pub fn files() -> Vec<FileDescriptorProto> {
     [
         cache::file_descriptor(),
+        peer::file_descriptor(),
         health::file_descriptor(),
         reflection::file_descriptor(),
         reflection_v1alpha::reflection::file_descriptor(),

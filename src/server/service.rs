@@ -6,12 +6,14 @@ use std::time::Instant;
 use super::loaders::Loaders;
 use super::many::{Answers, Gathering};
 use super::outgoing::{Encoded, Full, Outgoing};
+use super::peer::Peers;
 use super::read::Reads;
 use super::waiting::{Crowded, Ticket, Waiting};
 use super::wire::{GetManyRequest, GetRequest, Malformed};
 use crate::engine::Lent;
 use crate::group::chunks;
 use crate::group::error::Shown;
+use crate::group::relay::Elsewhere;
 use crate::group::{ErrorKind, GetError, Group, Groups, Value};
 
 /// The largest reply to a unary call, encoded: what a stock client takes.
@@ -31,6 +33,7 @@ pub(super) enum Code {
     DeadlineExceeded = 4,
     NotFound = 5,
     ResourceExhausted = 8,
+    FailedPrecondition = 9,
     OutOfRange = 11,
     Internal = 13,
     Unavailable = 14,
@@ -118,6 +121,13 @@ pub(super) enum Many {
     Loading(Ticket),
 }
 
+/// Where a key is loaded that another node has asked for.
+pub(super) enum Served {
+    Here,
+    /// On yet another node, so that the one that asks is to load it itself.
+    Elsewhere,
+}
+
 pub(super) struct Miss<'a> {
     pub group: &'a Group,
     pub key: &'a [u8],
@@ -127,6 +137,7 @@ pub(super) struct Miss<'a> {
 pub(super) struct Service {
     pub groups: Groups,
     pub loaders: Loaders,
+    pub peers: Arc<Peers>,
     pub outgoing: Arc<Outgoing>,
     pub reads: Arc<Reads>,
     pub waiting: Waiting,
@@ -180,8 +191,24 @@ impl Service {
     ) {
         let answer = move |value: Result<Value, GetError>| answer(value.map_err(Status::from));
         if let Some(load) = miss.group.ask_by(miss.key, deadline, answer) {
-            self.loaders.submit(miss.group, load);
+            self.peers.load(load);
         }
+    }
+
+    /// As [`Service::load_any`], for another node: the key is loaded on this one, or not at all.
+    pub fn load_here(
+        &self,
+        miss: &Miss<'_>,
+        deadline: Option<Instant>,
+        answer: impl FnOnce(Result<Value, Status>) + Send + 'static,
+    ) -> Served {
+        let answer = move |value: Result<Value, GetError>| answer(value.map_err(Status::from));
+        match miss.group.ask_here(miss.key, deadline, answer) {
+            Ok(Some(load)) => self.loaders.submit(miss.group, load),
+            Ok(None) => {}
+            Err(Elsewhere) => return Served::Elsewhere,
+        }
+        Served::Here
     }
 
     /// Answers a `GetManyRequest` with an encoded `GetManyReply`: at once if all keys are held, and otherwise by

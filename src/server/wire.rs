@@ -6,8 +6,8 @@
 
 /// A request that is not what it should be.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the request is not a valid {0} message; send one as cache.proto defines it")]
-pub(super) struct Malformed(&'static str);
+#[error("the request is not a valid {0} message; send one as its .proto file defines it")]
+pub(super) struct Malformed(pub(super) &'static str);
 
 /// `GetRequest`.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,22 +113,24 @@ impl<'a> FetchRequest<'a> {
 /// What a key takes in a request, more or less: a guess for the first allocation.
 const KEY_USUAL_BYTES: usize = 12;
 
-const VARINT: u64 = 0;
-const FIXED64: u64 = 1;
-const LENGTH_DELIMITED: u64 = 2;
-const FIXED32: u64 = 5;
+pub(super) const VARINT: u64 = 0;
+pub(super) const FIXED64: u64 = 1;
+pub(super) const LENGTH_DELIMITED: u64 = 2;
+pub(super) const FIXED32: u64 = 5;
 
-enum Content<'a> {
+pub(super) enum Content<'a> {
     Number(u64),
     Bytes(&'a [u8]),
+    /// 32 or 64 bits.
+    Fixed(u64),
 }
 
-use Content::{Bytes, Number};
+use Content::{Bytes, Fixed, Number};
 
-/// Shows `f` each field by its number, varints and what has a length; those of other types are skipped, as unknown
-/// ones are to be. None if the message is cut short, or of a type that proto3 does not have.
+/// Shows `f` each field by its number; it skips those that it does not know. None if the message is cut short, or of a
+/// type that proto3 does not have.
 #[inline]
-fn for_each_field<'a>(mut rest: &'a [u8], mut f: impl FnMut((u64, Content<'a>))) -> Option<()> {
+pub(super) fn for_each_field<'a>(mut rest: &'a [u8], mut f: impl FnMut((u64, Content<'a>))) -> Option<()> {
     while !rest.is_empty() {
         let key = take_varint(&mut rest)?;
         let content = match key & 7 {
@@ -138,12 +140,12 @@ fn for_each_field<'a>(mut rest: &'a [u8], mut f: impl FnMut((u64, Content<'a>)))
                 Bytes(take(&mut rest, len)?)
             }
             FIXED64 => {
-                take(&mut rest, 8)?;
-                continue;
+                let bytes = take(&mut rest, 8)?.first_chunk()?;
+                Fixed(u64::from_le_bytes(*bytes))
             }
             FIXED32 => {
-                take(&mut rest, 4)?;
-                continue;
+                let bytes = take(&mut rest, 4)?.first_chunk()?;
+                Fixed(u32::from_le_bytes(*bytes).into())
             }
             _ => return None,
         };
@@ -180,7 +182,7 @@ fn take_long_varint(rest: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -189,15 +191,19 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 #[inline]
-fn varint_len(value: u64) -> usize {
+pub(super) fn varint_len(value: u64) -> usize {
     (70 - (value | 1).leading_zeros() as usize) / 7
 }
 
-fn put_bytes(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
     put_varint(out, number << 3 | LENGTH_DELIMITED);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
+
+/// Field 4, 32 bits, and what it takes with its tag.
+const CHECKSUM_TAG: u64 = 4 << 3 | FIXED32;
+const CHECKSUM_BYTES: usize = 1 + 4;
 
 /// What tells whose answer it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,6 +212,8 @@ pub(super) enum Label {
     Place,
     /// Its id: `FetchAnswer` in a `FetchReply`.
     Id(u64),
+    /// Its id, with a checksum of the value: `Reply` in an `Answer` of peer.proto.
+    Checked { id: u64, checksum: u32 },
 }
 
 impl Label {
@@ -214,6 +222,7 @@ impl Label {
         match self {
             Label::Place => 0,
             Label::Id(id) => 1 + varint_len(id),
+            Label::Checked { id, .. } => 1 + varint_len(id) + CHECKSUM_BYTES,
         }
     }
 
@@ -221,14 +230,18 @@ impl Label {
     fn value_field(self) -> u64 {
         match self {
             Label::Place => 1,
-            Label::Id(_) => 2,
+            Label::Id(_) | Label::Checked { .. } => 2,
         }
     }
 
     fn put(self, reply: &mut Vec<u8>) {
-        if let Label::Id(id) = self {
+        if let Label::Id(id) | Label::Checked { id, .. } = self {
             put_varint(reply, 1 << 3 | VARINT);
             put_varint(reply, id);
+        }
+        if let Label::Checked { checksum, .. } = self {
+            put_varint(reply, CHECKSUM_TAG);
+            reply.extend_from_slice(&checksum.to_le_bytes());
         }
     }
 }
@@ -240,8 +253,8 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Two tags with their lengths, of up to five bytes each, and an id with its tag.
-    const MAX_BYTES: usize = 2 * (1 + 5) + 1 + 10;
+    /// Two tags with their lengths, of up to five bytes each, an id with its tag, and a checksum.
+    const MAX_BYTES: usize = 2 * (1 + 5) + 1 + 10 + CHECKSUM_BYTES;
 
     /// For the answer with a value; the frame is the encoded `Value`, of less than 4 GiB.
     #[inline]
@@ -254,9 +267,16 @@ impl Head {
         };
         head.put(1 << 3 | LENGTH_DELIMITED);
         head.put(answer);
-        if let Label::Id(id) = label {
+        if let Label::Id(id) | Label::Checked { id, .. } = label {
             head.put(1 << 3 | VARINT);
             head.put(id);
+        }
+        if let Label::Checked { checksum, .. } = label {
+            head.put(CHECKSUM_TAG);
+            for byte in checksum.to_le_bytes() {
+                head.bytes[head.len] = byte;
+                head.len += 1;
+            }
         }
         head.put(label.value_field() << 3 | LENGTH_DELIMITED);
         head.put(frame_len);

@@ -31,7 +31,7 @@ pub use outstanding::{Full, Lost};
 const PING_AFTER: Duration = Duration::from_millis(100);
 /// One that has none is pinged as often.
 const PING_IDLE: Duration = Duration::from_secs(2);
-/// Answers in a row that are not what was asked for.
+/// Messages in a row with answers that are not what was asked for.
 const GARBAGE_MAX: u32 = 3;
 
 /// Why a question was not taken.
@@ -199,15 +199,17 @@ impl<Q> Link<Q> {
         Some(read(&mut Answers(&mut state)))
     }
 
-    /// Counts an answer that was not what was asked for, or one that was. After some bad ones the peer is not asked any
-    /// more for a while; the other questions come back.
-    pub fn judge(&self, stream: u64, is_garbage: bool) -> Vec<Q> {
+    /// Counts answers of a message that were what was asked for, and that were not. After some messages that had nothing
+    /// good in them the peer is not asked any more for a while; the other questions come back.
+    pub fn judge(&self, stream: u64, good: usize, garbage: usize) -> Vec<Q> {
         let mut state = self.state.lock();
-        if !is_garbage {
+        state.garbage += garbage as u64;
+        if good > 0 {
             state.garbage_in_a_row = 0;
+        }
+        if garbage == 0 {
             return Vec::new();
         }
-        state.garbage += 1;
         state.garbage_in_a_row += 1;
         if state.garbage_in_a_row < GARBAGE_MAX || state.stream != stream {
             return Vec::new();

@@ -175,13 +175,13 @@ fn a_peer_that_talks_nonsense_is_given_up() {
     let rig = Rig::new();
     rig.link.greeted(rig.stream);
     rig.ask("a").unwrap();
-    assert!(rig.link.judge(rig.stream, true).is_empty());
-    assert!(rig.link.judge(rig.stream, true).is_empty());
-    assert!(rig.link.judge(rig.stream, false).is_empty());
+    assert!(rig.link.judge(rig.stream, 0, 1).is_empty());
+    assert!(rig.link.judge(rig.stream, 0, 1).is_empty());
+    assert!(rig.link.judge(rig.stream, 1, 0).is_empty());
     for _ in 1..GARBAGE_MAX {
-        assert!(rig.link.judge(rig.stream, true).is_empty());
+        assert!(rig.link.judge(rig.stream, 0, 1).is_empty());
     }
-    assert_eq!(rig.link.judge(rig.stream, true), ["a"]);
+    assert_eq!(rig.link.judge(rig.stream, 0, 1), ["a"]);
     assert_eq!(rig.ask("b"), Err(Refused::Unreachable));
     assert_eq!(rig.link.figures().garbage, 5);
 }

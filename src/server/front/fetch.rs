@@ -1,18 +1,12 @@
-//! `Fetch` over grpcio: a future on the completion-queue thread of its call, which reads requests and writes replies as
-//! long as the connection takes them.
+//! `Fetch` over grpcio.
 
-use std::future::poll_fn;
-use std::task::{Context, Poll, ready};
-
-use futures_util::{FutureExt, SinkExt, StreamExt};
-use grpcio::{DuplexSink, Method, MethodType, RequestStream, RpcContext, WriteFlags};
+use grpcio::{DuplexSink, Method, MethodType, RequestStream, RpcContext};
 
 use super::super::deadline;
 use super::super::fetch::Fetch;
-use super::super::gate::Closing;
-use super::super::service::Status;
-use super::super::slice::{self, Reply};
-use super::{Door, Request, caught, log_lost, raw};
+use super::super::slice::Reply;
+use super::stream::Stream;
+use super::{Door, Request, log_lost, raw};
 
 pub(super) const FETCH: Method<Request, Reply> = Method {
     ty: MethodType::Duplex,
@@ -26,84 +20,8 @@ impl Door {
         requests: RequestStream<Request>,
         sink: DuplexSink<Reply>,
     ) {
-        let stream = Stream {
-            fetch: Fetch::new(&self.service, deadline::of(ctx)),
-            requests,
-            sink,
-            closing: self.gate.closing(),
-            reads: true,
-        };
+        let fetch = Fetch::new(&self.service, deadline::of(ctx));
+        let stream = Stream::new(fetch, requests, sink, self.gate.closing());
         ctx.spawn(log_lost(stream.run()));
-    }
-}
-
-struct Stream {
-    fetch: Fetch,
-    requests: RequestStream<Request>,
-    sink: DuplexSink<Reply>,
-    closing: Closing,
-    /// Requests are read: the client may have more, and the node is not stopping.
-    reads: bool,
-}
-
-impl Stream {
-    async fn run(mut self) -> grpcio::Result<()> {
-        let ended = poll_fn(|cx| self.poll(cx)).await?;
-        match ended {
-            Ok(()) => self.sink.close().await,
-            Err(status) => self.sink.fail(status.into()).await,
-        }
-    }
-
-    /// How the call ends. It fails when the caller has gone, or its time is over: the sink tells.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<grpcio::Result<Result<(), Status>>> {
-        loop {
-            let can_send = self.sink.poll_ready_unpin(cx)?.is_ready();
-            if let Err(status) = self.gather(cx) {
-                return Poll::Ready(Ok(Err(status)));
-            }
-            if can_send && let Some(reply) = self.fetch.take_reply() {
-                let reply = Reply::new(slice::of_encoded(reply));
-                self.sink.start_send_unpin((reply, WriteFlags::default()))?;
-                continue;
-            }
-            match self.poll_request(cx)? {
-                Poll::Ready(Ok(())) => continue,
-                Poll::Ready(Err(status)) => return Poll::Ready(Ok(Err(status))),
-                Poll::Pending => {}
-            }
-            if self.reads || !self.fetch.is_done() {
-                return Poll::Pending;
-            }
-            ready!(self.sink.poll_flush_unpin(cx))?;
-            return Poll::Ready(Ok(Ok(())));
-        }
-    }
-
-    fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
-        if self.reads && self.closing.poll_unpin(cx).is_ready() {
-            self.reads = false;
-        }
-        caught(|| {
-            self.fetch.gather(cx);
-            Ok(())
-        })
-    }
-
-    /// Takes the next request, if one is wanted.
-    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<grpcio::Result<Result<(), Status>>> {
-        if !self.reads || !self.fetch.wants_requests() {
-            return Poll::Pending;
-        }
-        match ready!(self.requests.poll_next_unpin(cx)?) {
-            Some(request) => {
-                let asked = caught(|| request.with_bytes(|bytes| self.fetch.ask(bytes)));
-                Poll::Ready(Ok(asked))
-            }
-            None => {
-                self.reads = false;
-                Poll::Ready(Ok(Ok(())))
-            }
-        }
     }
 }

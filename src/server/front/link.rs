@@ -1,0 +1,67 @@
+//! Links over grpcio: how they are called, and the side that answers. The side that asks is `peer/dial`.
+
+use std::sync::Arc;
+
+use grpcio::{
+    DuplexSink, GrpcSlice, Marshaller, Method, MethodType, RequestStream, RpcContext,
+    ServiceBuilder,
+};
+
+use super::super::gate::Gate;
+use super::super::peer::Answering;
+use super::super::service::Service;
+use super::super::slice::Reply;
+use super::stream::Stream;
+use super::{Door, Request, log_lost, raw};
+
+const PATH: &str = "/corecache.peer.v1.Peer/Link";
+
+const ANSWERED: Method<Request, Reply> = Method {
+    ty: MethodType::Duplex,
+    ..raw(PATH)
+};
+
+/// The method as the asking side calls it.
+pub(in super::super) const LINK: Method<Reply, Request> = Method {
+    ty: MethodType::Duplex,
+    name: PATH,
+    req_mar: Marshaller {
+        ser: Reply::serialize,
+        de: |_| Ok(Reply::new(GrpcSlice::default())),
+    },
+    resp_mar: Marshaller {
+        ser: |_, _| Ok(()),
+        de: |reader| Ok(Request(reader)),
+    },
+};
+
+/// The service for grpcio to register; its messages may have so many bytes.
+pub(in super::super) fn service(
+    service: &Arc<Service>,
+    gate: &Arc<Gate>,
+    message_max_bytes: usize,
+) -> grpcio::Service {
+    let door = Door {
+        service: service.clone(),
+        gate: gate.clone(),
+    };
+    ServiceBuilder::new()
+        .add_duplex_streaming_handler(&ANSWERED, move |ctx, requests, sink| {
+            door.on_link(&ctx, requests, sink, message_max_bytes);
+        })
+        .build()
+}
+
+impl Door {
+    fn on_link(
+        &self,
+        ctx: &RpcContext<'_>,
+        requests: RequestStream<Request>,
+        sink: DuplexSink<Reply>,
+        message_max_bytes: usize,
+    ) {
+        let answering = Answering::new(&self.service, message_max_bytes);
+        let stream = Stream::new(answering, requests, sink, self.gate.closing());
+        ctx.spawn(log_lost(stream.run()));
+    }
+}

@@ -1,0 +1,478 @@
+//! The other nodes: who is asked for what is missed here, and what is done when one can not be.
+//!
+//! ```text
+//! miss ──► ring: who owns the key?
+//!            this node ──────────────────────────────► loaders
+//!            another ──► its link ──► answered ──────► all who wait here
+//!                          │ it can not be reached, is silent, talks nonsense
+//!                          ▼
+//!                        the next in rank, and the next; then loaders
+//! ```
+//!
+//! The parked load of the key waits at the link, so that a node asks for a key once, however many ask it. A node that is
+//! asked by another never passes the question on, and never waits for a third one: nodes whose rings differ load where
+//! they are. No transport is named here but in `dial`.
+
+mod answering;
+mod dial;
+mod recent;
+mod wire;
+
+use std::hash::BuildHasher;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::loaders::Loaders;
+use super::service::Code;
+use crate::cluster::link::{Condition, Figures, Link, Lost, Refused};
+use crate::cluster::{Epoch, Ring};
+use crate::group::error::ErrorKind;
+use crate::group::frame;
+use crate::group::relay::Relayed;
+use crate::group::{Group, PendingLoad};
+pub(super) use answering::Answering;
+pub(super) use dial::{Dialler, LinkTls};
+use recent::Recent;
+use wire::{Outcome, Refusal};
+
+/// Nodes that are asked for a key, one after the other, before a node does it alone.
+const RANKS: usize = 3;
+/// How long a node keeps what it had to load although it is another's.
+const KEEP_ALONE: Duration = Duration::from_secs(5);
+/// How often links are looked at while something is under way on them, and while nothing is.
+const LOOK_BUSY: Duration = Duration::from_millis(20);
+const LOOK_IDLE: Duration = Duration::from_millis(200);
+/// A question beside its key.
+const QUESTION_BYTES: usize = 64;
+
+/// How nodes ask each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkConfig {
+    /// Connections to each of the other nodes.
+    pub links: usize,
+    /// How long a node that says nothing is waited for, before the next one is asked.
+    pub patience: Duration,
+    /// How long a value of another node is kept that is asked for again within that time; zero for not at all.
+    pub keep: Duration,
+    /// The PEM file of those who sign the certificates of the other nodes; needed where nodes have TLS.
+    pub roots: Option<Vec<u8>>,
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self {
+            links: 2,
+            patience: Duration::from_millis(500),
+            keep: Duration::from_secs(10),
+            roots: None,
+        }
+    }
+}
+
+/// What has become of what was missed and is another node's.
+#[derive(Default)]
+pub(super) struct Counts {
+    /// Keys that another node was asked for.
+    pub asked: AtomicU64,
+    /// Values that came from there.
+    pub values: AtomicU64,
+    /// Times that the next in rank was turned to.
+    pub passed_over: AtomicU64,
+    /// Keys that were loaded here because no other node could be asked.
+    pub alone: AtomicU64,
+    /// Keys that were loaded here because the other node said so: it goes by another ring, or the value is too large.
+    pub sent_back: AtomicU64,
+}
+
+/// The other nodes, and which of them is asked for what.
+pub(super) struct Peers {
+    own_address: String,
+    config: LinkConfig,
+    loaders: Loaders,
+    dialler: Dialler,
+    placement: RwLock<Arc<Placement>>,
+    recent: Recent,
+    hasher: ahash::RandomState,
+    pub counts: Counts,
+    /// Told when there are other nodes.
+    changed: Condvar,
+    look: Mutex<()>,
+}
+
+/// A ring, with the links to its members.
+struct Placement {
+    ring: Option<Arc<dyn Ring>>,
+    /// By their positions in the ring; none for this node.
+    peers: Vec<Option<Arc<Peer>>>,
+}
+
+/// A node, and the links to it.
+pub(super) struct Peer {
+    pub address: String,
+    links: Vec<Arc<Link<Forward>>>,
+    /// What was last said of it: what is said again and again is logged once.
+    noted: Mutex<String>,
+}
+
+/// A load on its way to another node.
+pub(super) struct Forward {
+    load: PendingLoad,
+    placement: Arc<Placement>,
+    ranked: [u16; RANKS],
+    /// How many of `ranked` there are, and which of them is the next.
+    ranks: usize,
+    next: usize,
+    /// What was said to be left to the one who was asked last.
+    until: Instant,
+}
+
+impl Peers {
+    /// Starts the thread that looks after the links. Without a ring there are none.
+    pub fn start(
+        own_address: String,
+        config: LinkConfig,
+        loaders: Loaders,
+        dialler: Dialler,
+    ) -> io::Result<Arc<Self>> {
+        let peers = Arc::new(Self {
+            own_address,
+            config,
+            loaders,
+            dialler,
+            placement: RwLock::new(Arc::new(Placement {
+                ring: None,
+                peers: Vec::new(),
+            })),
+            recent: Recent::new(),
+            hasher: ahash::RandomState::new(),
+            counts: Counts::default(),
+            changed: Condvar::new(),
+            look: Mutex::new(()),
+        });
+        let looked_at = peers.clone();
+        thread::Builder::new()
+            .name("links".to_owned())
+            .spawn(move || looked_at.run())?;
+        Ok(peers)
+    }
+
+    /// The address by which the others know this node.
+    pub fn own_address(&self) -> &str {
+        &self.own_address
+    }
+
+    /// The ring that this node goes by.
+    pub fn epoch(&self) -> Epoch {
+        let placement = self.placement.read();
+        placement.ring.as_ref().map_or(Epoch(0), |ring| ring.epoch())
+    }
+
+    /// Goes by this ring from now on. Links to nodes that are in it still stay as they are.
+    pub fn turn_to(&self, ring: Arc<dyn Ring>) {
+        let old = self.placement.read().clone();
+        let peer = |address: &str| {
+            let mut known = old.peers.iter().flatten();
+            match known.find(|peer| peer.address == address) {
+                Some(peer) => peer.clone(),
+                None => Arc::new(Peer::new(address, &self.config, &self.hasher)),
+            }
+        };
+        let members = ring.members().iter().map(|member| &*member.address);
+        let peers = members.map(|address| (address != self.own_address).then(|| peer(address)));
+        let new = Arc::new(Placement {
+            peers: peers.collect(),
+            ring: Some(ring),
+        });
+        *self.placement.write() = new.clone();
+        let stays = |peer: &Arc<Peer>| new.peers.iter().flatten().any(|new| Arc::ptr_eq(new, peer));
+        let gone: Vec<_> = old.peers.iter().flatten().filter(|peer| !stays(peer)).collect();
+        for forward in gone.iter().flat_map(|peer| &peer.links).flat_map(|link| link.close()) {
+            self.go_on(forward);
+        }
+        let _look = self.look.lock();
+        self.changed.notify_one();
+    }
+
+    /// All other nodes.
+    pub fn all(&self) -> Vec<Arc<Peer>> {
+        self.placement.read().peers.iter().flatten().cloned().collect()
+    }
+
+    /// Has a load done by the node that owns its key, or the next best.
+    pub fn load(&self, load: PendingLoad) {
+        let placement = self.placement.read().clone();
+        let Some(ring) = &placement.ring else {
+            return self.load_here(load);
+        };
+        let mut ranked = [0; RANKS];
+        let ranks = ring.rank(load.group().name().as_bytes(), load.key(), &mut ranked);
+        let is_own = |position: u16| placement.peers[usize::from(position)].is_none();
+        // Another node waits for it here: it must not wait for yet another one.
+        if ranks == 0 || is_own(ranked[0]) || !load.send_away() {
+            return self.load_here(load);
+        }
+        self.counts.asked.fetch_add(1, Ordering::Relaxed);
+        self.go_on(Forward {
+            until: load.wanted_until(),
+            load,
+            ranked,
+            ranks,
+            next: 0,
+            placement,
+        });
+    }
+
+    /// Asks the next in rank.
+    fn go_on(&self, mut forward: Forward) {
+        while let Some(position) = forward.take_next() {
+            let Some(peer) = forward.placement.peers[usize::from(position)].clone() else {
+                // All before this node have failed: it stands in for them.
+                forward.load.take_back(None);
+                return self.load_here(forward.load);
+            };
+            if forward.next > 1 {
+                self.counts.passed_over.fetch_add(1, Ordering::Relaxed);
+            }
+            match peer.ask(forward) {
+                Ok(()) => return,
+                Err((back, Refused::Unreachable)) => forward = back,
+                Err((back, Refused::Full(full))) => {
+                    let cause = format!("node {} is asked for too much: {full}", peer.address);
+                    return back.load.refuse(cause);
+                }
+            }
+        }
+        self.counts.alone.fetch_add(1, Ordering::Relaxed);
+        forward.load.take_back(Some(KEEP_ALONE));
+        self.load_here(forward.load);
+    }
+
+    fn load_here(&self, load: PendingLoad) {
+        let group = load.group().clone();
+        self.loaders.submit(&group, load);
+    }
+
+    /// Takes what another node has answered; false if that is not what it was asked for.
+    fn answered(&self, forward: Forward, outcome: &Outcome<'_>) -> bool {
+        match *outcome {
+            Outcome::Value(stored, sum) => {
+                let load = forward.load;
+                if wire::checksum(load.key(), stored) != sum || !frame::is_whole(stored) {
+                    self.go_on(Forward { load, ..forward });
+                    return false;
+                }
+                self.counts.values.fetch_add(1, Ordering::Relaxed);
+                let keep = self.keep(load.group(), load.key());
+                load.fulfil(stored, keep);
+                true
+            }
+            Outcome::Failure(code, message) => match kind_of(code) {
+                Some(ErrorKind::TimedOut) if forward.is_wanted_longer() => {
+                    self.ask_again(forward);
+                    true
+                }
+                Some(kind) => {
+                    let message = String::from_utf8_lossy(message).into_owned();
+                    forward.load.fail(Relayed { kind, message });
+                    true
+                }
+                None => {
+                    self.go_on(forward);
+                    false
+                }
+            },
+            Outcome::Refusal(Refusal::LoadItYourself | Refusal::TooLarge) => {
+                self.counts.sent_back.fetch_add(1, Ordering::Relaxed);
+                let mut load = forward.load;
+                load.take_back(Some(KEEP_ALONE));
+                self.load_here(load);
+                true
+            }
+            // It was not a peek; and what loads is not taken from the link.
+            Outcome::Refusal(Refusal::NotHeld) | Outcome::Loading | Outcome::Nothing => {
+                self.go_on(forward);
+                false
+            }
+        }
+    }
+
+    fn lost(&self, forward: Forward, why: Lost) {
+        match why {
+            Lost::Broken | Lost::Unheard => self.go_on(forward),
+            Lost::TooLate if forward.load.wanted_until() > Instant::now() => {
+                self.ask_again(forward);
+            }
+            Lost::TooLate => forward.load.give_up(),
+        }
+    }
+
+    /// Others have come who have more time: the same node is asked once more.
+    fn ask_again(&self, mut forward: Forward) {
+        forward.next -= 1;
+        self.go_on(forward);
+    }
+
+    /// How long a value of another node is kept: not at all, unless it is asked for again and again.
+    fn keep(&self, group: &Group, key: &[u8]) -> Option<Duration> {
+        let keep = self.config.keep;
+        if keep.is_zero() {
+            return None;
+        }
+        let hash = self.hasher.hash_one((group.name(), key));
+        let is_known = self.recent.note(hash, keep, Instant::now());
+        is_known.then_some(keep)
+    }
+
+    /// Looks after the links; sleeps while there are none.
+    fn run(self: &Arc<Self>) {
+        let mut look = self.look.lock();
+        loop {
+            let peers = self.all();
+            let is_busy = peers.iter().any(|peer| peer.is_busy());
+            if peers.is_empty() {
+                self.changed.wait(&mut look);
+            } else if is_busy {
+                self.changed.wait_for(&mut look, LOOK_BUSY);
+            } else {
+                self.changed.wait_for(&mut look, LOOK_IDLE);
+            }
+            parking_lot::MutexGuard::unlocked(&mut look, || {
+                for peer in self.all() {
+                    self.look_at(&peer);
+                }
+            });
+        }
+    }
+
+    fn look_at(self: &Arc<Self>, peer: &Arc<Peer>) {
+        let now = Instant::now();
+        for link in &peer.links {
+            let tick = link.tick(now);
+            for (forward, why) in tick.lost {
+                self.lost(forward, why);
+            }
+            if let Some(stream) = tick.connect {
+                dial::open(self, peer, link, stream);
+            }
+        }
+    }
+}
+
+impl Peer {
+    fn new(address: &str, config: &LinkConfig, hasher: &ahash::RandomState) -> Self {
+        let link = |number| {
+            let seed = hasher.hash_one((address, number));
+            Arc::new(Link::new(config.patience, seed))
+        };
+        Self {
+            address: address.to_owned(),
+            links: (0..config.links).map(link).collect(),
+            noted: Mutex::default(),
+        }
+    }
+
+    /// Each thread has a link that it prefers, so that what it asks in a row is one message.
+    fn ask(&self, mut forward: Forward) -> Result<(), (Forward, Refused)> {
+        static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static THREAD: usize = NEXT_THREAD.fetch_add(1, Ordering::Relaxed);
+        }
+        let first = THREAD.with(|thread| *thread);
+        let bytes = QUESTION_BYTES + forward.load.key().len();
+        forward.until = forward.load.wanted_until();
+        let until = forward.until;
+        let mut refused = Refused::Unreachable;
+        for offset in 0..self.links.len() {
+            let link = &self.links[(first + offset) % self.links.len()];
+            match link.ask(forward, bytes, until) {
+                Ok(()) => return Ok(()),
+                Err((back, why)) => {
+                    forward = back;
+                    if why != Refused::Unreachable {
+                        refused = why;
+                    }
+                }
+            }
+        }
+        Err((forward, refused))
+    }
+
+    /// A link to it is open.
+    fn note_open(&self) {
+        self.noted.lock().clear();
+        log::info!("node {} is linked to", self.address);
+    }
+
+    /// A link to it has ended, or was not opened.
+    fn note(&self, was_open: bool, why: &str) {
+        let mut noted = self.noted.lock();
+        if *noted == why {
+            return;
+        }
+        why.clone_into(&mut noted);
+        let what = if was_open { "is broken" } else { "can not be opened" };
+        log::warn!("a link to node {} {what}: {why}; it is tried again", self.address);
+    }
+
+    fn is_busy(&self) -> bool {
+        self.links.iter().any(|link| link.is_busy())
+    }
+
+    /// What its links are at.
+    pub fn figures(&self) -> impl Iterator<Item = Figures> {
+        self.links.iter().map(|link| link.figures())
+    }
+
+    /// Whether it can be asked, as its best link says.
+    pub fn condition(&self) -> Condition {
+        let mut conditions: Vec<_> = self.figures().map(|figures| figures.condition).collect();
+        conditions.sort_by_key(|condition| match condition {
+            Condition::Closed => 0,
+            Condition::HalfOpen => 1,
+            Condition::Open => 2,
+        });
+        conditions.first().copied().unwrap_or(Condition::Open)
+    }
+}
+
+impl Forward {
+    /// The ring by which it is asked for.
+    fn epoch(&self) -> Epoch {
+        let ring = self.placement.ring.as_ref();
+        ring.map_or(Epoch(0), |ring| ring.epoch())
+    }
+
+    fn take_next(&mut self) -> Option<u16> {
+        let position = self.ranked[..self.ranks].get(self.next).copied();
+        self.next += usize::from(position.is_some());
+        position
+    }
+
+    /// Whether the one who was asked had less time than those have who wait now, and that time is over.
+    fn is_wanted_longer(&self) -> bool {
+        /// What messages may take on their way.
+        const SLACK: Duration = Duration::from_millis(100);
+        let now = Instant::now();
+        self.until <= now + SLACK && self.load.wanted_until() > self.until.max(now)
+    }
+}
+
+/// What a code means that came with a failure; none for one that no node answers a key with.
+fn kind_of(code: i32) -> Option<ErrorKind> {
+    const KINDS: [(Code, ErrorKind); 7] = [
+        (Code::NotFound, ErrorKind::NotFound),
+        (Code::InvalidArgument, ErrorKind::InvalidKey),
+        (Code::OutOfRange, ErrorKind::TooLarge),
+        (Code::DeadlineExceeded, ErrorKind::TimedOut),
+        (Code::Unavailable, ErrorKind::Unavailable),
+        (Code::ResourceExhausted, ErrorKind::Busy),
+        (Code::Internal, ErrorKind::Other),
+    ];
+    let known = KINDS.iter().find(|(known, _)| *known as i32 == code);
+    known.map(|(_, kind)| *kind)
+}

@@ -1,0 +1,122 @@
+use protobuf::Message;
+
+use super::super::super::pb::peer;
+use super::super::super::wire::{Head, Label, put_failure};
+use super::*;
+
+fn encoded(message: &impl Message) -> Vec<u8> {
+    message.write_to_bytes().unwrap()
+}
+
+fn question(id: u64, group: &'static str, key: &'static str) -> Question<'static> {
+    Question {
+        id,
+        group: group.as_bytes(),
+        key: key.as_bytes(),
+        left_ms: 250,
+        hops: 1,
+        peek: id == 2,
+    }
+}
+
+#[test]
+fn questions_are_read_by_protobuf_and_by_us_as_they_were_written() {
+    let questions = [question(0, "a", "x"), question(1, "a", "y"), question(2, "b", "z")];
+    let mut bytes = Vec::new();
+    let hello = Hello {
+        major: MAJOR,
+        minor: 3,
+        address: b"host:1",
+        message_max_bytes: 1 << 20,
+    };
+    hello.put(HELLO_IN_ASK, &mut bytes);
+    put_news(&mut bytes, Epoch(u64::MAX), 7);
+    let mut before: &[u8] = b"";
+    for question in &questions {
+        question.put(before, &mut bytes);
+        before = question.group;
+    }
+    let ask = Ask::parse(&bytes).unwrap();
+    assert_eq!(ask.questions, questions);
+    assert_eq!((ask.epoch, ask.ping), (Epoch(u64::MAX), 7));
+    assert_eq!(ask.hello, Some(hello));
+
+    let message = peer::Ask::parse_from_bytes(&bytes).unwrap();
+    assert_eq!(message.epoch, u64::MAX);
+    assert_eq!(message.hello.minor, 3);
+    let groups: Vec<_> = message.questions.iter().map(|q| &*q.group).collect();
+    assert_eq!(groups, ["a", "", "b"], "a group is named once");
+    assert_eq!(message.questions[2].key, "z");
+    assert!(message.questions[2].peek);
+    assert_eq!(encoded(&message).len(), bytes.len(), "nothing is said twice");
+}
+
+#[test]
+fn answers_are_read_by_protobuf_and_by_us_as_they_were_written() {
+    let frame = [0x0a, 3, b'a', b'b', b'c'];
+    let sum = checksum(b"key", &frame);
+    let mut bytes = Vec::new();
+    put_news(&mut bytes, Epoch(9), 0);
+    let label = Label::Checked {
+        id: 1 << 40,
+        checksum: sum,
+    };
+    let head = Head::of_value(label, &frame);
+    head.put_before(&frame, &mut bytes);
+    put_failure(&mut bytes, Label::Checked { id: 2, checksum: 0 }, 5, "no such key");
+    put_refusal(&mut bytes, 3, Refusal::TooLarge);
+    put_loading(&mut bytes, 4);
+    let answer = Answer::parse(&bytes).unwrap();
+    let expected = [
+        (1 << 40, Outcome::Value(&frame, sum)),
+        (2, Outcome::Failure(5, b"no such key")),
+        (3, Outcome::Refusal(Refusal::TooLarge)),
+        (4, Outcome::Loading),
+    ];
+    let expected = expected.map(|(id, result)| Reply { id, result });
+    assert_eq!(answer.replies, expected);
+    assert_eq!(answer.epoch, Epoch(9));
+
+    let message = peer::Answer::parse_from_bytes(&bytes).unwrap();
+    assert_eq!(message.replies[0].value(), frame);
+    assert_eq!(message.replies[0].checksum, sum);
+    assert_eq!(message.replies[1].failure().message, "no such key");
+    assert_eq!(message.replies[2].refusal(), peer::Refusal::TOO_LARGE);
+    assert!(message.replies[3].loading);
+}
+
+#[test]
+fn what_a_newer_minor_version_adds_is_skipped() {
+    let mut bytes = Vec::new();
+    put_number(&mut bytes, 99, 1);
+    put_bytes(&mut bytes, 98, b"news");
+    put_refusal(&mut bytes, 3, Refusal::NotHeld);
+    let at = bytes.len() - 1;
+    bytes[at] = 77;
+    let answer = Answer::parse(&bytes).unwrap();
+    let result = &answer.replies[0].result;
+    assert_eq!(*result, Outcome::Refusal(Refusal::LoadItYourself));
+}
+
+#[test]
+fn another_major_version_is_refused_in_words_that_help() {
+    let hello = |major| Hello {
+        major,
+        minor: 0,
+        address: b"host:1",
+        message_max_bytes: 0,
+    };
+    assert_eq!(hello(MAJOR).refusal(), None);
+    let words = hello(MAJOR + 1).refusal().unwrap();
+    for word in ["host:1", "2.0", "1.0", "major"] {
+        assert!(words.contains(word), "{words}");
+    }
+}
+
+#[test]
+fn a_checksum_is_of_the_key_and_the_value() {
+    let sum = checksum(b"key", b"value");
+    assert_eq!(sum, crc32fast::hash(b"keyvalue"));
+    assert_ne!(sum, checksum(b"kez", b"value"));
+    assert_ne!(sum, checksum(b"key", b"valuf"));
+}
