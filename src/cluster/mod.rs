@@ -4,7 +4,9 @@
 //! view makes the same ring, and calls it by the same epoch.
 
 mod member;
+mod notation;
 mod ring;
 
-pub use member::{Member, MemberError, View};
+pub use member::{MEMBERS_MAX, Member, MemberError, View};
+pub use notation::ParseMemberError;
 pub use ring::{Epoch, Ring};
