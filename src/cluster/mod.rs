@@ -4,6 +4,7 @@
 //! view makes the same ring, and calls it by the same epoch.
 
 mod member;
+pub mod membership;
 mod notation;
 mod ring;
 
