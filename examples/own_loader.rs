@@ -11,7 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use corecache::group::{GroupConfig, LoadContext, LoadError, Sink};
-use corecache::server::{ConnectionLimits, Cores, Node, NodeConfig, VALUE_LIMIT_BYTES};
+use corecache::server::{
+    ConnectionLimits, Cores, MembersConfig, Node, NodeConfig, VALUE_LIMIT_BYTES,
+};
 
 /// As in the node's binary.
 #[cfg(feature = "jemalloc")]
@@ -60,6 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         read_stall: Duration::from_secs(60),
         limits: ConnectionLimits::default(),
         tls: None,
+        members: MembersConfig::default(),
     })?;
     println!("listening on {}", node.listen());
     loop {

@@ -14,7 +14,7 @@ use corecache::server::{Cores, Identity, Node, NodeConfig};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{at_least_one, limits, output, seconds, size, systemd};
+use super::{at_least_one, limits, members, output, seconds, size, systemd};
 
 /// Signals that end a node.
 const STOP: [i32; 2] = [SIGTERM, SIGINT];
@@ -111,6 +111,9 @@ pub struct Serve {
     insecure: bool,
 
     #[command(flatten)]
+    members: members::Members,
+
+    #[command(flatten)]
     limits: limits::Limits,
 }
 
@@ -191,6 +194,7 @@ impl Serve {
             load_wait: self.load_wait,
             limits: self.limits.of_connections(),
             tls: self.identity()?,
+            members: self.members.config(),
         })
     }
 

@@ -5,7 +5,10 @@
 
 pub mod link;
 mod member;
+pub mod membership;
+mod notation;
 mod ring;
 
-pub use member::{Member, MemberError, View};
+pub use member::{MEMBERS_MAX, Member, MemberError, View};
+pub use notation::ParseMemberError;
 pub use ring::{Epoch, Ring};

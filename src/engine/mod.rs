@@ -164,3 +164,5 @@ pub(crate) use core::Loaded;
 pub(crate) use core::pin_or_warn;
 pub(crate) use entry::{BlobBuilder, Bytes};
 pub(crate) use flight::{Flight, Joined, Lead, Outcome, Parked, panic_text};
+#[cfg(any(feature = "server", test))]
+pub(crate) use foreign::guarded;

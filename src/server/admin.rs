@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/metrics` | the node's figures, Prometheus text |
 //! | `/healthz` | 200 while the process runs |
-//! | `/readyz` | 200 while it serves, 503 from the moment that it drains |
+//! | `/readyz` | 200 while it serves, with a line on what is wrong about its members; 503 from the moment that it drains |
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -19,7 +19,8 @@ use prometheus_client::registry::Registry;
 
 use super::connections::Connections;
 use super::service::Service;
-use super::stats::Metrics;
+use super::stats::{MemberMetrics, Metrics};
+use crate::cluster::membership::{Membership, Standing};
 
 const CONNECTIONS_MAX: usize = 256;
 /// A request that is sent by halves takes a connection no longer than this.
@@ -30,6 +31,7 @@ pub(super) fn start(
     address: SocketAddr,
     service: &Arc<Service>,
     connections: Connections,
+    members: &Arc<Membership>,
     ready: Arc<AtomicBool>,
 ) -> io::Result<SocketAddr> {
     let mut registry = Registry::with_prefix("corecache");
@@ -37,8 +39,14 @@ pub(super) fn start(
         service: service.clone(),
         connections,
     }));
+    registry.register_collector(Box::new(MemberMetrics(members.clone())));
     let address = free_port(address)?;
-    Server::new(move |request| answer(request, &registry, &ready))
+    let pages = Pages {
+        registry,
+        ready,
+        members: members.clone(),
+    };
+    Server::new(move |request| pages.answer(request))
         .bind(address)
         .with_global_timeout(TIMEOUT)
         .with_max_concurrent_connections(CONNECTIONS_MAX)
@@ -55,31 +63,57 @@ fn free_port(address: SocketAddr) -> io::Result<SocketAddr> {
     TcpListener::bind(address)?.local_addr()
 }
 
-fn answer(request: &Request<Body>, registry: &Registry, ready: &AtomicBool) -> Response<Body> {
-    match *request.method() {
-        Method::GET => page(request.uri().path(), registry, ready),
-        Method::HEAD => {
+struct Pages {
+    registry: Registry,
+    ready: Arc<AtomicBool>,
+    members: Arc<Membership>,
+}
+
+impl Pages {
+    fn answer(&self, request: &Request<Body>) -> Response<Body> {
+        let path = request.uri().path();
+        match *request.method() {
+            Method::GET => self.page(path),
             // The HTTP server would send the body along.
-            page(request.uri().path(), registry, ready).map(|_| Body::default())
+            Method::HEAD => self.page(path).map(|_| Body::default()),
+            _ => text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET is answered here\n",
+            ),
         }
-        _ => text(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "only GET is answered here\n",
-        ),
+    }
+
+    fn page(&self, path: &str) -> Response<Body> {
+        match path {
+            "/metrics" => metrics(&self.registry),
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" if self.ready.load(Ordering::Relaxed) => {
+                text(StatusCode::OK, ready(&self.members.standing()))
+            }
+            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there are /metrics, /healthz and /readyz\n",
+            ),
+        }
     }
 }
 
-fn page(path: &str, registry: &Registry, ready: &AtomicBool) -> Response<Body> {
-    match path {
-        "/metrics" => metrics(registry),
-        "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" if ready.load(Ordering::Relaxed) => text(StatusCode::OK, "ready\n"),
-        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        _ => text(
-            StatusCode::NOT_FOUND,
-            "there are /metrics, /healthz and /readyz\n",
-        ),
+/// A node whose members are in doubt is ready all the same, and says so.
+fn ready(members: &Standing) -> String {
+    let mut page = "ready\n".to_owned();
+    if let Some((why, time)) = &members.down {
+        page += &format!(
+            "members: {} is down for {} s: {why}; the last view is kept, members: {}\n",
+            members.source,
+            time.as_secs(),
+            members.members
+        );
     }
+    for (_, words) in &members.doubts {
+        page += &format!("the own address may be wrong: {words}\n");
+    }
+    page
 }
 
 fn metrics(registry: &Registry) -> Response<Body> {
@@ -94,8 +128,8 @@ fn metrics(registry: &Registry) -> Response<Body> {
     respond(StatusCode::OK, kind, figures)
 }
 
-fn text(status: StatusCode, line: &'static str) -> Response<Body> {
-    respond(status, "text/plain; charset=utf-8", line.to_owned())
+fn text(status: StatusCode, page: impl Into<String>) -> Response<Body> {
+    respond(status, "text/plain; charset=utf-8", page.into())
 }
 
 fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Body> {

@@ -24,6 +24,7 @@ pub mod health;
 mod limits;
 mod loaders;
 mod many;
+mod members;
 mod node;
 pub mod origin;
 mod outgoing;
@@ -41,6 +42,7 @@ mod wire;
 
 pub use cores::{Cores, CoresError};
 pub use limits::ConnectionLimits;
+pub use members::{MembersConfig, MembersError, MembersSource};
 #[doc(hidden)]
 pub use node::core_arguments;
 pub use node::{Identity, Node, NodeConfig, StartError};

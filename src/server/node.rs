@@ -20,11 +20,13 @@ use super::gate::Gate;
 use super::health::{Health, Status};
 use super::limits::ConnectionLimits;
 use super::loaders::{Limits, Loaders};
+use super::members::{self, MembersConfig, MembersError};
 use super::outgoing::Outgoing;
 use super::read::Reads;
 use super::service::{Service, UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES};
 use super::waiting::Waiting;
 use super::{admin, brake, front, pb, reflection, stats};
+use crate::cluster::membership::Membership;
 use crate::engine::{Builder, pin_or_warn};
 use crate::group::{Group, GroupConfig, Groups, GroupsError};
 
@@ -44,6 +46,8 @@ const PING_INTERVAL_MIN: Duration = Duration::from_secs(10);
 const HOLD: Duration = Duration::from_millis(100);
 /// After the drain time is over, calls are cancelled; that they end is waited for so long.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+/// What it may take to tell the source of members that the node leaves.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a node is made.
 pub struct NodeConfig {
@@ -73,6 +77,8 @@ pub struct NodeConfig {
     pub limits: ConnectionLimits,
     /// The certificate chain and the private key, both PEM; without them the port is plain text.
     pub tls: Option<Identity>,
+    /// Who else is in the cluster.
+    pub members: MembersConfig,
 }
 
 /// A certificate chain and its private key, PEM.
@@ -119,6 +125,9 @@ pub enum StartError {
     /// TLS was asked for, and this build has none.
     #[error("this build has no TLS; build it with the feature `tls`")]
     NoTls,
+    /// It is no member of its cluster.
+    #[error(transparent)]
+    Members(#[from] MembersError),
     /// A description of the services could not be encoded.
     #[error("the services can not be described: {0}")]
     Reflection(#[from] protobuf::Error),
@@ -131,6 +140,7 @@ pub struct Node {
     health: Health,
     gate: Arc<Gate>,
     ready: Arc<AtomicBool>,
+    members: Arc<Membership>,
     listen: SocketAddr,
     admin: Option<SocketAddr>,
 }
@@ -156,11 +166,12 @@ impl Node {
         let limit_bytes = brake::limit_bytes(config.memory_bytes, config.limits.core_bytes);
         brake::start(connections, limit_bytes).map_err(StartError::Threads)?;
         let (server, listen) = listen(&config, &connections, services, &env)?;
+        let members = Arc::new(members::join(config.members, listen)?);
         let ready = Arc::new(AtomicBool::new(true));
         let admin = match config.admin {
             None => None,
             Some(address) => Some(
-                admin::start(address, &service, connections, ready.clone())
+                admin::start(address, &service, connections, &members, ready.clone())
                     .map_err(|error| StartError::Admin(address, error))?,
             ),
         };
@@ -170,6 +181,7 @@ impl Node {
             health,
             gate,
             ready,
+            members,
             listen,
             admin,
         };
@@ -187,6 +199,11 @@ impl Node {
     /// Where it serves its admin pages.
     pub fn admin(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// Who is in the cluster.
+    pub fn members(&self) -> &Arc<Membership> {
+        &self.members
     }
 
     /// A look through the node, which comes back when it has got all the way: it takes each shard's turn, and the locks
@@ -208,6 +225,7 @@ impl Node {
     /// other nodes.
     pub fn linger(&self, time: Duration) {
         self.ready.store(false, Ordering::Relaxed);
+        self.leave();
         self.health.set_all_not_serving();
         thread::sleep(time);
     }
@@ -216,6 +234,7 @@ impl Node {
     /// had finished.
     pub fn drain(mut self, patience: Duration) -> bool {
         self.ready.store(false, Ordering::Relaxed);
+        self.leave();
         self.health.close();
         let deadline = Instant::now() + patience;
         self.gate.shut();
@@ -234,6 +253,16 @@ impl Node {
             let _ = finished.recv_timeout(CANCEL_TIMEOUT);
         }
         all_finished
+    }
+
+    fn leave(&self) {
+        if !self.members.leave(LEAVE_TIMEOUT) {
+            log::warn!(
+                "members: {} took over {} s to be told that the node leaves; the others will see",
+                self.members.standing().source,
+                LEAVE_TIMEOUT.as_secs()
+            );
+        }
     }
 }
 

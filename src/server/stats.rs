@@ -14,6 +14,7 @@ use super::connections::Connections;
 use super::loaders::LaneStats;
 use super::pb::cache::{Counters, GroupStats, StatsReply};
 use super::service::Service;
+use crate::cluster::membership::{Doubt, Membership};
 use crate::engine::Stats;
 use crate::group::Group;
 
@@ -284,4 +285,42 @@ fn gauge(
     let gauge = ConstGauge::new(value as i64);
     let unit: Option<&Unit> = None;
     gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)
+}
+
+/// Who is in the cluster, and how well that is known.
+#[derive(Clone)]
+pub(super) struct MemberMetrics(pub Arc<Membership>);
+
+impl fmt::Debug for MemberMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemberMetrics")
+    }
+}
+
+impl Collector for MemberMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let standing = self.0.standing();
+        let help = "Nodes in the cluster, as this one knows it";
+        gauge(&mut encoder, "members", help, standing.members as u64)?;
+        let kind = MetricType::Gauge;
+        let help = "Time since the source of members said, or confirmed, who is in";
+        let age = ConstGauge::new(standing.age.as_secs_f64());
+        age.encode(encoder.encode_descriptor("members_age_seconds", help, None, kind)?)?;
+        let help = "1 while the source of members is heard, 0 while the last view is kept";
+        let up = ConstGauge::new(i64::from(standing.down.is_none()));
+        let mut family = encoder.encode_descriptor("members_source_up", help, None, kind)?;
+        up.encode(family.encode_family(&[("source", standing.source)])?)?;
+        let help = "1 if something speaks against the address by which the others know this node";
+        let mut family =
+            encoder.encode_descriptor("members_own_address_doubt", help, None, kind)?;
+        for doubt in Doubt::ALL {
+            let is_so = standing.doubts.iter().any(|(known, _)| *known == doubt);
+            let is_so = ConstGauge::new(i64::from(is_so));
+            is_so.encode(family.encode_family(&[("reason", doubt.name())])?)?;
+        }
+        let help = "How often the members have changed";
+        let changes = ConstCounter::new(standing.changes);
+        let kind = MetricType::Counter;
+        changes.encode(encoder.encode_descriptor("members_changes", help, None, kind)?)
+    }
 }

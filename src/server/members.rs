@@ -1,0 +1,88 @@
+//! Which source a node has its members from, and who it is among them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::node::StartError;
+use crate::cluster::membership::{List, Membership};
+use crate::cluster::{Member, MemberError};
+
+/// How long a node that starts waits for its source to say who is in. After that it begins alone.
+const FIRST_WORD: Duration = Duration::from_secs(3);
+
+/// Who a node is in its cluster, and who tells it of the others. By default it is alone.
+#[derive(Debug, Clone, Default)]
+pub struct MembersConfig {
+    /// Where the others reach the node, if not where it listens: host and port.
+    pub advertise: Option<String>,
+    /// The node's weight, if not the usual one.
+    pub weight: Option<u32>,
+    /// The node's zone.
+    pub zone: String,
+    /// Who tells of the others.
+    pub source: MembersSource,
+}
+
+/// Who tells a node of the others.
+#[derive(Debug, Clone, Default)]
+pub enum MembersSource {
+    /// Nobody.
+    #[default]
+    Alone,
+    /// A list that does not change.
+    List(Vec<Member>),
+}
+
+/// Why a node is no member of its cluster.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MembersError {
+    /// The address at which it listens is not one for others.
+    #[error(
+        "the node listens on {0}, at which no other node reaches it; say with --advertise HOST:PORT where they do"
+    )]
+    Nowhere(SocketAddr),
+    /// What is given as its address is none.
+    #[error("--advertise: {0}")]
+    Advertise(String),
+    /// The list is no view.
+    #[error("--peers: {0}")]
+    List(#[from] MemberError),
+}
+
+/// Joins the cluster, as the node that listens at `listen`.
+pub(super) fn join(config: MembersConfig, listen: SocketAddr) -> Result<Membership, StartError> {
+    let own = own(&config, listen)?;
+    let started = match config.source {
+        MembersSource::Alone => Membership::start(own, List::alone()),
+        MembersSource::List(members) => {
+            let list = List::new(members).map_err(MembersError::from)?;
+            Membership::start(own, list)
+        }
+    };
+    let membership = started.map_err(StartError::Threads)?;
+    if !membership.wait(FIRST_WORD) {
+        log::warn!(
+            "members: {} has not said who is in for {} s; the node begins alone",
+            membership.standing().source,
+            FIRST_WORD.as_secs()
+        );
+    }
+    Ok(membership)
+}
+
+fn own(config: &MembersConfig, listen: SocketAddr) -> Result<Member, MembersError> {
+    let is_alone = matches!(config.source, MembersSource::Alone);
+    let mut own = match &config.advertise {
+        Some(address) => Member::parse(address)
+            .map_err(|error| MembersError::Advertise(error.to_string()))
+            .map(|own| Member::new(own.address))?,
+        None if listen.ip().is_unspecified() && !is_alone => {
+            return Err(MembersError::Nowhere(listen));
+        }
+        None => Member::new(listen.to_string()),
+    };
+    own.weight = config.weight.unwrap_or(own.weight);
+    own.zone.clone_from(&config.zone);
+    Ok(own)
+}
