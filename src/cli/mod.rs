@@ -3,6 +3,7 @@
 mod client;
 mod get;
 mod limits;
+mod links;
 mod members;
 mod output;
 mod seconds;

@@ -14,7 +14,7 @@ use corecache::server::{Cores, Identity, Node, NodeConfig};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{at_least_one, limits, members, output, seconds, size, systemd};
+use super::{at_least_one, limits, links, members, output, seconds, size, systemd};
 
 /// Signals that end a node.
 const STOP: [i32; 2] = [SIGTERM, SIGINT];
@@ -114,6 +114,9 @@ pub struct Serve {
     members: members::Members,
 
     #[command(flatten)]
+    links: links::Links,
+
+    #[command(flatten)]
     limits: limits::Limits,
 }
 
@@ -194,6 +197,7 @@ impl Serve {
             load_wait: self.load_wait,
             limits: self.limits.of_connections(),
             tls: self.identity()?,
+            links: self.links.config()?,
             members: self.members.config(),
         })
     }

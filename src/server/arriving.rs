@@ -97,7 +97,8 @@ impl Reply {
     pub fn say(&mut self, label: Label, Status { code, message }: &Status) {
         let end = (0..=self.message_max_bytes).rfind(|&at| message.is_char_boundary(at));
         let message = &message[..end.unwrap_or(0)];
-        self.encoded.reserve_anyway(wire::failure_len(label, message));
+        self.encoded
+            .reserve_anyway(wire::failure_len(label, message));
         wire::put_failure(self.encoded.bytes(), label, *code as i32, message);
     }
 }

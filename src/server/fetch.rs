@@ -134,9 +134,10 @@ impl Fetch {
         }
         self.arrivals.take(&mut self.arrived, cx.waker());
         while let Some(Arrival { lane, id, outcome }) = self.arrived.front()
-            && self
-                .reply
-                .put(Label::Id(*id), outcome.as_ref().map(|value| &**value.frame()))
+            && self.reply.put(
+                Label::Id(*id),
+                outcome.as_ref().map(|value| &**value.frame()),
+            )
         {
             self.lanes[*lane].loading -= 1;
             self.arrived.pop_front();

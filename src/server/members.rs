@@ -33,6 +33,13 @@ pub enum MembersSource {
     List(Vec<Member>),
 }
 
+impl MembersConfig {
+    /// Whether there are no others.
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(self.source, MembersSource::Alone)
+    }
+}
+
 /// Why a node is no member of its cluster.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

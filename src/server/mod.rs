@@ -46,4 +46,5 @@ pub use members::{MembersConfig, MembersError, MembersSource};
 #[doc(hidden)]
 pub use node::core_arguments;
 pub use node::{Identity, Node, NodeConfig, StartError};
+pub use peer::LinkConfig;
 pub use service::{UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES};

@@ -22,6 +22,7 @@ use super::limits::ConnectionLimits;
 use super::loaders::{Limits, Loaders};
 use super::members::{self, MembersConfig, MembersError};
 use super::outgoing::Outgoing;
+use super::peer::{Dialler, LinkConfig, LinkTls, Peers};
 use super::read::Reads;
 use super::service::{Service, UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES};
 use super::waiting::Waiting;
@@ -79,6 +80,8 @@ pub struct NodeConfig {
     pub tls: Option<Identity>,
     /// Who else is in the cluster.
     pub members: MembersConfig,
+    /// How the node asks the others.
+    pub links: LinkConfig,
 }
 
 /// A certificate chain and its private key, PEM.
@@ -125,6 +128,12 @@ pub enum StartError {
     /// TLS was asked for, and this build has none.
     #[error("this build has no TLS; build it with the feature `tls`")]
     NoTls,
+    /// It has TLS, and is not told whose certificates the other nodes have.
+    #[error(
+        "a node with TLS asks the other nodes over TLS too: give --peer-ca with the PEM file of those who sign the nodes' \
+         certificates"
+    )]
+    LinkRoots,
     /// It is no member of its cluster.
     #[error(transparent)]
     Members(#[from] MembersError),
@@ -154,12 +163,13 @@ impl Node {
         let connections = Connections::new(connections_max(&config));
         // What the C-core has to say goes where everything else is logged.
         grpcio::redirect_log();
-        let service = Arc::new(service(&mut config)?);
+        let env = Arc::new(environment(&config.cores));
+        let service = Arc::new(service(&mut config, &env)?);
         let health = Health::new();
         let gate = Arc::new(Gate::default());
-        let env = Arc::new(environment(&config.cores));
         let services = [
             front::service(&service, &gate),
+            front::peer_service(&service, &gate, config.limits.request_bytes),
             health.service(),
             reflection::service(&pb::files())?,
         ];
@@ -167,6 +177,7 @@ impl Node {
         brake::start(connections, limit_bytes).map_err(StartError::Threads)?;
         let (server, listen) = listen(&config, &connections, services, &env)?;
         let members = Arc::new(members::join(config.members, listen)?);
+        service.peers.follow(&members);
         let ready = Arc::new(AtomicBool::new(true));
         let admin = match config.admin {
             None => None,
@@ -266,7 +277,7 @@ impl Node {
     }
 }
 
-fn service(config: &mut NodeConfig) -> Result<Service, StartError> {
+fn service(config: &mut NodeConfig, env: &Arc<Environment>) -> Result<Service, StartError> {
     let cache = Builder::new(config.memory_bytes)
         .shards(config.shards.unwrap_or(config.cores.len()))
         .pin_to(config.cores.pinned().iter().copied());
@@ -280,14 +291,35 @@ fn service(config: &mut NodeConfig) -> Result<Service, StartError> {
         wait: config.load_wait,
     };
     let loaders = Loaders::start(limits, groups.iter()).map_err(StartError::Threads)?;
+    let dialler = Dialler {
+        env: env.clone(),
+        tls: link_tls(config)?,
+    };
+    let peers = Peers::start(config.links.clone(), loaders.clone(), dialler);
     Ok(Service {
         groups,
         loaders,
+        peers: peers.map_err(StartError::Threads)?,
         outgoing: Outgoing::new(config.memory_bytes),
         reads: Reads::start(config.read_stall).map_err(StartError::Threads)?,
         waiting: Waiting::start().map_err(StartError::Threads)?,
         started: Instant::now(),
     })
+}
+
+/// What the links to other nodes take to speak TLS, if this node does: they are taken to do so too.
+fn link_tls(config: &NodeConfig) -> Result<Option<LinkTls>, StartError> {
+    let (is_alone, roots) = (config.members.is_alone(), &config.links.roots);
+    match (&config.tls, roots) {
+        (None, _) => Ok(None),
+        (Some(_), None) if is_alone => Ok(None),
+        (Some(_), None) => Err(StartError::LinkRoots),
+        (Some(identity), Some(roots)) => Ok(Some(LinkTls {
+            roots: roots.clone(),
+            certificates: identity.certificates.clone(),
+            key: identity.key.clone(),
+        })),
+    }
 }
 
 /// How many connections there may be: as many as are asked for, if the system gives descriptors for them. The others

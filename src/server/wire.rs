@@ -130,7 +130,10 @@ use Content::{Bytes, Fixed, Number};
 /// Shows `f` each field by its number; it skips those that it does not know. None if the message is cut short, or of a
 /// type that proto3 does not have.
 #[inline]
-pub(super) fn for_each_field<'a>(mut rest: &'a [u8], mut f: impl FnMut((u64, Content<'a>))) -> Option<()> {
+pub(super) fn for_each_field<'a>(
+    mut rest: &'a [u8],
+    mut f: impl FnMut((u64, Content<'a>)),
+) -> Option<()> {
     while !rest.is_empty() {
         let key = take_varint(&mut rest)?;
         let content = match key & 7 {

@@ -111,7 +111,9 @@ impl Asking {
         let why = poll_fn(|cx| {
             // A panic must not reach the completion-queue thread.
             let polled = guarded("a link", || self.poll(cx, &mut sink, &mut answers));
-            polled.unwrap_or_else(|| Poll::Ready("it has failed here in a way that it should not".into()))
+            polled.unwrap_or_else(|| {
+                Poll::Ready("it has failed here in a way that it should not".into())
+            })
         })
         .await;
         sink.cancel();
@@ -119,7 +121,12 @@ impl Asking {
     }
 
     /// Why the stream is at its end.
-    fn poll(&mut self, cx: &mut Context<'_>, sink: &mut Sink, answers: &mut Answers) -> Poll<String> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut Sink,
+        answers: &mut Answers,
+    ) -> Poll<String> {
         loop {
             let can_send = match sink.poll_ready_unpin(cx) {
                 Poll::Ready(Ok(())) => true,
@@ -181,36 +188,44 @@ impl Asking {
 
     /// What has queued up, as one message of questions that were asked by one ring.
     fn next(&self, cx: &Context<'_>, can_send: bool) -> Next<Vec<u8>> {
-        self.link.next(self.stream, cx.waker(), can_send, |sending| {
-            let now = Instant::now();
-            let ping = u64::from(sending.ping);
-            let mut message = Vec::with_capacity(1024);
-            let mut epoch: Option<Epoch> = None;
-            let mut group: Option<crate::group::Group> = None;
-            sending.questions(|id, forward, until| {
-                let theirs = forward.epoch();
-                if *epoch.get_or_insert(theirs) != theirs || message.len() >= self.message_bytes {
-                    return false;
-                }
-                let load = &forward.load;
-                let question = Question {
-                    id,
-                    group: load.group().name().as_bytes(),
-                    key: load.key(),
-                    left_ms: wire::left_ms(until.saturating_duration_since(now)),
-                    hops: 1,
-                    peek: false,
-                };
-                let before = group.as_ref().map_or(&b""[..], |group| group.name().as_bytes());
-                question.put(before, &mut message);
-                if before != question.group {
-                    group = Some(load.group().clone());
-                }
-                true
-            });
-            wire::put_news(&mut message, epoch.unwrap_or_else(|| self.peers.epoch()), ping);
-            message
-        })
+        self.link
+            .next(self.stream, cx.waker(), can_send, |sending| {
+                let now = Instant::now();
+                let ping = u64::from(sending.ping);
+                let mut message = Vec::with_capacity(1024);
+                let mut epoch: Option<Epoch> = None;
+                let mut group: Option<crate::group::Group> = None;
+                sending.questions(|id, forward, until| {
+                    let theirs = forward.epoch();
+                    if *epoch.get_or_insert(theirs) != theirs || message.len() >= self.message_bytes
+                    {
+                        return false;
+                    }
+                    let load = &forward.load;
+                    let question = Question {
+                        id,
+                        group: load.group().name().as_bytes(),
+                        key: load.key(),
+                        left_ms: wire::left_ms(until.saturating_duration_since(now)),
+                        hops: 1,
+                        peek: false,
+                    };
+                    let before = group
+                        .as_ref()
+                        .map_or(&b""[..], |group| group.name().as_bytes());
+                    question.put(before, &mut message);
+                    if before != question.group {
+                        group = Some(load.group().clone());
+                    }
+                    true
+                });
+                wire::put_news(
+                    &mut message,
+                    epoch.unwrap_or_else(|| self.peers.epoch()),
+                    ping,
+                );
+                message
+            })
     }
 
     /// Takes a message of answers.
@@ -225,7 +240,10 @@ impl Asking {
         }
         if !self.is_greeted {
             if answer.hello.is_none() {
-                return Err("its first message does not say hello: it is no node, or a broken one".to_owned());
+                return Err(
+                    "its first message does not say hello: it is no node, or a broken one"
+                        .to_owned(),
+                );
             }
             self.is_greeted = true;
             self.peer.note_open();
@@ -250,7 +268,9 @@ impl Asking {
         }
         if garbage > 0 {
             let address = &self.peer.address;
-            log::warn!("link to {address}: {garbage} answers of a message are not what was asked for");
+            log::warn!(
+                "link to {address}: {garbage} answers of a message are not what was asked for"
+            );
         }
         for forward in self.link.judge(self.stream, good, garbage) {
             self.peers.go_on(forward);

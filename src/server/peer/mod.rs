@@ -20,8 +20,8 @@ mod wire;
 
 use std::hash::BuildHasher;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,8 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::loaders::Loaders;
 use super::service::Code;
 use crate::cluster::link::{Condition, Figures, Link, Lost, Refused};
-use crate::cluster::{Epoch, Ring};
+use crate::cluster::membership::Membership;
+use crate::cluster::{Epoch, Placement, Ring};
 use crate::group::error::ErrorKind;
 use crate::group::frame;
 use crate::group::relay::Relayed;
@@ -91,11 +92,11 @@ pub(super) struct Counts {
 
 /// The other nodes, and which of them is asked for what.
 pub(super) struct Peers {
-    own_address: String,
+    own_address: OnceLock<String>,
     config: LinkConfig,
     loaders: Loaders,
     dialler: Dialler,
-    placement: RwLock<Arc<Placement>>,
+    roster: RwLock<Arc<Roster>>,
     recent: Recent,
     hasher: ahash::RandomState,
     pub counts: Counts,
@@ -105,7 +106,7 @@ pub(super) struct Peers {
 }
 
 /// A ring, with the links to its members.
-struct Placement {
+struct Roster {
     ring: Option<Arc<dyn Ring>>,
     /// By their positions in the ring; none for this node.
     peers: Vec<Option<Arc<Peer>>>,
@@ -122,10 +123,10 @@ pub(super) struct Peer {
 /// A load on its way to another node.
 pub(super) struct Forward {
     load: PendingLoad,
-    placement: Arc<Placement>,
-    ranked: [u16; RANKS],
-    /// How many of `ranked` there are, and which of them is the next.
-    ranks: usize,
+    roster: Arc<Roster>,
+    /// Who is first in rank. Who follows is looked for when that one has failed.
+    owner: u16,
+    /// The rank that is the next to be asked.
     next: usize,
     /// What was said to be left to the one who was asked last.
     until: Instant,
@@ -133,18 +134,13 @@ pub(super) struct Forward {
 
 impl Peers {
     /// Starts the thread that looks after the links. Without a ring there are none.
-    pub fn start(
-        own_address: String,
-        config: LinkConfig,
-        loaders: Loaders,
-        dialler: Dialler,
-    ) -> io::Result<Arc<Self>> {
+    pub fn start(config: LinkConfig, loaders: Loaders, dialler: Dialler) -> io::Result<Arc<Self>> {
         let peers = Arc::new(Self {
-            own_address,
+            own_address: OnceLock::new(),
             config,
             loaders,
             dialler,
-            placement: RwLock::new(Arc::new(Placement {
+            roster: RwLock::new(Arc::new(Roster {
                 ring: None,
                 peers: Vec::new(),
             })),
@@ -161,20 +157,38 @@ impl Peers {
         Ok(peers)
     }
 
-    /// The address by which the others know this node.
+    /// Goes by what is known of the members, from now on.
+    pub fn follow(self: &Arc<Self>, members: &Membership) {
+        let _ = self.own_address.set(members.own_address().to_owned());
+        let peers = self.clone();
+        let mut last: Option<Arc<Placement>> = None;
+        members.subscribe(move |view| {
+            // A node that has always been alone needs no table for that.
+            if last.is_none() && view.members().len() < 2 {
+                return;
+            }
+            let ring = Arc::new(match &last {
+                Some(last) => last.next(&view),
+                None => Placement::new(&view),
+            });
+            peers.turn_to(ring.clone());
+            last = Some(ring);
+        });
+    }
+
+    /// The address by which the others know this node; empty for one that is no member yet.
     pub fn own_address(&self) -> &str {
-        &self.own_address
+        self.own_address.get().map_or("", String::as_str)
     }
 
     /// The ring that this node goes by.
     pub fn epoch(&self) -> Epoch {
-        let placement = self.placement.read();
-        placement.ring.as_ref().map_or(Epoch(0), |ring| ring.epoch())
+        self.roster.read().epoch()
     }
 
     /// Goes by this ring from now on. Links to nodes that are in it still stay as they are.
     pub fn turn_to(&self, ring: Arc<dyn Ring>) {
-        let old = self.placement.read().clone();
+        let old = self.roster.read().clone();
         let peer = |address: &str| {
             let mut known = old.peers.iter().flatten();
             match known.find(|peer| peer.address == address) {
@@ -183,15 +197,24 @@ impl Peers {
             }
         };
         let members = ring.members().iter().map(|member| &*member.address);
-        let peers = members.map(|address| (address != self.own_address).then(|| peer(address)));
-        let new = Arc::new(Placement {
+        let peers = members.map(|address| (address != self.own_address()).then(|| peer(address)));
+        let new = Arc::new(Roster {
             peers: peers.collect(),
             ring: Some(ring),
         });
-        *self.placement.write() = new.clone();
+        *self.roster.write() = new.clone();
         let stays = |peer: &Arc<Peer>| new.peers.iter().flatten().any(|new| Arc::ptr_eq(new, peer));
-        let gone: Vec<_> = old.peers.iter().flatten().filter(|peer| !stays(peer)).collect();
-        for forward in gone.iter().flat_map(|peer| &peer.links).flat_map(|link| link.close()) {
+        let gone: Vec<_> = old
+            .peers
+            .iter()
+            .flatten()
+            .filter(|peer| !stays(peer))
+            .collect();
+        for forward in gone
+            .iter()
+            .flat_map(|peer| &peer.links)
+            .flat_map(|link| link.close())
+        {
             self.go_on(forward);
         }
         let _look = self.look.lock();
@@ -200,37 +223,36 @@ impl Peers {
 
     /// All other nodes.
     pub fn all(&self) -> Vec<Arc<Peer>> {
-        self.placement.read().peers.iter().flatten().cloned().collect()
+        self.roster.read().peers.iter().flatten().cloned().collect()
     }
 
     /// Has a load done by the node that owns its key, or the next best.
     pub fn load(&self, load: PendingLoad) {
-        let placement = self.placement.read().clone();
-        let Some(ring) = &placement.ring else {
+        let roster = self.roster.read().clone();
+        let Some(ring) = &roster.ring else {
             return self.load_here(load);
         };
-        let mut ranked = [0; RANKS];
-        let ranks = ring.rank(load.group().name().as_bytes(), load.key(), &mut ranked);
-        let is_own = |position: u16| placement.peers[usize::from(position)].is_none();
-        // Another node waits for it here: it must not wait for yet another one.
-        if ranks == 0 || is_own(ranked[0]) || !load.send_away() {
+        let mut owner = [0];
+        let ranks = ring.rank(load.group().name().as_bytes(), load.key(), &mut owner);
+        let is_own = |position: u16| roster.peers[usize::from(position)].is_none();
+        // Another node may wait for it here: it must not wait for yet another one.
+        if ranks == 0 || is_own(owner[0]) || !load.send_away() {
             return self.load_here(load);
         }
         self.counts.asked.fetch_add(1, Ordering::Relaxed);
         self.go_on(Forward {
             until: load.wanted_until(),
             load,
-            ranked,
-            ranks,
+            owner: owner[0],
             next: 0,
-            placement,
+            roster,
         });
     }
 
     /// Asks the next in rank.
     fn go_on(&self, mut forward: Forward) {
         while let Some(position) = forward.take_next() {
-            let Some(peer) = forward.placement.peers[usize::from(position)].clone() else {
+            let Some(peer) = forward.roster.peers[usize::from(position)].clone() else {
                 // All before this node have failed: it stands in for them.
                 forward.load.take_back(None);
                 return self.load_here(forward.load);
@@ -415,8 +437,15 @@ impl Peer {
             return;
         }
         why.clone_into(&mut noted);
-        let what = if was_open { "is broken" } else { "can not be opened" };
-        log::warn!("a link to node {} {what}: {why}; it is tried again", self.address);
+        let what = if was_open {
+            "is broken"
+        } else {
+            "can not be opened"
+        };
+        log::warn!(
+            "a link to node {} {what}: {why}; it is tried again",
+            self.address
+        );
     }
 
     fn is_busy(&self) -> bool {
@@ -440,17 +469,30 @@ impl Peer {
     }
 }
 
+impl Roster {
+    fn epoch(&self) -> Epoch {
+        let ring = self.ring.as_ref();
+        ring.map_or(Epoch(0), |ring| ring.epoch())
+    }
+}
+
 impl Forward {
     /// The ring by which it is asked for.
     fn epoch(&self) -> Epoch {
-        let ring = self.placement.ring.as_ref();
-        ring.map_or(Epoch(0), |ring| ring.epoch())
+        self.roster.epoch()
     }
 
     fn take_next(&mut self) -> Option<u16> {
-        let position = self.ranked[..self.ranks].get(self.next).copied();
-        self.next += usize::from(position.is_some());
-        position
+        let rank = self.next;
+        self.next += 1;
+        if rank == 0 {
+            return Some(self.owner);
+        }
+        let mut ranked = [0; RANKS];
+        let (group, key) = (self.load.group().name(), self.load.key());
+        let ring = self.roster.ring.as_ref()?;
+        let ranks = ring.rank(group.as_bytes(), key, &mut ranked);
+        ranked[..ranks].get(rank).copied()
     }
 
     /// Whether the one who was asked had less time than those have who wait now, and that time is over.

@@ -45,9 +45,15 @@ mod tests {
         let hash = 0x1234_5678_9abc_def0;
         assert!(!recent.note(hash, within, now));
         assert!(recent.note(hash, within, now + within / 2));
-        assert!(!recent.note(hash, within, now + within * 2), "that is long ago");
+        assert!(
+            !recent.note(hash, within, now + within * 2),
+            "that is long ago"
+        );
         assert!(!recent.note(hash ^ 1 << 60, within, now + within * 2));
-        assert!(!recent.note(hash, within, now + within * 2), "it has lost its place");
+        assert!(
+            !recent.note(hash, within, now + within * 2),
+            "it has lost its place"
+        );
         assert!(!recent.note(1, Duration::ZERO, now) && !recent.note(1, Duration::ZERO, now));
     }
 }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::super::wire::Content::{Bytes, Fixed, Number};
 use super::super::wire::{
-    FIXED64, LENGTH_DELIMITED, Malformed, VARINT, for_each_field, put_bytes, put_varint,
-    varint_len,
+    FIXED64, LENGTH_DELIMITED, Malformed, VARINT, for_each_field, put_bytes, put_varint, varint_len,
 };
 use crate::cluster::Epoch;
 
@@ -147,7 +146,11 @@ impl<'a> Question<'a> {
 
     /// Adds it to an `Ask`, in which `before` was the last group that was named.
     pub fn put(&self, before: &[u8], ask: &mut Vec<u8>) {
-        let group: &[u8] = if self.group == before { b"" } else { self.group };
+        let group: &[u8] = if self.group == before {
+            b""
+        } else {
+            self.group
+        };
         let number = |value: u64| if value == 0 { 0 } else { 1 + varint_len(value) };
         let text = |bytes: &[u8]| match bytes.len() {
             0 => 0,

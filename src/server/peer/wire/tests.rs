@@ -21,7 +21,11 @@ fn question(id: u64, group: &'static str, key: &'static str) -> Question<'static
 
 #[test]
 fn questions_are_read_by_protobuf_and_by_us_as_they_were_written() {
-    let questions = [question(0, "a", "x"), question(1, "a", "y"), question(2, "b", "z")];
+    let questions = [
+        question(0, "a", "x"),
+        question(1, "a", "y"),
+        question(2, "b", "z"),
+    ];
     let mut bytes = Vec::new();
     let hello = Hello {
         major: MAJOR,
@@ -48,7 +52,11 @@ fn questions_are_read_by_protobuf_and_by_us_as_they_were_written() {
     assert_eq!(groups, ["a", "", "b"], "a group is named once");
     assert_eq!(message.questions[2].key, "z");
     assert!(message.questions[2].peek);
-    assert_eq!(encoded(&message).len(), bytes.len(), "nothing is said twice");
+    assert_eq!(
+        encoded(&message).len(),
+        bytes.len(),
+        "nothing is said twice"
+    );
 }
 
 #[test]
@@ -63,7 +71,12 @@ fn answers_are_read_by_protobuf_and_by_us_as_they_were_written() {
     };
     let head = Head::of_value(label, &frame);
     head.put_before(&frame, &mut bytes);
-    put_failure(&mut bytes, Label::Checked { id: 2, checksum: 0 }, 5, "no such key");
+    put_failure(
+        &mut bytes,
+        Label::Checked { id: 2, checksum: 0 },
+        5,
+        "no such key",
+    );
     put_refusal(&mut bytes, 3, Refusal::TooLarge);
     put_loading(&mut bytes, 4);
     let answer = Answer::parse(&bytes).unwrap();

@@ -1,0 +1,68 @@
+//! How the nodes of a cluster ask each other, as flags of `corecache serve`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use corecache::server::LinkConfig;
+
+use super::seconds;
+
+#[derive(Args)]
+#[command(next_help_heading = "Links to the other nodes")]
+pub struct Links {
+    /// Connections to each of the other nodes
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = links)]
+    peer_links: usize,
+
+    /// Seconds that a node which says nothing is waited for, before the next one is asked
+    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = patience)]
+    peer_patience: Duration,
+
+    /// Seconds that a value of another node is kept if it is asked for again within that time; 0 for never
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = keep)]
+    peer_keep: Duration,
+
+    /// Who signs the certificates of the other nodes, a PEM file; needed where the nodes have TLS
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    peer_ca: Option<PathBuf>,
+}
+
+impl Links {
+    pub fn config(&self) -> Result<LinkConfig, String> {
+        let read = |path: &PathBuf| {
+            fs::read(path).map_err(|error| format!("--peer-ca {}: {error}", path.display()))
+        };
+        Ok(LinkConfig {
+            links: self.peer_links,
+            patience: self.peer_patience,
+            keep: self.peer_keep,
+            roots: self.peer_ca.as_ref().map(read).transpose()?,
+        })
+    }
+}
+
+fn links(text: &str) -> Result<usize, String> {
+    match super::at_least_one(text)? {
+        number @ ..=64 => Ok(number),
+        _ => Err("at most 64: each is a connection to each node".to_owned()),
+    }
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_millis(50);
+    const MOST: Duration = Duration::from_secs(60);
+    match seconds::limit(text)? {
+        time if (LEAST..=MOST).contains(&time) => Ok(time),
+        _ => Err("0.05 to 60 seconds: with less a busy node is taken for a dead one".to_owned()),
+    }
+}
+
+fn keep(text: &str) -> Result<Duration, String> {
+    const MOST: Duration = Duration::from_secs(24 * 60 * 60);
+    match seconds::parse(text)? {
+        time if time <= MOST => Ok(time),
+        _ => Err("a day at the most".to_owned()),
+    }
+}
