@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use corecache::group::{GroupConfig, LoadContext, LoadError, Sink};
 use corecache::server::{
-    ConnectionLimits, Cores, MembersConfig, Node, NodeConfig, VALUE_LIMIT_BYTES,
+    ConnectionLimits, Cores, LinkConfig, MembersConfig, Node, NodeConfig, VALUE_LIMIT_BYTES,
 };
 
 /// As in the node's binary.
@@ -62,6 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         read_stall: Duration::from_secs(60),
         limits: ConnectionLimits::default(),
         tls: None,
+        links: LinkConfig::default(),
         members: MembersConfig::default(),
     })?;
     println!("listening on {}", node.listen());

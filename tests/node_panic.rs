@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use corecache::group::{GroupConfig, LoadContext, LoadError, Sink};
-use corecache::server::{ConnectionLimits, Cores, MembersConfig, Node, NodeConfig};
+use corecache::server::{ConnectionLimits, Cores, LinkConfig, MembersConfig, Node, NodeConfig};
 use grpcio::RpcStatusCode;
 use support::PATIENCE;
 use support::client::Client;
@@ -27,6 +27,7 @@ fn start(load: impl Fn(&[u8], &mut Sink) -> Result<(), LoadError> + Send + Sync 
         load_wait: Duration::from_secs(5),
         limits: ConnectionLimits::default(),
         tls: None,
+        links: LinkConfig::default(),
         members: MembersConfig::default(),
     };
     Node::start(config).expect("a node starts")

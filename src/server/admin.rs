@@ -18,6 +18,7 @@ use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 
 use super::connections::Connections;
+use super::peer::PeerMetrics;
 use super::service::Service;
 use super::stats::{MemberMetrics, Metrics};
 use crate::cluster::membership::{Membership, Standing};
@@ -40,6 +41,7 @@ pub(super) fn start(
         connections,
     }));
     registry.register_collector(Box::new(MemberMetrics(members.clone())));
+    registry.register_collector(Box::new(PeerMetrics(service.peers.clone())));
     let address = free_port(address)?;
     let pages = Pages {
         registry,

@@ -4,6 +4,8 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod cluster;
+pub mod fake_peer;
 pub mod go;
 pub mod http;
 pub mod http2;

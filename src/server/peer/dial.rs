@@ -87,7 +87,7 @@ pub(super) fn open(peers: &Arc<Peers>, peer: &Arc<Peer>, link: &Arc<Link<Forward
         is_greeted: false,
     };
     match client.duplex_streaming(&LINK, CallOption::default()) {
-        Ok((sink, answers)) => client.spawn(asking.run(sink, answers)),
+        Ok((sink, answers)) => client.spawn(asking.run(client.clone(), sink, answers)),
         Err(error) => asking.end(&error.to_string()),
     }
 }
@@ -107,7 +107,8 @@ type Sink = ClientDuplexSender<Reply>;
 type Answers = ClientDuplexReceiver<Request>;
 
 impl Asking {
-    async fn run(mut self, mut sink: Sink, mut answers: Answers) {
+    /// Keeps the channel: it would end with the last of those who have it.
+    async fn run(mut self, channel: Client, mut sink: Sink, mut answers: Answers) {
         let why = poll_fn(|cx| {
             // A panic must not reach the completion-queue thread.
             let polled = guarded("a link", || self.poll(cx, &mut sink, &mut answers));
@@ -117,6 +118,7 @@ impl Asking {
         })
         .await;
         sink.cancel();
+        drop(channel);
         self.end(&why);
     }
 

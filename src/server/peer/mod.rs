@@ -15,10 +15,10 @@
 
 mod answering;
 mod dial;
+mod figures;
 mod recent;
 mod wire;
 
-use std::hash::BuildHasher;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -29,7 +29,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::loaders::Loaders;
 use super::service::Code;
-use crate::cluster::link::{Condition, Figures, Link, Lost, Refused};
+use crate::cluster::link::{Figures, Link, Lost, Refused};
 use crate::cluster::membership::Membership;
 use crate::cluster::{Epoch, Placement, Ring};
 use crate::group::error::ErrorKind;
@@ -38,6 +38,7 @@ use crate::group::relay::Relayed;
 use crate::group::{Group, PendingLoad};
 pub(super) use answering::Answering;
 pub(super) use dial::{Dialler, LinkTls};
+pub(super) use figures::PeerMetrics;
 use recent::Recent;
 use wire::{Outcome, Refusal};
 
@@ -455,17 +456,6 @@ impl Peer {
     /// What its links are at.
     pub fn figures(&self) -> impl Iterator<Item = Figures> {
         self.links.iter().map(|link| link.figures())
-    }
-
-    /// Whether it can be asked, as its best link says.
-    pub fn condition(&self) -> Condition {
-        let mut conditions: Vec<_> = self.figures().map(|figures| figures.condition).collect();
-        conditions.sort_by_key(|condition| match condition {
-            Condition::Closed => 0,
-            Condition::HalfOpen => 1,
-            Condition::Open => 2,
-        });
-        conditions.first().copied().unwrap_or(Condition::Open)
     }
 }
 

@@ -1,0 +1,236 @@
+//! Nodes that die, hang, or know of others than the rest does.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use support::client::Client;
+use support::cluster::{Cluster, figure, free_addresses, start_member, timed, wait_for_links};
+use support::origin::{Answer, Origin};
+
+/// What a client with a deadline gives a call.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+fn origin() -> Origin {
+    Origin::start(|path, _| Answer::Value(path.as_bytes().to_vec()))
+}
+
+/// Clients that ask nodes for keys all the time, each answer checked.
+struct Load {
+    stop: Arc<AtomicBool>,
+    callers: Vec<JoinHandle<Vec<(Instant, Duration)>>>,
+}
+
+impl Load {
+    /// Asks for keys that begin with `prefix`, a thousand a caller, again and again.
+    fn start(cluster: &Cluster, nodes: &[usize], keys: &[String]) -> Load {
+        let stop = Arc::<AtomicBool>::default();
+        let caller = |number: usize| {
+            let client = cluster.client(nodes[number % nodes.len()]);
+            let (stop, keys) = (stop.clone(), keys.to_vec());
+            thread::spawn(move || {
+                let mut calls = Vec::new();
+                for key in keys.iter().cycle().skip(number * 17) {
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let begun = Instant::now();
+                    let got = client.get_within(DEADLINE, "pages", key);
+                    let took = begun.elapsed();
+                    let got = got.unwrap_or_else(|error| panic!("{key}: {error:?} after {took:?}"));
+                    assert_eq!(got, format!("/{key}").into_bytes());
+                    calls.push((begun, took));
+                }
+                calls
+            })
+        };
+        Load {
+            callers: (0..8).map(caller).collect(),
+            stop,
+        }
+    }
+
+    /// When the calls began, and what they took.
+    fn end(self) -> Vec<(Instant, Duration)> {
+        self.stop.store(true, Ordering::SeqCst);
+        let callers = self.callers.into_iter();
+        callers
+            .flat_map(|caller| caller.join().expect("no call failed"))
+            .collect()
+    }
+}
+
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("k{number}")).collect()
+}
+
+/// Values of others are not kept, so that each call goes over a link.
+const ASK_ALWAYS: [&str; 2] = ["--peer-keep", "0"];
+
+#[test]
+fn a_node_that_is_killed_fails_no_call_to_the_others() {
+    let origin = origin();
+    let group = origin.group("pages");
+    let args = [&["--group", &group], &ASK_ALWAYS[..]].concat();
+    let mut cluster = Cluster::start(3, &args);
+    let load = Load::start(&cluster, &[0, 1], &keys(3000));
+    let watched = |cluster: &Cluster| figure(&cluster.nodes[0], "peers_values_total", "");
+    support::eventually("the load goes over the links", || watched(&cluster) > 1000);
+    let killed = Instant::now();
+    cluster.nodes[2].signal("KILL");
+    cluster.nodes[2].wait();
+    let lost = |node: usize| figure(&cluster.nodes[node], "peers_passed_over_total", "");
+    support::eventually("the others stand in", || lost(0) > 500 && lost(1) > 100);
+    let calls = load.end();
+    let after: Vec<_> = calls.iter().filter(|(begun, _)| *begun > killed).collect();
+    assert!(after.len() > 500, "{} calls after the kill", after.len());
+    // Whoever owned a key before, one node stands in for it.
+    for key in keys(3000) {
+        let requests = origin.requests(&format!("/{key}"));
+        assert!(requests <= 3, "{requests} loads of {key}");
+    }
+}
+
+#[test]
+fn a_node_that_is_stopped_in_order_fails_no_call_to_the_others() {
+    let origin = origin();
+    let group = origin.group("pages");
+    let args = [&["--group", &group], &ASK_ALWAYS[..]].concat();
+    let mut cluster = Cluster::start(3, &args);
+    let load = Load::start(&cluster, &[0, 1], &keys(1000));
+    let watched = |cluster: &Cluster| figure(&cluster.nodes[0], "peers_values_total", "");
+    support::eventually("the load goes over the links", || watched(&cluster) > 1000);
+    assert!(cluster.nodes[2].terminate().success());
+    let lost = || figure(&cluster.nodes[0], "peers_passed_over_total", "");
+    support::eventually("the others stand in", || lost() > 100);
+    load.end();
+}
+
+#[test]
+fn a_node_that_hangs_is_gone_around_and_asked_again_when_it_is_back() {
+    let origin = origin();
+    let group = origin.group("pages");
+    let args = [&["--group", &group], &ASK_ALWAYS[..]].concat();
+    let cluster = Cluster::start(3, &args);
+    let of_hung = cluster.keys_of(2, "pages", "k", 200);
+    let load = Load::start(&cluster, &[0, 1], &of_hung);
+    let values = || figure(&cluster.nodes[0], "peers_values_total", "");
+    support::eventually("the load goes over the links", || values() > 1000);
+    cluster.nodes[2].signal("STOP");
+    let stopped = Instant::now();
+    let later = stopped + Duration::from_secs(2);
+    support::eventually("two seconds and some calls have passed", || {
+        Instant::now() > later + Duration::from_secs(2)
+    });
+    cluster.nodes[2].signal("CONT");
+    for node in &cluster.nodes[..2] {
+        wait_for_links(node, 2);
+    }
+    let answers = || {
+        let peer = cluster.nodes[2].addr.to_string();
+        figure(&cluster.nodes[0], "peer_answers_total", &peer)
+    };
+    let before = answers();
+    support::eventually("it is asked again", || answers() > before + 100);
+    let calls = load.end();
+    let mut late: Vec<_> = calls
+        .iter()
+        .filter(|(begun, _)| (later..later + Duration::from_secs(2)).contains(begun))
+        .map(|(_, took)| *took)
+        .collect();
+    late.sort_unstable();
+    assert!(late.len() > 1000, "{} calls", late.len());
+    let p99 = late[late.len() * 99 / 100];
+    println!(
+        "p99 two seconds after the stop: {p99:?}, of {} calls",
+        late.len()
+    );
+    assert!(p99 < Duration::from_millis(50), "{p99:?}");
+}
+
+/// One node knows of the other, which knows of nobody; a third knows of one that never was.
+#[test]
+fn nodes_that_know_of_different_others_load_where_they_are() {
+    let origin = origin();
+    let group = origin.group("pages");
+    let addresses = free_addresses(4);
+    let args = ["--group", &*group];
+    let all = start_member(addresses[0], &addresses[..3], &args);
+    let alone = start_member(addresses[1], &addresses[1..2], &args);
+    let other = start_member(addresses[2], &addresses, &args);
+    let nodes = [all, alone, other];
+    let linked = |node, peers| figure(node, "peer_links", "breaker=\"closed\"") == 2 * peers;
+    support::eventually("those that are there are linked", || {
+        linked(&nodes[0], 2) && linked(&nodes[2], 2)
+    });
+    let clients: Vec<_> = nodes
+        .iter()
+        .map(|node| Client::connect(node.addr))
+        .collect();
+    for key in keys(300) {
+        for client in &clients {
+            let (got, took) = timed(|| client.get_within(DEADLINE, "pages", &key));
+            assert_eq!(got.unwrap(), format!("/{key}").into_bytes());
+            assert!(took < DEADLINE, "{took:?}");
+        }
+        let requests = origin.requests(&format!("/{key}"));
+        assert!(requests <= 3, "{requests} loads of {key}");
+    }
+    assert!(figure(&nodes[0], "peers_sent_back_total", "") > 0);
+    assert_eq!(figure(&nodes[0], "peer_other_ring", ""), 2);
+    assert_eq!(figure(&nodes[1], "peers_asked_total", ""), 0);
+}
+
+/// All nodes ask each other for the same cold keys at once, by rings that differ: nobody waits for anybody in a circle.
+#[test]
+fn different_views_make_no_circle() {
+    let origin = origin();
+    let group = origin.group("pages");
+    let addresses = free_addresses(4);
+    let args = ["--group", &*group];
+    let nodes = [
+        start_member(addresses[0], &addresses[..3], &args),
+        start_member(addresses[1], &addresses[..2], &args),
+        start_member(addresses[2], &addresses, &args),
+    ];
+    let clients: Vec<_> = nodes
+        .iter()
+        .map(|node| Client::connect(node.addr))
+        .collect();
+    let calls: Vec<_> = keys(100)
+        .into_iter()
+        .flat_map(|key| {
+            let calls = clients.iter().map(|client| client.start_get("pages", &key));
+            calls.map(|call| (key.clone(), call)).collect::<Vec<_>>()
+        })
+        .collect();
+    let ((), took) = timed(|| {
+        for (key, call) in calls {
+            assert_eq!(call.value().unwrap(), format!("/{key}").into_bytes());
+        }
+    });
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn a_node_whose_others_are_all_gone_loads_by_itself_and_keeps_it_for_a_moment() {
+    let origin = origin();
+    let addresses = free_addresses(2);
+    let node = start_member(
+        addresses[0],
+        &addresses,
+        &["--group", &origin.group("pages")],
+    );
+    let client = Client::connect(node.addr);
+    for key in keys(50) {
+        assert_eq!(
+            client.get("pages", &key).unwrap(),
+            format!("/{key}").into_bytes()
+        );
+    }
+    let peer = addresses[1].to_string();
+    assert!(figure(&node, "peer_breaker_opened_total", &peer) > 0);
+}

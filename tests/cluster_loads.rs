@@ -1,0 +1,166 @@
+//! One load in the whole cluster, whoever is asked.
+
+mod support;
+
+use std::time::Duration;
+
+use grpcio::RpcStatusCode;
+use support::cluster::{Cluster, figure};
+use support::origin::{Answer, Latch, Origin};
+
+#[test]
+fn three_nodes_with_500_callers_each_for_a_cold_key_are_one_load() {
+    const CALLS: usize = 500;
+    let latch = Latch::default();
+    let held = latch.clone();
+    let origin = Origin::start(move |_, _| {
+        held.wait();
+        Answer::Value(b"value".to_vec())
+    });
+    let cluster = Cluster::start(3, &["--group", &origin.group("pages")]);
+    let clients: Vec<_> = (0..3).map(|node| cluster.client(node)).collect();
+    let calls: Vec<_> = (0..CALLS)
+        .flat_map(|_| {
+            clients
+                .iter()
+                .map(|client| client.start_get("pages", "cold"))
+        })
+        .collect();
+    for node in 0..3 {
+        let watcher = cluster.client(node);
+        support::eventually("all calls have arrived", || {
+            watcher.counters().misses >= CALLS as u64
+        });
+    }
+    latch.open();
+    for call in calls {
+        assert_eq!(call.value().unwrap(), b"value");
+    }
+    assert_eq!(origin.requests("/cold"), 1);
+    let owner = cluster.ranks("pages", "cold")[0];
+    for (number, node) in cluster.nodes.iter().enumerate() {
+        let is_asker = u64::from(number != owner);
+        assert_eq!(figure(node, "peers_asked_total", ""), is_asker);
+        assert_eq!(cluster.client(number).counters().loads, 1 - is_asker);
+    }
+}
+
+#[test]
+fn a_load_that_takes_longer_than_a_silent_node_is_waited_for() {
+    let latch = Latch::default();
+    let held = latch.clone();
+    let origin = Origin::start(move |_, _| {
+        held.wait();
+        Answer::Value(b"value".to_vec())
+    });
+    let args = ["--group", &origin.group("pages"), "--peer-patience", "0.1"];
+    let cluster = Cluster::start(2, &args);
+    let ranks = cluster.ranks("pages", "slow");
+    let client = cluster.client(ranks[1]);
+    let call = client.start_get("pages", "slow");
+    origin.wait_for_requests("/slow", 1);
+    // Many times the patience, which a node that says that it is loading does not use up.
+    std::thread::sleep(Duration::from_secs(1));
+    latch.open();
+    assert_eq!(call.value().unwrap(), b"value");
+    assert_eq!(origin.requests("/slow"), 1);
+    assert_eq!(
+        figure(&cluster.nodes[ranks[1]], "peers_passed_over_total", ""),
+        0
+    );
+}
+
+#[test]
+fn what_the_origin_says_is_passed_on_and_nobody_else_is_asked() {
+    let origin = Origin::start(|path, _| match path {
+        "/missing" => Answer::Status("404 Not Found", "no such page"),
+        _ => Answer::Status("503 Service Unavailable", "closed today"),
+    });
+    let cluster = Cluster::start(3, &["--group", &origin.group("pages")]);
+    for (key, code) in [
+        ("missing", RpcStatusCode::NOT_FOUND),
+        ("broken", RpcStatusCode::UNAVAILABLE),
+    ] {
+        let owner = cluster.ranks("pages", key)[0];
+        let at_owner = cluster.client(owner).get("pages", key).unwrap_err();
+        let before = origin.requests(&format!("/{key}"));
+        let elsewhere = cluster
+            .client((owner + 1) % 3)
+            .get("pages", key)
+            .unwrap_err();
+        elsewhere.expect(code, &[key]);
+        assert_eq!(elsewhere.text, at_owner.text, "the same words");
+        let path = format!("/{key}");
+        assert_eq!(
+            origin.requests(&path),
+            2 * before,
+            "one node has loaded, as before"
+        );
+    }
+    for node in &cluster.nodes {
+        assert_eq!(figure(node, "peers_passed_over_total", ""), 0);
+        assert_eq!(figure(node, "peers_alone_total", ""), 0);
+    }
+}
+
+#[test]
+fn many_keys_a_call_go_over_the_links_too() {
+    let origin = Origin::start(|path, _| Answer::Value(path.as_bytes().to_vec()));
+    let cluster = Cluster::start(3, &["--group", &origin.group("pages")]);
+    let keys: Vec<String> = (0..300).map(|number| format!("k{number}")).collect();
+    let bytes: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+
+    let reply = cluster.client(0).get_many("pages", &bytes).unwrap();
+    for (key, answer) in keys.iter().zip(&reply.answers) {
+        assert_eq!(answer.value().value, format!("/{key}").into_bytes());
+    }
+    let client = cluster.client(1);
+    let mut fetch = client.fetch();
+    fetch.ask("pages", 0, &bytes);
+    fetch.close();
+    for (id, fetched) in fetch.answers(keys.len()) {
+        assert_eq!(
+            fetched.unwrap(),
+            format!("/{}", keys[id as usize]).into_bytes()
+        );
+    }
+    for key in &keys {
+        let value = cluster.client(2).get("pages", key).unwrap();
+        assert_eq!(value, format!("/{key}").into_bytes());
+        assert_eq!(origin.requests(&format!("/{key}")), 1, "{key}");
+    }
+}
+
+/// A value of another node is not kept, unless it is asked for again soon: its owner has it.
+#[test]
+fn a_value_of_another_node_is_kept_when_it_is_asked_for_again() {
+    let origin = Origin::start(|_, _| Answer::Value(b"value".to_vec()));
+    let cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    let ranks = cluster.ranks("pages", "key");
+    let (client, node) = (cluster.client(ranks[1]), &cluster.nodes[ranks[1]]);
+    let get = || assert_eq!(client.get("pages", "key").unwrap(), b"value");
+    get();
+    assert_eq!(client.counters().entries, 0);
+    get();
+    support::eventually("it is kept", || client.counters().entries == 1);
+    let asked = || figure(node, "peers_asked_total", "");
+    assert_eq!(asked(), 2);
+    get();
+    assert_eq!(asked(), 2);
+    assert_eq!(origin.requests("/key"), 1);
+}
+
+#[test]
+fn a_value_that_is_too_large_for_a_link_is_loaded_where_it_is_read() {
+    const BYTES: usize = 5 << 20;
+    let origin = Origin::start(|_, _| Answer::Value(vec![7; BYTES]));
+    let cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    let ranks = cluster.ranks("pages", "large");
+    let client = cluster.client(ranks[1]);
+    let (bytes, value) = client.read("pages", "large", 0, 0).unwrap();
+    assert_eq!((bytes as usize, value.len()), (BYTES, BYTES));
+    assert_eq!(
+        figure(&cluster.nodes[ranks[1]], "peers_sent_back_total", ""),
+        1
+    );
+}

@@ -1,0 +1,119 @@
+//! Several nodes that are one cluster, and who of them owns a key.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use corecache::cluster::{Member, Placement, Ring, View};
+
+use super::client::Client;
+use super::{Node, corecache, eventually, http};
+
+/// A cluster on the loopback.
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    placement: Placement,
+}
+
+impl Cluster {
+    /// Starts so many nodes, each with `args`, and returns when all are linked.
+    pub fn start(nodes: usize, args: &[&str]) -> Cluster {
+        let cluster = Cluster::start_without_links(nodes, args);
+        for node in &cluster.nodes {
+            wait_for_links(node, nodes - 1);
+        }
+        cluster
+    }
+
+    /// The same, and returns when all of them listen.
+    pub fn start_without_links(nodes: usize, args: &[&str]) -> Cluster {
+        let addresses = free_addresses(nodes);
+        let nodes = addresses.iter();
+        Cluster {
+            nodes: nodes
+                .map(|&own| start_member(own, &addresses, args))
+                .collect(),
+            placement: placement(&addresses),
+        }
+    }
+
+    /// Which nodes are asked for a key, the owner first.
+    pub fn ranks(&self, group: &str, key: &str) -> Vec<usize> {
+        let mut ranked = vec![0; self.nodes.len()];
+        self.placement
+            .rank(group.as_bytes(), key.as_bytes(), &mut ranked);
+        let members = self.placement.members();
+        let of = |position: u16| {
+            let address = &members[usize::from(position)].address;
+            let is_it = |node: &Node| node.addr.to_string() == *address;
+            self.nodes
+                .iter()
+                .position(is_it)
+                .expect("a node of the cluster")
+        };
+        ranked.into_iter().map(of).collect()
+    }
+
+    /// So many keys that `owner` owns, by names that begin with `prefix`.
+    pub fn keys_of(&self, owner: usize, group: &str, prefix: &str, count: usize) -> Vec<String> {
+        let keys = (0..).map(|number| format!("{prefix}{number}"));
+        let owned = keys.filter(|key| self.ranks(group, key)[0] == owner);
+        owned.take(count).collect()
+    }
+
+    pub fn client(&self, node: usize) -> Client {
+        Client::connect(self.nodes[node].addr)
+    }
+}
+
+/// Who owns what among these nodes.
+pub fn placement(addresses: &[SocketAddr]) -> Placement {
+    let members = addresses
+        .iter()
+        .map(|address| Member::new(address.to_string()));
+    Placement::new(&View::new(members.collect()).expect("each is there once"))
+}
+
+/// Addresses that nobody listens at.
+pub fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    let bind = |_| TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let listeners: Vec<_> = (0..count).map(bind).collect();
+    let address = |listener: &TcpListener| listener.local_addr().expect("it is bound");
+    listeners.iter().map(address).collect()
+}
+
+/// Starts a node that has these peers, itself among them.
+pub fn start_member(own: SocketAddr, addresses: &[SocketAddr], args: &[&str]) -> Node {
+    let peers: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+    let peers = peers.join(",");
+    let args = [&["--peers", &peers], args].concat();
+    Node::start_with(corecache(), own, args)
+}
+
+/// A figure of the metrics page, added up over its labels that have `labels` in them; 0 where there is none.
+pub fn figure(node: &Node, name: &str, labels: &str) -> u64 {
+    let (_, page) = http::get(node.admin, "/metrics");
+    let name = format!("corecache_{name}");
+    let values = page.lines().filter_map(|line| {
+        let (key, value) = line.rsplit_once(' ')?;
+        let rest = key.strip_prefix(&name)?;
+        let is_it = (rest.is_empty() || rest.starts_with('{')) && rest.contains(labels);
+        is_it.then(|| value.parse::<f64>().expect("a figure") as u64)
+    });
+    values.sum()
+}
+
+/// Waits until all links to so many nodes are open.
+pub fn wait_for_links(node: &Node, peers: usize) {
+    eventually("all links are open", || {
+        let closed = figure(node, "peer_links", "breaker=\"closed\"");
+        let all = figure(node, "peer_links", "");
+        closed == all && figure(node, "members", "") as usize == peers + 1 && all as usize >= peers
+    });
+}
+
+/// How long `call` takes.
+pub fn timed<R>(call: impl FnOnce() -> R) -> (R, Duration) {
+    let start = Instant::now();
+    let result = call();
+    (result, start.elapsed())
+}
