@@ -162,7 +162,7 @@ fn nodes_that_know_of_different_others_load_where_they_are() {
     let alone = start_member(addresses[1], &addresses[1..2], &args);
     let other = start_member(addresses[2], &addresses, &args);
     let nodes = [all, alone, other];
-    let linked = |node, peers| figure(node, "peer_links", "breaker=\"closed\"") == 2 * peers;
+    let linked = |node, peers: u64| figure(node, "peer_links", "breaker=\"closed\"") == 2 * peers;
     support::eventually("those that are there are linked", || {
         linked(&nodes[0], 2) && linked(&nodes[2], 2)
     });

@@ -44,7 +44,7 @@ pub use cores::{Cores, CoresError};
 pub use limits::ConnectionLimits;
 pub use members::{MembersConfig, MembersError, MembersSource};
 #[doc(hidden)]
-pub use node::core_arguments;
+pub use node::{AskerAnswer, core_arguments};
 pub use node::{Identity, Node, NodeConfig, StartError};
 pub use peer::LinkConfig;
 pub use service::{UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES};

@@ -24,12 +24,14 @@ use super::members::{self, MembersConfig, MembersError};
 use super::outgoing::Outgoing;
 use super::peer::{Dialler, LinkConfig, LinkTls, Peers};
 use super::read::Reads;
-use super::service::{Service, UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES};
+use super::service::{
+    Miss, Service, Status as ServiceStatus, UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES,
+};
 use super::waiting::Waiting;
 use super::{admin, brake, front, pb, reflection, stats};
 use crate::cluster::membership::Membership;
 use crate::engine::{Builder, pin_or_warn};
-use crate::group::{Group, GroupConfig, Groups, GroupsError};
+use crate::group::{Group, GroupConfig, Groups, GroupsError, Value};
 
 /// The name under which load balancers ask for the cache's health.
 const CACHE_SERVICE: &str = "corecache.v1.Cache";
@@ -142,6 +144,10 @@ pub enum StartError {
     Reflection(#[from] protobuf::Error),
 }
 
+/// What [`Node::asker`] tells.
+#[doc(hidden)]
+pub type AskerAnswer = Box<dyn FnOnce(Result<Value, String>) + Send>;
+
 /// A node that serves.
 pub struct Node {
     server: Server,
@@ -215,6 +221,21 @@ impl Node {
     /// Who is in the cluster.
     pub fn members(&self) -> &Arc<Membership> {
         &self.members
+    }
+
+    /// Asks for keys as callers do whose calls have missed, without calls. For the benchmark of the links.
+    #[doc(hidden)]
+    pub fn asker(&self) -> impl Fn(&str, &[u8], AskerAnswer) + Send + Sync + 'static {
+        let service = self.service.clone();
+        move |group, key, answer| {
+            let answer = |value: Result<Value, ServiceStatus>| {
+                answer(value.map_err(|status| status.message));
+            };
+            match service.group(group.as_bytes()) {
+                Ok(group) => service.load_any(&Miss { group, key }, None, answer),
+                Err(status) => answer(Err(status)),
+            }
+        }
     }
 
     /// A look through the node, which comes back when it has got all the way: it takes each shard's turn, and the locks
