@@ -61,8 +61,20 @@ fn main() {
     ));
     let rounds = argument("--rounds", 8);
     let origin = origin::start(|_| vec![b'x'; VALUE_BYTES]);
-    keys_a_second(origin, rounds);
-    cpu_a_call(origin, rounds);
+    let [own, other] = free_addresses();
+    let owner = member(other, &[own, other], origin, SERVER_CORE);
+    let program = env::current_exe().expect("the path of this program");
+    let size = VALUE_BYTES.to_string();
+    let echo = Server::start(Command::new(program).args([ECHO, support::echo::VALUE_BYTES, &size]));
+    let pair = free_addresses();
+    let owner_core = argument("--owner-core", SERVER_CORE);
+    let nodes = [
+        member(pair[0], &pair, origin, SERVER_CORE),
+        member(pair[1], &pair, origin, owner_core),
+    ];
+    leave_server_core();
+    keys_a_second(own, &owner, &echo, rounds);
+    cpu_a_call(&nodes, rounds);
 }
 
 fn free_addresses() -> [SocketAddr; 2] {
@@ -103,18 +115,12 @@ fn member(own: SocketAddr, addresses: &[SocketAddr], origin: SocketAddr, core: u
     Server::start(&mut node)
 }
 
-fn keys_a_second(origin: SocketAddr, rounds: usize) {
-    let addresses = free_addresses();
-    let [own, other] = addresses;
-    let owner = member(other, &addresses, origin, SERVER_CORE);
-    let program = env::current_exe().expect("the path of this program");
-    let size = VALUE_BYTES.to_string();
-    let echo = Server::start(Command::new(program).args([ECHO, support::echo::VALUE_BYTES, &size]));
-    leave_server_core();
+fn keys_a_second(own: SocketAddr, owner: &Server, echo: &Server, rounds: usize) {
+    let addresses = [own, owner.addr];
     let node = Node::start(asking_node(own, &addresses)).expect("a node");
     let asker = Asker {
         ask: Box::new(node.asker()),
-        keys: keys_of(other, &addresses),
+        keys: keys_of(owner.addr, &addresses),
         next: AtomicUsize::new(0),
         left: AtomicUsize::new(0),
     };
@@ -232,14 +238,9 @@ impl Asker {
     }
 }
 
-fn cpu_a_call(origin: SocketAddr, rounds: usize) {
-    let addresses = free_addresses();
+fn cpu_a_call(nodes: &[Server; 2], rounds: usize) {
+    let addresses = [nodes[0].addr, nodes[1].addr];
     let [front, back] = addresses;
-    let owner_core = argument("--owner-core", SERVER_CORE);
-    let nodes = [
-        member(front, &addresses, origin, SERVER_CORE),
-        member(back, &addresses, origin, owner_core),
-    ];
     let in_flight = argument("--in-flight", 64);
     let clients = connect(front, 8);
     let of_front = keys_of(front, &addresses);

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::ErrorKind;
+use super::filling;
 use super::frame;
 use super::load::PendingLoad;
 use super::{GetError, Group, Value};
 use crate::engine::{BlobBuilder, Failure, Loaded};
+
+/// What is smaller is copied into the replies; those who wait for it are bounded.
+const SMALL_BYTES: usize = 4096;
 
 /// Why another process has no value, in its own words, which name group and key.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -78,6 +82,18 @@ impl PendingLoad {
             facts.expiry_ns = core.clock.expiry_after(keep);
         }
         let mut value = BlobBuilder::new(key, 0);
+        if keep.is_none()
+            && stored.len() > SMALL_BYTES
+            && let Some(large) = &inner.large
+        {
+            // No budget counts what is not kept, and those who read it may do so slowly.
+            let mut charge = large.account.open();
+            if let Err(full) = charge.set(stored.len()) {
+                let busy = Failure::Failed(Arc::new(filling::busy(full)));
+                return lead.finish(Err(busy));
+            }
+            value.set_charge(charge);
+        }
         value.reserve(stored.len());
         value.extend(stored);
         let entry = inner.cache.seal(value, &facts, b"");

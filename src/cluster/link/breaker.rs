@@ -77,6 +77,20 @@ impl Breaker {
         self.is_new = false;
     }
 
+    /// The peer has not failed, and is to be tried at once.
+    pub fn renew(&mut self, now: Instant) {
+        self.condition = Condition::Open;
+        self.at = now;
+    }
+
+    /// How long it has been closed.
+    pub fn closed_for(&self, now: Instant) -> Duration {
+        match self.condition {
+            Condition::Closed => now.saturating_duration_since(self.at),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// The peer has failed.
     pub fn open(&mut self, now: Instant) {
         if self.condition == Condition::Closed && now.saturating_duration_since(self.at) >= GOOD {

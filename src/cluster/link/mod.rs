@@ -57,6 +57,8 @@ pub enum Next<M> {
 pub struct Tick<Q> {
     /// Questions that are not waited for any longer.
     pub lost: Vec<(Q, Lost)>,
+    /// The peer has been silent for too long: all that it was asked is lost.
+    pub is_silent: bool,
     /// The number of a stream that is to be opened.
     pub connect: Option<u64>,
 }
@@ -98,6 +100,8 @@ struct State<Q> {
     garbage: u64,
     garbage_in_a_row: u32,
     epoch: Option<Epoch>,
+    /// The stream is to end when all is answered, and another one to be opened.
+    is_retiring: bool,
     is_closed: bool,
 }
 
@@ -119,6 +123,7 @@ impl<Q> Link<Q> {
                 garbage: 0,
                 garbage_in_a_row: 0,
                 epoch: None,
+                is_retiring: false,
                 is_closed: false,
             }),
         }
@@ -130,7 +135,7 @@ impl<Q> Link<Q> {
     /// The question comes back with [`Refused`].
     pub fn ask(&self, question: Q, bytes: usize, until: Instant) -> Result<(), (Q, Refused)> {
         let mut state = self.state.lock();
-        if !state.breaker.is_asked() || state.is_closed {
+        if !state.is_asked() {
             return Err((question, Refused::Unreachable));
         }
         let now = Instant::now();
@@ -144,7 +149,18 @@ impl<Q> Link<Q> {
 
     /// Whether a question would be taken.
     pub fn is_asked(&self) -> bool {
-        self.state.lock().breaker.is_asked()
+        self.state.lock().is_asked()
+    }
+
+    /// How long its stream has been open.
+    pub fn age(&self, now: Instant) -> Duration {
+        self.state.lock().breaker.closed_for(now)
+    }
+
+    /// Takes no more questions, and when all are answered opens another stream in place of this one: the peer, or what
+    /// lies between, may cut what is old.
+    pub fn retire(&self) {
+        self.state.lock().is_retiring = true;
     }
 
     /// The next message of a stream: `write` is shown the questions (see [`Sending`]). If there is none, or `can_send`
@@ -235,7 +251,8 @@ impl<Q> Link<Q> {
         let is_silent = state
             .pinged_at
             .is_some_and(|at| now.saturating_duration_since(at) >= self.patience);
-        if is_silent || state.breaker.is_stuck(now, self.patience * 2) {
+        let is_silent = is_silent || state.breaker.is_stuck(now, self.patience * 2);
+        if is_silent {
             let rest = state.break_off(now);
             lost.extend(rest.into_iter().map(|question| (question, Lost::Broken)));
         } else if state.breaker.condition() == Condition::Closed && state.pinged_at.is_none() {
@@ -249,12 +266,20 @@ impl<Q> Link<Q> {
                 state.wake();
             }
         }
+        if state.is_retiring && state.outstanding.len() == 0 {
+            state.breaker.renew(now);
+            state.leave_stream();
+        }
         let connect = (!state.is_closed && state.breaker.try_now(now)).then(|| {
             state.stream += 1;
             state.heard_at = now;
             state.stream
         });
-        Tick { lost, connect }
+        Tick {
+            lost,
+            is_silent,
+            connect,
+        }
     }
 
     /// Whether something is to be looked at soon.
@@ -294,12 +319,21 @@ impl<Q> State<Q> {
 
     fn break_off(&mut self, now: Instant) -> Vec<Q> {
         self.breaker.open(now);
+        self.leave_stream();
+        self.outstanding.take_all()
+    }
+
+    fn leave_stream(&mut self) {
         self.pinged_at = None;
         self.ping_is_due = false;
+        self.is_retiring = false;
         // Who drives the old stream is told by that.
         self.stream += 1;
         self.wake();
-        self.outstanding.take_all()
+    }
+
+    fn is_asked(&self) -> bool {
+        self.breaker.is_asked() && !self.is_retiring && !self.is_closed
     }
 }
 

@@ -194,3 +194,24 @@ fn a_link_that_is_closed_is_not_opened_again() {
     assert!(rig.link.tick(Instant::now() + HOUR).connect.is_none());
     assert_eq!(rig.ask("b"), Err(Refused::Unreachable));
 }
+
+#[test]
+fn a_link_that_retires_answers_all_and_opens_another_stream() {
+    let rig = Rig::new();
+    rig.link.greeted(rig.stream);
+    rig.ask("a").unwrap();
+    let (questions, _) = rig.message().unwrap();
+    rig.link.retire();
+    assert_eq!(rig.ask("b"), Err(Refused::Unreachable));
+    let now = Instant::now();
+    assert!(rig.link.tick(now).connect.is_none(), "a question is out");
+    let answered = rig
+        .link
+        .heard(rig.stream, EPOCH, |answers| answers.take(questions[0].0));
+    assert_eq!(answered, Some(Some("a")));
+    let stream = rig.link.tick(now).connect.expect("another stream");
+    assert!(rig.is_stopped());
+    rig.link.greeted(stream);
+    rig.ask("b").unwrap();
+    assert_eq!(rig.link.figures().opened, 0, "nothing has failed");
+}

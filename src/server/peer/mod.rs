@@ -49,6 +49,8 @@ const KEEP_ALONE: Duration = Duration::from_secs(5);
 /// How often links are looked at while something is under way on them, and while nothing is.
 const LOOK_BUSY: Duration = Duration::from_millis(20);
 const LOOK_IDLE: Duration = Duration::from_millis(200);
+/// So old a stream gets, where there is another: nodes close connections after a time.
+const RETIRE_AFTER: Duration = Duration::from_secs(20 * 60);
 /// A question beside its key.
 const QUESTION_BYTES: usize = 64;
 
@@ -374,8 +376,14 @@ impl Peers {
 
     fn look_at(self: &Arc<Self>, peer: &Arc<Peer>) {
         let now = Instant::now();
-        for link in &peer.links {
+        for (number, link) in peer.links.iter().enumerate() {
+            if link.age(now) > RETIRE_AFTER && peer.can_do_without(number) {
+                link.retire();
+            }
             let tick = link.tick(now);
+            if tick.is_silent {
+                peer.note("it says nothing");
+            }
             for (forward, why) in tick.lost {
                 self.lost(forward, why);
             }
@@ -431,8 +439,8 @@ impl Peer {
         log::info!("node {} is linked to", self.address);
     }
 
-    /// A link to it has ended, or was not opened.
-    fn note(&self, was_open: bool, why: &str) {
+    /// A link to it has failed.
+    fn note(&self, why: &str) {
         let mut noted = self.noted.lock();
         if *noted == why {
             return;
@@ -447,6 +455,12 @@ impl Peer {
             "a link to node {} {what}: {why}; it is tried again",
             self.address
         );
+    }
+
+    /// Whether another link than that one takes questions.
+    fn can_do_without(&self, number: usize) -> bool {
+        let mut others = self.links.iter().enumerate();
+        others.any(|(other, link)| other != number && link.is_asked())
     }
 
     fn is_busy(&self) -> bool {
