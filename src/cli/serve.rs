@@ -194,7 +194,7 @@ impl Serve {
             load_wait: self.load_wait,
             limits: self.limits.of_connections(),
             tls: self.identity()?,
-            members: self.members.config(),
+            members: self.members.config()?,
         })
     }
 
