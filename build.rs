@@ -14,9 +14,10 @@ mod messages {
 
     /// A folder of `OUT_DIR`, and the file whose messages it gets. Each file has a folder of its
     /// own, because the generated modules carry the base names of the files.
-    const FILES: [(&str, &str); 6] = [
+    const FILES: [(&str, &str); 7] = [
         ("corecache_v1", "proto/corecache/v1/cache.proto"),
         ("peer_v1", "proto/corecache/peer/v1/peer.proto"),
+        ("etcd_v3", "proto/etcd/v3/etcd.proto"),
         ("health_v1", "proto/grpc/health/v1/health.proto"),
         ("reflection_v1", "proto/grpc/reflection/v1/reflection.proto"),
         (

@@ -198,7 +198,7 @@ impl Serve {
             limits: self.limits.of_connections(),
             tls: self.identity()?,
             links: self.links.config()?,
-            members: self.members.config(),
+            members: self.members.config()?,
         })
     }
 

@@ -7,7 +7,7 @@
 //! admin (HTTP) ──► stats
 //! ```
 //!
-//! grpcio is named in `front`, `deadline`, `connections`, `slice`, `health`, `reflection`, `pb` and `node` alone; what a call means is `service`'s,
+//! grpcio is named in `front`, `deadline`, `connections`, `slice`, `health`, `reflection`, `pb`, `etcd` and `node` alone; what a call means is `service`'s,
 //! which knows no transport.
 
 mod admin;
@@ -16,6 +16,7 @@ mod brake;
 mod connections;
 mod cores;
 mod deadline;
+mod etcd;
 mod fetch;
 mod front;
 mod gate;
@@ -41,6 +42,7 @@ mod waiting;
 mod wire;
 
 pub use cores::{Cores, CoresError};
+pub use etcd::{EtcdConfig, EtcdTls};
 pub use limits::ConnectionLimits;
 pub use members::{MembersConfig, MembersError, MembersSource};
 #[doc(hidden)]

@@ -5,12 +5,17 @@ use protobuf::Message;
 use protobuf::descriptor::FileDescriptorProto;
 
 pub use corecache_v1::cache;
+pub use etcd_v3::etcd;
 pub use health_v1::health;
 pub use peer_v1::peer;
 pub use reflection_v1::reflection;
 
 mod corecache_v1 {
     include!(concat!(env!("OUT_DIR"), "/corecache_v1/mod.rs"));
+}
+
+mod etcd_v3 {
+    include!(concat!(env!("OUT_DIR"), "/etcd_v3/mod.rs"));
 }
 
 mod peer_v1 {

@@ -15,6 +15,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod dns;
+mod file;
 mod list;
 mod own;
 mod report;
@@ -30,6 +32,8 @@ use parking_lot::Mutex;
 use super::{Member, View};
 use crate::engine::guarded;
 
+pub use dns::Dns;
+pub use file::{FileError, PeersFile};
 pub use list::List;
 pub use own::Doubt;
 pub use report::Report;

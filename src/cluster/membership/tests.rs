@@ -7,7 +7,9 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A source that says what a test wants.
-struct Script(Receiver<Box<dyn FnOnce(&Report) + Send>>);
+struct Script(Receiver<Line>);
+
+type Line = Box<dyn FnOnce(&Report) + Send>;
 
 impl Source for Script {
     fn name(&self) -> &'static str {
@@ -26,7 +28,7 @@ impl Source for Script {
 
 struct Play {
     membership: Membership,
-    lines: Sender<Box<dyn FnOnce(&Report) + Send>>,
+    lines: Sender<Line>,
 }
 
 impl Play {

@@ -112,27 +112,34 @@ impl Asking {
         let why = poll_fn(|cx| {
             // A panic must not reach the completion-queue thread.
             let polled = guarded("a link", || self.poll(cx, &mut sink, &mut answers));
-            polled.unwrap_or_else(|| {
-                Poll::Ready("it has failed here in a way that it should not".into())
-            })
+            let panicked = || {
+                Poll::Ready(Some(
+                    "it has failed here in a way that it should not".to_owned(),
+                ))
+            };
+            polled.unwrap_or_else(panicked)
         })
         .await;
         sink.cancel();
         drop(channel);
-        self.end(&why);
+        if let Some(why) = why {
+            self.end(&why);
+        }
     }
 
-    /// Why the stream is at its end.
+    /// Why the stream is at its end; none if it is not wanted any more.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut Sink,
         answers: &mut Answers,
-    ) -> Poll<String> {
+    ) -> Poll<Option<String>> {
         loop {
             let can_send = match sink.poll_ready_unpin(cx) {
                 Poll::Ready(Ok(())) => true,
-                Poll::Ready(Err(error)) => return Poll::Ready(self.cause(cx, answers, &error)),
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Some(self.cause(cx, answers, &error)));
+                }
                 Poll::Pending => false,
             };
             let message = match self.has_greeted {
@@ -147,21 +154,23 @@ impl Asking {
                 Next::Send(message) => {
                     let message = (Reply::new(GrpcSlice::from(message)), WriteFlags::default());
                     if let Err(error) = sink.start_send_unpin(message) {
-                        return Poll::Ready(self.cause(cx, answers, &error));
+                        return Poll::Ready(Some(self.cause(cx, answers, &error)));
                     }
                     continue;
                 }
-                Next::Stop => return Poll::Ready("it is given up".to_owned()),
+                Next::Stop => return Poll::Ready(None),
                 Next::Wait => {}
             }
             match answers.poll_next_unpin(cx) {
                 Poll::Ready(Some(Ok(message))) => {
                     if let Err(words) = message.with_bytes(|bytes| self.take(bytes)) {
-                        return Poll::Ready(words);
+                        return Poll::Ready(Some(words));
                     }
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(words_of(&error)),
-                Poll::Ready(None) => return Poll::Ready("the node has ended the link".to_owned()),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(words_of(&error))),
+                Poll::Ready(None) => {
+                    return Poll::Ready(Some("the node has ended it".to_owned()));
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -281,7 +290,7 @@ impl Asking {
     }
 
     fn end(&self, why: &str) {
-        self.peer.note(self.is_greeted, why);
+        self.peer.note(why);
         for forward in self.link.ended(self.stream) {
             self.peers.go_on(forward);
         }

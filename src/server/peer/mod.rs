@@ -446,13 +446,8 @@ impl Peer {
             return;
         }
         why.clone_into(&mut noted);
-        let what = if was_open {
-            "is broken"
-        } else {
-            "can not be opened"
-        };
         log::warn!(
-            "a link to node {} {what}: {why}; it is tried again",
+            "a link to node {} has failed: {why}; it is tried again",
             self.address
         );
     }
