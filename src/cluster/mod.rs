@@ -6,12 +6,14 @@
 mod auction;
 mod draw;
 mod member;
+mod movement;
 mod notation;
 mod placement;
 mod ring;
 mod slot;
 
 pub use member::{MEMBERS_MAX, Member, MemberError, View};
+pub use movement::Movement;
 pub use notation::ParseMemberError;
 pub use placement::{Placement, Rank};
 pub use ring::{Epoch, Ring};

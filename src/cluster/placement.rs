@@ -27,7 +27,7 @@ const DRAWS_ALONE: usize = 1 << 26;
 /// let members = ["a:8800", "b:8800", "c:8800=200"].map(|text| text.parse::<Member>().unwrap());
 /// let placement = Placement::new(&View::new(members.into())?);
 /// let owner = placement.owner(b"blobs", b"hello.txt").unwrap();
-/// assert_eq!(owner.address, "b:8800");
+/// assert_eq!(owner.address, "c:8800");
 /// # Ok::<(), corecache::cluster::MemberError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +106,18 @@ impl Placement {
     /// The owners of all slots, as positions in the view.
     pub fn owners(&self) -> &[u16] {
         &self.owners
+    }
+
+    /// How many slots each member owns, by its position.
+    pub fn shares(&self) -> Vec<usize> {
+        let mut shares = vec![0; self.drawers.len()];
+        for &owner in &self.owners {
+            // Without members the owner is nobody.
+            if let Some(share) = shares.get_mut(usize::from(owner)) {
+                *share += 1;
+            }
+        }
+        shares
     }
 
     /// Who owns a key; none where there are no members.
