@@ -35,7 +35,23 @@ fn json(arguments: &[&str]) -> Vec<Value> {
 #[test]
 fn it_says_who_owns_a_key_and_why() {
     let text = stdout(&["blobs", "hello.txt", "a", "--peers", PEERS]);
-    assert_eq!(text, "...");
+    assert_eq!(
+        text,
+        r#"3 members, 1048576 slots, epoch 530b5335eff40e54, checksum 2f47de602df80183
+
+key "hello.txt" of group "blobs": slot 959381
+rank  member     weight       draw           bid  zone
+   1  c:8800        200   0.241442   1.993341e-3  eu
+   2  b:8800        100   0.219121   3.568284e-3
+   3  a:8800        100   0.405277   7.497108e-3
+
+key "a" of group "blobs": slot 260705
+rank  member     weight       draw           bid  zone
+   1  a:8800        100   0.286688   4.873950e-3
+   2  b:8800        100   0.391168   7.158851e-3
+   3  c:8800        200   0.858388   1.409992e-2  eu
+"#
+    );
 }
 
 #[test]
