@@ -8,10 +8,11 @@
 //! What this can't show: lookups whose table has left the core's caches, as in a node that does other work between them;
 //! the row `cold` has that with a table that is flushed by 64 MiB of other memory before each 256 lookups.
 //!
-//! `cargo bench --bench placement`
+//! `cargo bench --bench placement [-- balance | movement | lookups | tables]`
 
 mod support;
 
+use std::env;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -24,10 +25,16 @@ const ROUNDS: usize = 21;
 
 fn main() {
     print_head("placement: balance, movement, lookups, new tables");
-    balance();
-    movement();
-    lookups();
-    tables();
+    let parts: [(&str, fn()); 4] = [
+        ("balance", balance),
+        ("movement", movement),
+        ("lookups", lookups),
+        ("tables", tables),
+    ];
+    let is_asked = |name: &str| env::args().any(|argument| argument == name);
+    let are_all = !parts.iter().any(|(name, _)| is_asked(name));
+    let parts = parts.iter().filter(|(name, _)| are_all || is_asked(name));
+    parts.for_each(|(_, measure)| measure());
 }
 
 /// Nodes as people name them.
