@@ -37,19 +37,19 @@ fn it_says_who_owns_a_key_and_why() {
     let text = stdout(&["blobs", "hello.txt", "a", "--peers", PEERS]);
     assert_eq!(
         text,
-        r#"3 members, 1048576 slots, epoch 530b5335eff40e54, checksum 2f47de602df80183
+        r#"3 members, 1048576 slots, epoch 530b5335eff40e54, checksum 3008522bcf143e99
 
 key "hello.txt" of group "blobs": slot 959381
 rank  member     weight       draw           bid  zone
-   1  c:8800        200   0.241442   1.993341e-3  eu
-   2  b:8800        100   0.219121   3.568284e-3
-   3  a:8800        100   0.405277   7.497108e-3
+   1  b:8800        100   0.022254   3.246812e-4
+   2  c:8800        200   0.431794   4.077576e-3  eu
+   3  a:8800        100   0.575712   1.236885e-2
 
 key "a" of group "blobs": slot 260705
 rank  member     weight       draw           bid  zone
-   1  a:8800        100   0.286688   4.873950e-3
-   2  b:8800        100   0.391168   7.158851e-3
-   3  c:8800        200   0.858388   1.409992e-2  eu
+   1  c:8800        200   0.048741   3.604467e-4  eu
+   2  b:8800        100   0.194301   3.116871e-3
+   3  a:8800        100   0.457124   8.813058e-3
 "#
     );
 }
@@ -80,9 +80,9 @@ fn json_has_a_line_for_each_key() {
     assert_eq!(lines[0]["slot"], 959_381);
     assert_eq!(lines[0]["epoch"], "530b5335eff40e54");
     assert_eq!(lines[0]["ranks"].as_array().map(Vec::len), Some(2));
-    assert_eq!(lines[0]["ranks"][0]["member"], "c:8800");
-    assert_eq!(lines[0]["ranks"][0]["weight"], 200);
-    assert_eq!(lines[0]["ranks"][0]["zone"], "eu");
+    assert_eq!(lines[0]["ranks"][0]["member"], "b:8800");
+    assert_eq!(lines[0]["ranks"][1]["weight"], 200);
+    assert_eq!(lines[0]["ranks"][1]["zone"], "eu");
     assert!(lines[0]["ranks"][0]["bid"].as_f64() < lines[0]["ranks"][1]["bid"].as_f64());
     assert_eq!(lines[1]["key"], "x \"y\"");
 }

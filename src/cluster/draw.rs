@@ -18,7 +18,7 @@ use super::slot::SLOT_BITS;
 /// What of a member goes into its draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Drawer {
-    /// Three times 20 bits of the hash of its address.
+    /// Parts of the hash of its address: two of 20 bits, and one of 32.
     keys: [u32; 3],
     /// 2^64 - 1 over its weight: other weights, other prices.
     price: u64,
@@ -38,7 +38,7 @@ impl Drawer {
     pub(super) fn new(member: &Member) -> Self {
         let id = XxHash3_64::oneshot(member.address.as_bytes());
         Self {
-            keys: [44, 24, 4].map(|from| (id >> from) as u32 & SLOT_MASK),
+            keys: [(id >> 44) as u32, (id >> 24) as u32 & SLOT_MASK, id as u32],
             price: u64::MAX / u64::from(member.weight),
         }
     }
@@ -59,8 +59,8 @@ impl Drawer {
         let [first, second, third] = self.keys;
         let x = shuffle(shuffled ^ first, 0x7feb_352d, 10);
         let x = shuffle(x.wrapping_add(second) & SLOT_MASK, 0x846c_a68b, 11);
-        let x = (x.wrapping_add(third) & SLOT_MASK).wrapping_mul(0xac4c_1b51);
-        // The lower 20 bits are the shuffled ones; those above them decide where two members drew the same.
+        let x = x.wrapping_add(third).wrapping_mul(0xac4c_1b51);
+        // The lower 20 bits are the shuffled ones. What is above them decides between members that have those in common.
         x.rotate_left(u32::BITS - SLOT_BITS)
     }
 
@@ -198,15 +198,32 @@ mod tests {
     }
 
     #[test]
+    fn the_lower_bits_decide_between_draws_that_share_the_upper_ones() {
+        let drawers: Vec<_> = (1..=6).map(|n| drawer(&format!("n:{n}"), 1)).collect();
+        let (mut alike, mut same) = (0, 0);
+        for slot in 0..1 << SLOT_BITS {
+            let mut draws: Vec<_> = drawers.iter().map(|drawer| drawer.draw(slot)).collect();
+            draws.sort_unstable();
+            for pair in draws.windows(2) {
+                alike += u32::from(pair[0] >> 12 == pair[1] >> 12);
+                same += u32::from(pair[0] == pair[1]);
+            }
+        }
+        // Each of the 15 pairs has one number in common, on the average.
+        assert!((5..=30).contains(&alike), "{alike}");
+        assert_eq!(same, 0);
+    }
+
+    #[test]
     fn draws_have_been_the_same_ever_since() {
         let draws = |address| [0, 1, 2, 0xf_ffff].map(|slot| drawer(address, 1).draw(slot));
         assert_eq!(
             draws("a:1"),
-            [2_941_251_156, 2_973_668_441, 2_396_550_312, 4_114_503_581]
+            [869_753_073, 902_174_454, 325_056_325, 2_043_008_395]
         );
         assert_eq!(
             draws("cache-1.local:8800"),
-            [2_795_779_569, 4_058_929_547, 1_685_471_750, 571_617_182]
+            [1_979_994_912, 3_243_146_089, 869_688_292, 4_050_799_820]
         );
         let bids = [0, 1, 1 << 20, 3 << 30, u32::MAX].map(exponential);
         assert_eq!(bids, [0, 2, 1_512_961, 2 << 32, 32 << 32]);

@@ -28,7 +28,7 @@ const DRAWS_ALONE: usize = 1 << 26;
 /// let members = ["a:8800", "b:8800", "c:8800=200"].map(|text| text.parse::<Member>().unwrap());
 /// let placement = Placement::new(&View::new(members.into())?);
 /// let owner = placement.owner(b"blobs", b"hello.txt").unwrap();
-/// assert_eq!(owner.address, "c:8800");
+/// assert_eq!(owner.address, "b:8800");
 /// # Ok::<(), corecache::cluster::MemberError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]

