@@ -6,6 +6,7 @@ mod limits;
 mod links;
 mod members;
 mod output;
+mod ring;
 mod seconds;
 mod serve;
 mod simulate;
@@ -33,6 +34,8 @@ enum Command {
     Get(get::Get),
     /// Shows what a node has done and holds.
     Stats(stats::Stats),
+    /// Shows which members of a cluster are asked for a key, and why.
+    Ring(ring::Ring),
     /// Replays a trace of requests: how large should a cache be?
     Simulate(simulate::Simulate),
 }
@@ -43,6 +46,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
         Command::Serve(serve) => serve.run(),
         Command::Get(get) => get.run(),
         Command::Stats(stats) => stats.run(),
+        Command::Ring(ring) => ring.run(),
         Command::Simulate(simulate) => simulate.run(),
     }
 }

@@ -1,6 +1,6 @@
 //! Who bids least for each of many slots.
 
-use super::draw::{Bid, Drawer, spread};
+use super::draw::{Bid, Drawer, shuffled};
 
 /// So many slots are settled together: what is worked on stays in the first cache.
 const BLOCK: usize = 512;
@@ -60,19 +60,19 @@ impl Auction {
 
     /// Puts the lowest bid for each of the slots, `BLOCK` at the most, in the place of a higher one.
     fn bid(&self, slots: &[u32], bids: &mut [Bid]) {
-        let mut spreads = [0; BLOCK];
-        let spreads = &mut spreads[..slots.len()];
-        spreads
+        let mut shuffled_slots = [0; BLOCK];
+        let shuffled_slots = &mut shuffled_slots[..slots.len()];
+        shuffled_slots
             .iter_mut()
             .zip(slots)
-            .for_each(|(to, &slot)| *to = spread(slot));
+            .for_each(|(to, &slot)| *to = shuffled(slot));
         for class in &self.classes {
             let (mut draws, mut positions) = ([u32::MAX; BLOCK], [class[0].0.into(); BLOCK]);
             for (position, drawer) in class {
                 lower(
                     drawer,
                     (*position).into(),
-                    spreads,
+                    shuffled_slots,
                     &mut draws,
                     &mut positions,
                 );
@@ -93,12 +93,12 @@ impl Auction {
 fn lower(
     drawer: &Drawer,
     position: u32,
-    spreads: &[u32],
+    shuffled_slots: &[u32],
     draws: &mut [u32; BLOCK],
     positions: &mut [u32; BLOCK],
 ) {
-    for ((&spread, lowest), holder) in spreads.iter().zip(draws).zip(positions) {
-        let draw = drawer.draw_spread(spread);
+    for ((&shuffled, lowest), holder) in shuffled_slots.iter().zip(draws).zip(positions) {
+        let draw = drawer.draw_shuffled(shuffled);
         let is_lower = draw < *lowest;
         *lowest = if is_lower { draw } else { *lowest };
         *holder = if is_lower { position } else { *holder };
@@ -111,10 +111,11 @@ mod tests {
 
     use super::*;
     use crate::cluster::Member;
+    use crate::cluster::slot::SLOT_BITS;
 
     proptest! {
         #[test]
-        fn it_ends_as_if_all_bid_one_by_one(weights in prop::collection::vec(1u32..4, 1..20), first: u32) {
+        fn it_ends_as_if_all_bid_one_by_one(weights in prop::collection::vec(1u32..4, 1..20), first in 0..1u32 << SLOT_BITS) {
             let bidder = |(number, weight): (usize, &u32)| Drawer::new(&Member {
                 weight: *weight,
                 ..Member::new(format!("node-{number}:1"))

@@ -5,17 +5,21 @@
 //! probability of its weight over the sum of all (weighted rendezvous hashing). What others draw changes nothing in it, so a
 //! join or a leave moves no slot between two members that stay.
 //!
+//! A member's draws are no independent numbers but a shuffle: the upper 20 bits take each value once. So no member is lucky
+//! or unlucky in its draws, only in those that they meet, and of the variance of the members' shares one half is gone.
+//!
 //! All of it is in integers, so that every machine comes to the same result.
 
 use twox_hash::XxHash3_64;
 
 use super::Member;
+use super::slot::SLOT_BITS;
 
 /// What of a member goes into its draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Drawer {
-    /// The halves of the hash of its address.
-    id: [u32; 2],
+    /// Parts of the hash of its address: two of 20 bits, and one of 32.
+    keys: [u32; 3],
     /// 2^64 - 1 over its weight: other weights, other prices.
     price: u64,
 }
@@ -34,7 +38,7 @@ impl Drawer {
     pub(super) fn new(member: &Member) -> Self {
         let id = XxHash3_64::oneshot(member.address.as_bytes());
         Self {
-            id: [(id >> 32) as u32, id as u32],
+            keys: [(id >> 44) as u32, (id >> 24) as u32 & SLOT_MASK, id as u32],
             price: u64::MAX / u64::from(member.weight),
         }
     }
@@ -46,18 +50,18 @@ impl Drawer {
     /// What it draws for a slot. Of members with one price, who draws least bids least.
     #[inline]
     pub(super) fn draw(&self, slot: u32) -> u32 {
-        self.draw_spread(spread(slot))
+        self.draw_shuffled(shuffled(slot))
     }
 
-    /// The same for a slot that was [`spread`] before: once for all members.
+    /// The same for a slot that was [`shuffled`] before: once for all members.
     #[inline(always)]
-    pub(super) fn draw_spread(&self, spread: u32) -> u32 {
-        // Each step is a permutation: a member draws no number for two slots.
-        let mut x = spread ^ self.id[0];
-        x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
-        x = (x ^ (x >> 15)).wrapping_add(self.id[1]);
-        x = (x ^ (x >> 16)).wrapping_mul(0x846c_a68b);
-        x ^ (x >> 16)
+    pub(super) fn draw_shuffled(&self, shuffled: u32) -> u32 {
+        let [first, second, third] = self.keys;
+        let x = shuffle(shuffled ^ first, 0x7feb_352d, 10);
+        let x = shuffle(x.wrapping_add(second) & SLOT_MASK, 0x846c_a68b, 11);
+        let x = x.wrapping_add(third).wrapping_mul(0xac4c_1b51);
+        // The lower 20 bits are the shuffled ones. What is above them decides between members that have those in common.
+        x.rotate_left(u32::BITS - SLOT_BITS)
     }
 
     /// What it bids, at its position, with this draw.
@@ -98,10 +102,19 @@ impl Bid {
     }
 }
 
-/// Puts neighbours far apart.
+const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
+
+/// The part of all members' draws that is the same.
 #[inline]
-pub(super) fn spread(slot: u32) -> u32 {
-    slot.wrapping_mul(0x9e37_79b1)
+pub(super) fn shuffled(slot: u32) -> u32 {
+    shuffle(slot, 0x9e37_79b1, 10)
+}
+
+/// A permutation of the numbers of 20 bits, since the factor is odd.
+#[inline(always)]
+fn shuffle(x: u32, factor: u32, shift: u32) -> u32 {
+    let x = x.wrapping_mul(factor) & SLOT_MASK;
+    x ^ (x >> shift)
 }
 
 /// `-log2(1 - draw / 2^32)` in units of 2^-32: never falls as draws grow, and is no less than the draw.
@@ -177,15 +190,40 @@ mod tests {
     }
 
     #[test]
+    fn the_draws_of_a_member_are_a_shuffle() {
+        let drawer = drawer("a:1", 1);
+        let mut seen = vec![false; 1 << SLOT_BITS];
+        (0..1 << SLOT_BITS).for_each(|slot| seen[(drawer.draw(slot) >> 12) as usize] = true);
+        assert!(seen.into_iter().all(|seen| seen));
+    }
+
+    #[test]
+    fn the_lower_bits_decide_between_draws_that_share_the_upper_ones() {
+        let drawers: Vec<_> = (1..=6).map(|n| drawer(&format!("n:{n}"), 1)).collect();
+        let (mut alike, mut same) = (0, 0);
+        for slot in 0..1 << SLOT_BITS {
+            let mut draws: Vec<_> = drawers.iter().map(|drawer| drawer.draw(slot)).collect();
+            draws.sort_unstable();
+            for pair in draws.windows(2) {
+                alike += u32::from(pair[0] >> 12 == pair[1] >> 12);
+                same += u32::from(pair[0] == pair[1]);
+            }
+        }
+        // Each of the 15 pairs has one number in common, on the average.
+        assert!((5..=30).contains(&alike), "{alike}");
+        assert_eq!(same, 0);
+    }
+
+    #[test]
     fn draws_have_been_the_same_ever_since() {
         let draws = |address| [0, 1, 2, 0xf_ffff].map(|slot| drawer(address, 1).draw(slot));
         assert_eq!(
             draws("a:1"),
-            [864_751_599, 3_129_862_812, 136_808_195, 3_644_845_332]
+            [869_753_073, 902_174_454, 325_056_325, 2_043_008_395]
         );
         assert_eq!(
             draws("cache-1.local:8800"),
-            [1_385_195_082, 4_193_630_924, 1_022_877_612, 485_030_729]
+            [1_979_994_912, 3_243_146_089, 869_688_292, 4_050_799_820]
         );
         let bids = [0, 1, 1 << 20, 3 << 30, u32::MAX].map(exponential);
         assert_eq!(bids, [0, 2, 1_512_961, 2 << 32, 32 << 32]);

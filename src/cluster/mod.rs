@@ -8,12 +8,14 @@ mod draw;
 pub mod link;
 mod member;
 pub mod membership;
+mod movement;
 mod notation;
 mod placement;
 mod ring;
 mod slot;
 
 pub use member::{MEMBERS_MAX, Member, MemberError, View};
+pub use movement::Movement;
 pub use notation::ParseMemberError;
 pub use placement::{Placement, Rank};
 pub use ring::{Epoch, Ring};

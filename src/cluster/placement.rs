@@ -1,5 +1,6 @@
 //! The ring of our own: a table of who owns which slot.
 
+use std::collections::HashMap;
 use std::hash::Hasher;
 use std::num::NonZero;
 use std::thread;
@@ -7,7 +8,7 @@ use std::thread;
 use twox_hash::XxHash3_64;
 
 use super::auction::Auction;
-use super::draw::{Bid, Drawer};
+use super::draw::{Bid, Drawer, shuffled};
 use super::{Epoch, Member, Ring, SLOTS, View, slot};
 
 /// The version of all that decides who owns a key and who follows: `slot`, `draw`, `auction` and this file.
@@ -36,6 +37,8 @@ pub struct Placement {
     checksum: u64,
     view: View,
     drawers: Vec<Drawer>,
+    /// For each member the first one of its zone.
+    zones: Vec<u16>,
     /// By slot, as positions in the view.
     owners: Box<[u16]>,
 }
@@ -87,6 +90,7 @@ impl Placement {
         Self {
             epoch: epoch(view),
             checksum: checksum(&owners),
+            zones: zones(view),
             view: view.clone(),
             drawers,
             owners,
@@ -106,6 +110,18 @@ impl Placement {
     /// The owners of all slots, as positions in the view.
     pub fn owners(&self) -> &[u16] {
         &self.owners
+    }
+
+    /// How many slots each member owns, by its position.
+    pub fn shares(&self) -> Vec<usize> {
+        let mut shares = vec![0; self.drawers.len()];
+        for &owner in &self.owners {
+            // Without members the owner is nobody.
+            if let Some(share) = shares.get_mut(usize::from(owner)) {
+                *share += 1;
+            }
+        }
+        shares
     }
 
     /// Who owns a key; none where there are no members.
@@ -149,17 +165,19 @@ impl Placement {
     /// Who follows those that are ranked: the lowest bid from a zone that none of them is in; the lowest of all, if there
     /// is no such zone.
     fn follower(&self, slot: usize, ranked: &[u16]) -> u16 {
+        let shuffled = shuffled(slot as u32);
         let (mut near, mut far) = (Bid::NONE, Bid::NONE);
         for (position, drawer) in (0..).zip(&self.drawers) {
-            let draw = drawer.draw(slot as u32);
-            // Without a bid from afar, that is any bid.
-            if let Some(bid) = drawer.bid_below(&far, position, draw) {
-                if ranked.contains(&position) {
-                } else if ranked.iter().any(|&other| self.are_near(position, other)) {
-                    near = near.min(bid);
-                } else {
-                    far = bid;
-                }
+            let draw = drawer.draw_shuffled(shuffled);
+            // While there is no bid from afar, that is any bid.
+            let Some(bid) = drawer.bid_below(&far, position, draw) else {
+                continue;
+            };
+            let zone = self.zone(position);
+            if !ranked.iter().any(|&other| self.zone(other) == zone) {
+                far = bid;
+            } else if !ranked.contains(&position) {
+                near = near.min(bid);
             }
         }
         match far == Bid::NONE {
@@ -168,9 +186,8 @@ impl Placement {
         }
     }
 
-    fn are_near(&self, a: u16, b: u16) -> bool {
-        let [a, b] = [a, b].map(|position| &self.view.members()[usize::from(position)].zone);
-        a == b && !a.is_empty()
+    fn zone(&self, position: u16) -> u16 {
+        self.zones[usize::from(position)]
     }
 }
 
@@ -229,6 +246,19 @@ impl Change {
 
 fn drawers(view: &View) -> Vec<Drawer> {
     view.members().iter().map(Drawer::new).collect()
+}
+
+/// Who is in no zone is near nobody.
+fn zones(view: &View) -> Vec<u16> {
+    let mut first = HashMap::<&str, u16>::new();
+    let mut zones = Vec::with_capacity(view.members().len());
+    for (position, member) in (0..).zip(view.members()) {
+        zones.push(match member.zone.as_str() {
+            "" => position,
+            zone => *first.entry(zone).or_insert(position),
+        });
+    }
+    zones
 }
 
 fn everybody(drawers: &[Drawer]) -> Auction {

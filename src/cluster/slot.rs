@@ -5,7 +5,7 @@ use twox_hash::XxHash3_64;
 /// How many slots there are, however many members.
 pub const SLOTS: usize = 1 << SLOT_BITS;
 
-const SLOT_BITS: u32 = 20;
+pub(super) const SLOT_BITS: u32 = 20;
 
 /// The slot of a key: the upper bits of the key's xxh3, whose seed is the xxh3 of the group's name.
 ///
