@@ -2,10 +2,12 @@
 
 mod support;
 
+use std::thread;
 use std::time::Duration;
 
 use grpcio::RpcStatusCode;
-use support::cluster::{Cluster, figure};
+use support::client::Client;
+use support::cluster::{Cluster, figure, free_addresses, start_member, wait_for_links};
 use support::origin::{Answer, Latch, Origin};
 
 #[test]
@@ -60,7 +62,7 @@ fn a_load_that_takes_longer_than_a_silent_node_is_waited_for() {
     let call = client.start_get("pages", "slow");
     origin.wait_for_requests("/slow", 1);
     // Many times the patience, which a node that says that it is loading does not use up.
-    std::thread::sleep(Duration::from_secs(1));
+    thread::sleep(Duration::from_secs(1));
     latch.open();
     assert_eq!(call.value().unwrap(), b"value");
     assert_eq!(origin.requests("/slow"), 1);
@@ -163,4 +165,52 @@ fn a_value_that_is_too_large_for_a_link_is_loaded_where_it_is_read() {
         figure(&cluster.nodes[ranks[1]], "peers_sent_back_total", ""),
         1
     );
+}
+
+/// The owner was told of the first caller's time alone.
+#[test]
+fn who_joins_with_more_time_gets_the_value_that_the_first_did_not_wait_for() {
+    let latch = Latch::default();
+    let held = latch.clone();
+    let origin = Origin::start(move |_, _| {
+        held.wait();
+        Answer::Value(b"value".to_vec())
+    });
+    let args = ["--group", &origin.group("pages"), "--load-least", "0"];
+    let cluster = Cluster::start(2, &args);
+    let client = cluster.client(cluster.ranks("pages", "slow")[1]);
+    let patient = thread::scope(|scope| {
+        let hasty = scope.spawn(|| {
+            let timeout = Duration::from_millis(800);
+            client.get_within(timeout, "pages", "slow")
+        });
+        origin.wait_for_requests("/slow", 1);
+        let patient = client.start_get("pages", "slow");
+        let refusal = hasty.join().unwrap().unwrap_err();
+        refusal.expect(RpcStatusCode::DEADLINE_EXCEEDED, &[]);
+        patient
+    });
+    latch.open();
+    assert_eq!(patient.value().unwrap(), b"value");
+}
+
+/// Groups are added to a cluster a node after the other.
+#[test]
+fn a_group_that_the_owner_does_not_have_is_loaded_where_it_is_asked_for() {
+    let origin = Origin::start(|path, _| Answer::Value(path.as_bytes().to_vec()));
+    let addresses = free_addresses(2);
+    let (old, new) = (origin.group("pages"), origin.group("news"));
+    let node = start_member(
+        addresses[0],
+        &addresses,
+        &["--group", &old, "--group", &new],
+    );
+    let _other = start_member(addresses[1], &addresses, &["--group", &old]);
+    wait_for_links(&node, 1);
+    let client = Client::connect(node.addr);
+    for number in 0..50 {
+        let value = client.get("news", format!("k{number}")).unwrap();
+        assert_eq!(value, format!("/k{number}").into_bytes());
+    }
+    assert!(figure(&node, "peers_sent_back_total", "") > 0);
 }

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use support::cluster::{Cluster, figure};
 use support::{Node, corecache, folder, group, run};
 use tempfile::TempDir;
 
@@ -73,6 +74,43 @@ fn a_client_that_trusts_the_certificate_is_served() {
     assert_eq!(distrusting.status.code(), Some(1), "{distrusting:?}");
     assert_eq!(distrusting.stdout, b"");
     assert_eq!(node.terminate().code(), Some(0));
+}
+
+#[test]
+fn nodes_with_tls_ask_each_other_over_tls() {
+    let Some(identity) = identity() else { return };
+    let (cert, key) = files(&identity);
+    let blobs = folder(&[]);
+    let names: Vec<_> = (0..40).map(|number| format!("k{number}")).collect();
+    for name in &names {
+        std::fs::write(blobs.path().join(name), name).unwrap();
+    }
+    let group = group("blobs", &blobs);
+    let tls = ["--tls-cert", text(&cert), "--tls-key", text(&key)];
+    let args = [&["--group", &group], &tls[..]].concat();
+    let refused = run(corecache()
+        .args(["serve", "--peers", "127.0.0.1:1", "--admin", "off"])
+        .args(["--listen", "127.0.0.1:0"])
+        .args(&args));
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && words.contains("--peer-ca"),
+        "{words}"
+    );
+
+    let cluster = Cluster::start(2, &[&args[..], &["--peer-ca", text(&cert)]].concat());
+    let address = cluster.nodes[0].addr.to_string();
+    for name in &names {
+        let got = run(corecache()
+            .args(["get", "blobs", name, "--node", &address])
+            .args(["--ca", text(&cert)]));
+        assert_eq!(got.stdout, name.as_bytes(), "{got:?}");
+    }
+    let values = figure(&cluster.nodes[0], "peers_values_total", "");
+    assert!(
+        (5..40).contains(&values),
+        "{values} came from the other node"
+    );
 }
 
 #[test]

@@ -109,3 +109,131 @@ impl PendingLoad {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+    use crate::engine::Builder;
+    use crate::group::{GroupConfig, Groups, LoadContext, LoadError, Sink};
+
+    const BUDGET_BYTES: usize = 4 << 20;
+
+    type Answers = Receiver<Result<Value, GetError>>;
+
+    fn groups() -> Groups {
+        let load = |_: &[u8], _: &LoadContext<'_>, _: &mut Sink| {
+            Err(LoadError::Other("this process loads nothing".into()))
+        };
+        let config = GroupConfig::new("pages", load).chunks_over(1 << 20);
+        Groups::new(&Builder::new(BUDGET_BYTES), [config]).unwrap()
+    }
+
+    fn ask(groups: &Groups, key: &[u8]) -> (Option<PendingLoad>, Answers) {
+        let (answer, answers) = channel();
+        let pages = groups.get("pages").unwrap();
+        let load = pages.ask(key, move |value| drop(answer.send(value)));
+        (load, answers)
+    }
+
+    fn stored(value: &[u8]) -> Vec<u8> {
+        let (prefix, used) = frame::prefix(value.len());
+        [&prefix[..used], value].concat()
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_goes_to_all_who_wait_and_is_kept_if_it_is_to_be() {
+        for keep in [None, Some(Duration::from_secs(60))] {
+            let groups = groups();
+            let (load, first) = ask(&groups, b"key");
+            let (joined, second) = ask(&groups, b"key");
+            assert!(joined.is_none(), "one load a key");
+            load.unwrap().fulfil(&stored(b"value"), keep);
+            for answers in [first, second] {
+                assert_eq!(*answers.recv().unwrap().unwrap(), *b"value");
+            }
+            let pages = groups.get("pages").unwrap();
+            pages.flush();
+            let held = pages.held(b"key").map(|value| value.to_vec());
+            assert_eq!(held, keep.map(|_| b"value".to_vec()));
+            assert_eq!(pages.stats().loads, 0, "nothing was loaded here");
+        }
+    }
+
+    #[test]
+    fn a_value_is_kept_no_longer_than_it_is_to_be() {
+        let groups = groups();
+        let (load, answers) = ask(&groups, b"key");
+        load.unwrap()
+            .fulfil(&stored(b"value"), Some(Duration::ZERO));
+        answers.recv().unwrap().unwrap();
+        let pages = groups.get("pages").unwrap();
+        pages.flush();
+        assert!(pages.held(b"key").is_none());
+    }
+
+    #[test]
+    fn another_process_is_not_made_to_wait_for_a_third_one() {
+        let groups = groups();
+        let pages = groups.get("pages").unwrap();
+        let (load, _answers) = ask(&groups, b"away");
+        let mut load = load.unwrap();
+        assert!(load.send_away());
+        assert!(pages.ask_here(b"away", None, |_| ()).is_err());
+        load.take_back(None);
+        assert!(
+            pages
+                .ask_here(b"away", None, |_| ())
+                .is_ok_and(|load| load.is_none())
+        );
+
+        let load = pages.ask_here(b"here", None, |_| ()).ok().flatten();
+        assert!(!load.unwrap().send_away(), "another process waits for it");
+
+        // The other one came when nothing was decided yet.
+        let (load, _answers) = ask(&groups, b"both");
+        assert!(pages.ask_here(b"both", None, |_| ()).is_ok());
+        assert!(!load.unwrap().send_away());
+    }
+
+    #[test]
+    fn the_words_of_another_process_come_as_they_are() {
+        let groups = groups();
+        let (load, answers) = ask(&groups, b"key");
+        load.unwrap().fail(Relayed {
+            kind: ErrorKind::NotFound,
+            message: "no key \"key\" in group \"pages\": gone".to_owned(),
+        });
+        let error = answers.recv().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(error.to_string(), "no key \"key\" in group \"pages\": gone");
+    }
+
+    /// A quarter of the budget may be read that is not kept; then there is an error, until some has been read.
+    #[test]
+    fn what_is_read_and_not_kept_is_bounded() {
+        let groups = groups();
+        let value = stored(&vec![7; 100_000]);
+        let mut held = Vec::new();
+        let refusal = loop {
+            let key = format!("{}", held.len());
+            let (load, answers) = ask(&groups, key.as_bytes());
+            load.unwrap().fulfil(&value, None);
+            match answers.recv().unwrap() {
+                Ok(value) => held.push(value),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refusal.kind(), ErrorKind::Busy);
+        let bytes = held.len() * value.len();
+        assert!(
+            bytes <= BUDGET_BYTES && bytes >= BUDGET_BYTES / 8,
+            "{bytes}"
+        );
+        held.clear();
+        let (load, answers) = ask(&groups, b"more");
+        load.unwrap().fulfil(&value, None);
+        assert!(answers.recv().unwrap().is_ok());
+    }
+}

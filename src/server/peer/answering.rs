@@ -210,12 +210,13 @@ impl Answering {
         for run in questions.chunk_by(|a, b| a.group == b.group) {
             let done = match service.group(run[0].group) {
                 Ok(group) => self.answer_of(group, run, terms),
-                Err(status) => run
-                    .iter()
-                    .take_while(|question| {
-                        put(&mut self.reply, question.id, question.key, Err(&status))
-                    })
-                    .count(),
+                // Groups are added a node after the other.
+                Err(_) => {
+                    for question in run {
+                        self.refuse(question.id, Refusal::LoadItYourself);
+                    }
+                    run.len()
+                }
             };
             seen += done;
             if done < run.len() {
