@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod dns;
 pub mod etcd;
 pub mod go;
 pub mod http;
