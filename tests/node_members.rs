@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use support::dns::{Name, NameServer};
 use support::{Node, corecache, eventually, folder, group, http, run};
@@ -32,6 +32,17 @@ fn refusal(args: &[&str]) -> String {
         .args(args));
     assert!(!output.status.success(), "{args:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Ends a node. Returns where it listened.
+fn listen_again(mut node: Node) -> SocketAddr {
+    assert_eq!(node.terminate().code(), Some(0));
+    node.addr
 }
 
 #[test]
@@ -69,6 +80,19 @@ fn an_own_address_that_can_not_be_right_is_told() {
     let (status, page) = http::get(node.admin, "/readyz");
     assert_eq!(status, 200);
     assert!(page.contains("192.0.2.1:1 is not"), "{page}");
+
+    // The list has it by a name, and another one than that of its address.
+    let listen = free_address();
+    let name = format!("localhost:{}", listen.port());
+    let peers = format!("{name},192.0.2.1:1");
+    let list = ["--group", &*blobs, "--peers", &peers];
+    let node = Node::start_with(corecache(), listen, list);
+    eventually("the node is told", || figure(&node, &doubt("alias")) == 1.0);
+    says(&node, &format!("have this node as {name}"));
+    let list = [&list[..], &["--advertise", &name]].concat();
+    let node = Node::start_with(corecache(), listen_again(node), list);
+    assert_eq!(figure(&node, "members"), 2.0);
+    assert_eq!(figure(&node, &doubt("alias")), 0.0);
 
     let args = [&args[..], &["--advertise", "nobody.invalid:8800"]].concat();
     let node = Node::start(args);
@@ -144,10 +168,7 @@ fn the_addresses_of_a_name_are_the_members() {
     };
     let blobs = folder(&[]);
     // The port of all nodes, on addresses of their own.
-    let listen = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let listen = free_address();
     let port = listen.port();
     let dns = format!("cache.example:{port}");
     let group = group("blobs", &blobs);
