@@ -2,7 +2,11 @@
 
 mod support;
 
-use support::{Node, corecache, folder, group, http, run};
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+
+use support::dns::{Name, NameServer};
+use support::{Node, corecache, eventually, folder, group, http, run};
 
 /// A figure of the metrics page, by its name and labels.
 fn figure(node: &Node, name: &str) -> f64 {
@@ -30,6 +34,17 @@ fn refusal(args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Ends a node. Returns where it listened.
+fn listen_again(mut node: Node) -> SocketAddr {
+    assert_eq!(node.terminate().code(), Some(0));
+    node.addr
+}
+
 #[test]
 fn a_list_of_peers_has_the_own_address_whether_it_is_given_or_not() {
     let blobs = folder(&[]);
@@ -38,11 +53,7 @@ fn a_list_of_peers_has_the_own_address_whether_it_is_given_or_not() {
 
     let node = start(&["--peers", "127.0.0.1:1,127.0.0.1:2=50@a"]);
     assert_eq!(figure(&node, "members"), 3.0);
-    let log = node.stderr();
-    assert!(
-        log.contains("joined: 127.0.0.1:1 127.0.0.1:2=50@a"),
-        "{log}"
-    );
+    says(&node, "joined: 127.0.0.1:1 127.0.0.1:2=50@a");
     assert_eq!(figure(&node, "members_source_up{source=\"list\"}"), 1.0);
     assert_eq!(
         http::get(node.admin, "/readyz"),
@@ -70,13 +81,133 @@ fn an_own_address_that_can_not_be_right_is_told() {
     assert_eq!(status, 200);
     assert!(page.contains("192.0.2.1:1 is not"), "{page}");
 
+    // The list has it by a name, and another one than that of its address.
+    let listen = free_address();
+    let name = format!("localhost:{}", listen.port());
+    let peers = format!("{name},192.0.2.1:1");
+    let list = ["--group", &*blobs, "--peers", &peers];
+    let node = Node::start_with(corecache(), listen, list);
+    eventually("the node is told", || figure(&node, &doubt("alias")) == 1.0);
+    says(&node, &format!("have this node as {name}"));
+    let list = [&list[..], &["--advertise", &name]].concat();
+    let node = Node::start_with(corecache(), listen_again(node), list);
+    assert_eq!(figure(&node, "members"), 2.0);
+    assert_eq!(figure(&node, &doubt("alias")), 0.0);
+
     let args = [&args[..], &["--advertise", "nobody.invalid:8800"]].concat();
     let node = Node::start(args);
-    support::eventually("the doubt is shown", || {
+    eventually("the doubt is shown", || {
         figure(&node, &doubt("unresolved")) == 1.0
     });
-    let log = node.stderr();
-    assert!(log.contains("nobody.invalid:8800 may be wrong"), "{log}");
+    says(&node, "nobody.invalid:8800 may be wrong");
+}
+
+/// Waits until the node has written these words to its log.
+fn says(node: &Node, words: &str) {
+    eventually(words, || node.stderr().contains(words));
+}
+
+fn see(node: &Node, count: f64) {
+    let what = format!("{count} members");
+    eventually(&what, || figure(node, "members") == count);
+}
+
+#[test]
+fn a_file_of_peers_is_read_again_when_it_changes() {
+    let home = folder(&[("peers", b"# ours\n127.0.0.1:1\n127.0.0.1:2=50@a # small\n")]);
+    let path = home.path().join("peers");
+    let other = home.path().join("other");
+    let group = group("blobs", &home);
+    let node = Node::start(["--group", &*group, "--peers-file", path.to_str().unwrap()]);
+    let up = "members_source_up{source=\"file\"}";
+    assert_eq!(figure(&node, "members"), 3.0);
+    says(&node, "joined: 127.0.0.1:1 127.0.0.1:2=50@a");
+
+    // By one that takes its place.
+    fs::write(&other, "127.0.0.1:1\n").unwrap();
+    fs::rename(&other, &path).unwrap();
+    see(&node, 2.0);
+    says(&node, "left: 127.0.0.1:2=50@a");
+    // In place.
+    fs::write(&path, "127.0.0.1:1=7\n127.0.0.1:3\n127.0.0.1:4\n").unwrap();
+    see(&node, 4.0);
+    says(&node, "changed: 127.0.0.1:1=7");
+
+    // Damaged, emptied, gone: the last view stays.
+    for (content, words) in [("127.0.0.1:1\nnonsense\n", "line 2"), ("", "no member")] {
+        fs::write(&path, content).unwrap();
+        eventually(words, || {
+            let (status, page) = http::get(node.admin, "/readyz");
+            status == 200 && page.contains("file is down") && page.contains(words)
+        });
+        assert_eq!(figure(&node, "members"), 4.0);
+    }
+    fs::write(&path, "127.0.0.1:1\n").unwrap();
+    see(&node, 2.0);
+    says(&node, "file is heard again");
+    fs::rename(&path, &other).unwrap();
+    eventually("it is gone", || figure(&node, up) == 0.0);
+    assert_eq!(figure(&node, "members"), 2.0);
+    fs::rename(&other, &path).unwrap();
+    eventually("it is back", || figure(&node, up) == 1.0);
+}
+
+#[test]
+fn the_addresses_of_a_name_are_the_members() {
+    let name = |addresses: &[&str]| {
+        Name::Has(
+            addresses
+                .iter()
+                .map(|address| address.parse().unwrap())
+                .collect(),
+        )
+    };
+    let both = name(&["127.0.0.1", "127.0.0.2", "fd00::1", "fd00::2"]);
+    let Some(server) = NameServer::start(both) else {
+        return;
+    };
+    let blobs = folder(&[]);
+    // The port of all nodes, on addresses of their own.
+    let listen = free_address();
+    let port = listen.port();
+    let dns = format!("cache.example:{port}");
+    let group = group("blobs", &blobs);
+    let args = [
+        "--group",
+        &*group,
+        "--peers-dns",
+        &dns,
+        "--dns-every",
+        "0.05",
+    ];
+    let mut node = Node::start_with(server.node(), listen, args);
+    let unlisted = "members_own_address_doubt{reason=\"unlisted\"}";
+    let up = "members_source_up{source=\"dns\"}";
+    assert_eq!(figure(&node, "members"), 2.0);
+    assert_eq!((figure(&node, up), figure(&node, unlisted)), (1.0, 0.0));
+    says(&node, &format!("joined: 127.0.0.2:{port}"));
+    server.say(name(&["127.0.0.3", "127.0.0.2", "127.0.0.1"]));
+    see(&node, 3.0);
+
+    for broken in [Name::Missing, name(&[]), Name::Silent] {
+        server.say(broken);
+        eventually("it is down", || figure(&node, up) == 0.0);
+        assert_eq!(figure(&node, "members"), 3.0);
+        let (status, page) = http::get(node.admin, "/readyz");
+        assert!(status == 200 && page.contains("dns is down"), "{page}");
+        server.say(name(&["127.0.0.3", "127.0.0.2", "127.0.0.1"]));
+        eventually("it is heard again", || figure(&node, up) == 1.0);
+    }
+
+    server.say(name(&["127.0.0.2"]));
+    eventually("the own address is doubted", || {
+        figure(&node, unlisted) == 1.0
+    });
+    see(&node, 2.0);
+    says(&node, "the other nodes do not know this one");
+    server.say(name(&["127.0.0.1", "127.0.0.2"]));
+    eventually("it is not any more", || figure(&node, unlisted) == 0.0);
+    assert_eq!(node.terminate().code(), Some(0));
 }
 
 #[test]
@@ -95,6 +226,38 @@ fn flags_that_make_no_member_are_refused() {
         (&["--peers", "a:1", "--weight", "0"], "--weight"),
         (&["--peers", "a:1", "--zone", "b c"], "letters, digits"),
         (&["--advertise", "a:1"], "--peers"),
+        (
+            &["--peers", "a:1", "--peers-file", "b"],
+            "cannot be used with",
+        ),
+        (
+            &["--peers-file", "/nowhere/peers"],
+            "--peers-file /nowhere/peers: No such file",
+        ),
+        (&["--peers-dns", "a"], "no port"),
+        (
+            &["--peers-dns", "a:1", "--weight", "2"],
+            "cannot be used with",
+        ),
+        (
+            &["--listen", "127.0.0.1:0", "--peers-dns", "a:1"],
+            "say with --advertise IP:1",
+        ),
+        (
+            &["--peers-dns", "a:1", "--advertise", "b:1"],
+            "say with --advertise IP:1",
+        ),
+        (&["--etcd", "a"], "no port"),
+        (&["--etcd", "https://a:1"], "--etcd-ca"),
+        (
+            &["--etcd", "a:1", "--etcd-user", "b"],
+            "--etcd-password-file",
+        ),
+        (
+            &["--etcd", "a:1", "--etcd-ca", "/nowhere/ca"],
+            "--etcd-ca /nowhere/ca: No such file",
+        ),
+        (&["--etcd", "a:1", "--etcd-ttl", "1"], "--etcd-ttl"),
         (
             &["--listen", "0.0.0.0:0", "--insecure", "--peers", "a:1"],
             "--advertise HOST:PORT",

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod dns;
 pub mod etcd;
 pub mod fake_peer;
 pub mod go;

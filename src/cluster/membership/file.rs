@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Report, Source};
+use super::{Report, Source, own};
 use crate::cluster::{Member, MemberError, ParseMemberError, View};
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -98,7 +98,7 @@ impl PeersFile {
                 Ok((members, stamp)) => {
                     self.read = stamp;
                     self.fault = None;
-                    report.members(members);
+                    tell(report, members);
                 }
                 Err(FileError::Written) => {}
                 Err(error) => {
@@ -120,7 +120,7 @@ impl Source for PeersFile {
     }
 
     fn follow(&mut self, report: &Report) {
-        report.members(self.first.take().unwrap_or_default());
+        tell(report, self.first.take().unwrap_or_default());
         while report.pause(LOOK_EVERY) {
             match self.look(report) {
                 Ok(()) => report.confirm(),
@@ -128,6 +128,11 @@ impl Source for PeersFile {
             }
         }
     }
+}
+
+fn tell(report: &Report, members: Vec<Member>) {
+    report.members(members.clone());
+    own::seek_alias(report, &members);
 }
 
 fn read(path: &Path) -> Result<(Vec<Member>, Stamp), FileError> {

@@ -1,6 +1,6 @@
 //! Members that do not change.
 
-use super::{Report, Source};
+use super::{Report, Source, own};
 use crate::cluster::{Member, MemberError, View};
 
 /// A list of members, given once and for all.
@@ -33,6 +33,7 @@ impl Source for List {
     }
 
     fn follow(&mut self, report: &Report) {
-        report.once_and_for_all(std::mem::take(&mut self.0));
+        report.once_and_for_all(self.0.clone());
+        own::seek_alias(report, &self.0);
     }
 }

@@ -1,7 +1,7 @@
 //! Whether the own address is one at which the others reach this node.
 
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::thread;
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use super::Report;
 use crate::cluster::{Member, View};
 
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// Members of a list that are looked up at the most.
+const LOOKED_UP_MAX: usize = 256;
 
 /// What may speak against the own address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,15 +23,18 @@ pub enum Doubt {
     Taken,
     /// It is on the loopback, and others are not.
     Loopback,
+    /// The source names this node, and by another address.
+    Alias,
 }
 
 impl Doubt {
     /// All there are.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Unresolved,
         Self::Unlisted,
         Self::Taken,
         Self::Loopback,
+        Self::Alias,
     ];
 
     /// What it is called among the figures.
@@ -39,6 +44,7 @@ impl Doubt {
             Self::Unlisted => "unlisted",
             Self::Taken => "taken",
             Self::Loopback => "loopback",
+            Self::Alias => "alias",
         }
     }
 
@@ -87,4 +93,45 @@ pub(super) fn watch(report: &Report) -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Looks, on a thread, whether a list that does not have the own address has this node by another one: it would be two
+/// members, and for the others another one than for itself.
+pub(super) fn seek_alias(report: &Report, members: &[Member]) {
+    let own = report.own();
+    if members.iter().any(|member| member.address == own.address) {
+        return report.doubt(Doubt::Alias, None);
+    }
+    let port = port(own);
+    let with_port = members.iter().filter(|member| self::port(member) == port);
+    let candidates: Vec<_> = with_port.take(LOOKED_UP_MAX).cloned().collect();
+    let report = report.clone();
+    let look = move || {
+        let own = addresses(report.own());
+        let is_own = |member: &&Member| {
+            addresses(member)
+                .iter()
+                .any(|address| own.contains(address))
+        };
+        let alias = candidates.iter().find(is_own).map(|member| {
+            format!(
+                "the members have this node as {}, and do not have this address; give it the same one with --advertise",
+                member.address
+            )
+        });
+        report.doubt(Doubt::Alias, alias);
+    };
+    let thread = thread::Builder::new().name("own-alias".to_owned());
+    if let Err(error) = thread.spawn(look) {
+        log::warn!("members: no thread to look whether one of them is this node: {error}");
+    }
+}
+
+fn port(member: &Member) -> Option<&str> {
+    member.address.rsplit_once(':').map(|(_, port)| port)
+}
+
+fn addresses(member: &Member) -> Vec<SocketAddr> {
+    let addresses = member.address.to_socket_addrs();
+    addresses.map_or_else(|_| Vec::new(), Iterator::collect)
 }

@@ -152,6 +152,28 @@ fn a_loopback_address_among_others_is_doubted() {
 }
 
 #[test]
+fn a_node_that_the_list_has_by_another_address_is_told() {
+    let doubts = |own: &str, list: &str| {
+        let list = List::new(vec![Member::new(list), Member::new("127.0.0.2:1")]).unwrap();
+        let membership = Membership::start(Member::new(own), list).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while membership.standing().doubts.is_empty() {
+            assert!(Instant::now() < deadline, "no doubt");
+            thread::yield_now();
+        }
+        membership.standing().doubts
+    };
+    for (own, list) in [
+        ("127.0.0.1:1", "localhost:1"),
+        ("localhost:1", "127.0.0.1:1"),
+    ] {
+        let doubts = doubts(own, list);
+        assert_eq!(doubts[0].0, Doubt::Alias);
+        assert!(doubts[0].1.contains(list), "{doubts:?}");
+    }
+}
+
+#[test]
 fn a_host_without_an_address_is_doubted() {
     // No name server knows it (RFC 6761).
     let membership = Membership::start(Member::new("nobody.invalid:1"), List::alone()).unwrap();
