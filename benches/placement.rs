@@ -196,7 +196,7 @@ fn lookups() {
             };
             let took = Spread::new((0..ROUNDS).map(|_| round()));
             println!(
-                "lookup      {nodes} nodes, {ranks} ranks: {:.1} ns (quartiles {:.1} to {:.1}), sum {sum}",
+                "lookup      {nodes} nodes, ranks {ranks}: {:.1} ns (quartiles {:.1} to {:.1}), sum {sum}",
                 took.median(),
                 took.quantile(0.25),
                 took.quantile(0.75)
