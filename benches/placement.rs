@@ -5,8 +5,8 @@
 //! sum of what they found is printed, so that nothing is left out. A table after a change is made by one core, one from
 //! nothing by all.
 //!
-//! What this can't show: lookups whose table has left the core's caches, as in a node that does other work between them;
-//! the row `cold` has that with a table that is flushed by 64 MiB of other memory before each 256 lookups.
+//! What this can't show: lookups in a node that does other work between them. The row `cold` is the worst of it: 64 MiB of
+//! other memory are written before each 256 lookups, so that nothing of the table is in the core's caches.
 //!
 //! `cargo bench --bench placement [-- balance | movement | lookups | tables]`
 
@@ -196,7 +196,7 @@ fn lookups() {
             };
             let took = Spread::new((0..ROUNDS).map(|_| round()));
             println!(
-                "lookup      {nodes} nodes, {ranks} ranks: {:.1} ns (quartiles {:.1} to {:.1}), sum {sum}",
+                "lookup      {nodes} nodes, ranks {ranks}: {:.1} ns (quartiles {:.1} to {:.1}), sum {sum}",
                 took.median(),
                 took.quantile(0.25),
                 took.quantile(0.75)

@@ -187,6 +187,8 @@ fn digits<N: FromStr>(text: &str) -> Option<N> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn refusal(text: &str) -> String {
@@ -270,5 +272,27 @@ mod tests {
         }
         assert!(refusal(&format!("{}:1", "a".repeat(64))).contains("is no host"));
         assert!(refusal(&format!("a:1@{}", "z".repeat(65))).contains("is no zone"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_written_and_read_again(text in r"(\PC{0,20}|\[?[0-9a-fA-F:.]{1,20}\]?|[a-zA-Z0-9.-]{1,9}):?\PC{0,5}(=[0-9]{1,11})?(@\PC{0,9})?") {
+            if let Ok(member) = Member::parse(&text) {
+                prop_assert!(member.weight > 0);
+                prop_assert_eq!(Member::parse(&member.to_string()), Ok(member));
+            }
+        }
+
+        #[test]
+        fn a_good_member_is_read(
+            host in r"[a-zA-Z][a-zA-Z0-9-]{0,20}(\.[a-z]{1,9}){0,3}|\[fd00::[1-9a-f]{1,4}\]|10\.[0-9]\.[0-9]\.[0-9]",
+            port in 1u16..,
+            weight in 1u32..,
+            zone in "[a-z0-9-]{1,64}",
+        ) {
+            let member = Member::parse(&format!("{host}:{port}={weight}@{zone}"));
+            let address = format!("{}:{port}", host.to_lowercase());
+            prop_assert_eq!(member, Ok(Member { address, weight, zone }));
+        }
     }
 }
