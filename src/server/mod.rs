@@ -3,11 +3,14 @@
 //! ```text
 //! front (grpcio) ──► service ──► group ──► engine
 //!                       │ miss
+//!                     peer ──► the node that owns the key
+//!                       │ this one
 //!                    loaders ──► origin
 //! admin (HTTP) ──► stats
 //! ```
 //!
-//! grpcio is named in `front`, `deadline`, `connections`, `slice`, `health`, `reflection`, `pb`, `etcd` and `node` alone; what a call means is `service`'s,
+//! grpcio is named in `front`, `deadline`, `connections`, `slice`, `health`, `reflection`, `pb`, `etcd`,
+//! `node` and `peer::dial` alone; what a call means is `service`'s,
 //! which knows no transport.
 
 mod admin;

@@ -23,8 +23,8 @@ use crate::engine::guarded;
 
 /// A message of questions has so many bytes, or one question.
 const MESSAGE_BYTES: usize = 64 << 10;
-/// The rest of a message, beside the question that comes last.
-const REST_BYTES: usize = 8 << 10;
+/// What the question that comes last takes at the most, with what a message has beside its questions.
+const REST_BYTES: usize = 5 << 10;
 /// A connection on which nothing comes is asked whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
@@ -247,7 +247,7 @@ impl Asking {
                 return Err(words);
             }
             let theirs = usize::try_from(hello.message_max_bytes).unwrap_or(usize::MAX);
-            self.message_bytes = MESSAGE_BYTES.min(theirs.saturating_sub(REST_BYTES));
+            self.message_bytes = theirs.saturating_sub(REST_BYTES).clamp(1, MESSAGE_BYTES);
         }
         if !self.is_greeted {
             if answer.hello.is_none() {
