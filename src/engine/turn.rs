@@ -162,10 +162,11 @@ impl Turn {
     }
 }
 
-/// What only the holder of a turn may touch.
+/// What only the holder of a turn may touch. Padded, so that it begins where a cache line does.
+#[repr(C)]
 pub(crate) struct InTurn<T> {
+    what: CachePadded<UnsafeCell<T>>,
     turn: Arc<Turn>,
-    what: UnsafeCell<T>,
 }
 
 // SAFETY: `what` is reached by the one holder of the turn alone, over a [`Holder`], on one thread after the other.
@@ -175,7 +176,7 @@ impl<T> InTurn<T> {
     pub fn new(turn: Arc<Turn>, what: T) -> Self {
         Self {
             turn,
-            what: UnsafeCell::new(what),
+            what: CachePadded::new(UnsafeCell::new(what)),
         }
     }
 
