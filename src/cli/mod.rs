@@ -4,6 +4,7 @@ mod client;
 mod get;
 mod limits;
 mod output;
+mod ring;
 mod seconds;
 mod serve;
 mod simulate;
@@ -31,6 +32,8 @@ enum Command {
     Get(get::Get),
     /// Shows what a node has done and holds.
     Stats(stats::Stats),
+    /// Shows which members of a cluster are asked for a key, and why.
+    Ring(ring::Ring),
     /// Replays a trace of requests: how large should a cache be?
     Simulate(simulate::Simulate),
 }
@@ -41,6 +44,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
         Command::Serve(serve) => serve.run(),
         Command::Get(get) => get.run(),
         Command::Stats(stats) => stats.run(),
+        Command::Ring(ring) => ring.run(),
         Command::Simulate(simulate) => simulate.run(),
     }
 }

@@ -12,7 +12,10 @@ pub struct Member {
 }
 
 /// The weight of a member of which nobody said another.
-const USUAL_WEIGHT: u32 = 100;
+pub(super) const USUAL_WEIGHT: u32 = 100;
+
+/// The most members that a view may have.
+pub const MEMBERS_MAX: usize = 4096;
 
 /// What makes a set of members no view.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +28,9 @@ pub enum MemberError {
         "member {0:?} has weight 0; a weight is at least 1, and a node that should own nothing is left out"
     )]
     NoWeight(String),
+    /// More members than [`MEMBERS_MAX`].
+    #[error("{0} members; a cluster has {MEMBERS_MAX} at the most")]
+    TooMany(usize),
 }
 
 impl Member {
@@ -49,8 +55,11 @@ impl View {
     ///
     /// # Errors
     ///
-    /// [`MemberError`] where an address is there twice or a weight is 0.
+    /// [`MemberError`] where an address is there twice, a weight is 0, or there are more than [`MEMBERS_MAX`].
     pub fn new(mut members: Vec<Member>) -> Result<Self, MemberError> {
+        if members.len() > MEMBERS_MAX {
+            return Err(MemberError::TooMany(members.len()));
+        }
         members.sort();
         if let Some(pair) = members
             .windows(2)
@@ -105,5 +114,11 @@ mod tests {
             ..Member::new("a:1")
         }]);
         assert_eq!(nothing, Err(MemberError::NoWeight("a:1".to_owned())));
+        let many = |count| View::new((1..=count).map(|n| Member::new(format!("a:{n}"))).collect());
+        assert!(many(MEMBERS_MAX).is_ok());
+        assert_eq!(
+            many(MEMBERS_MAX + 1),
+            Err(MemberError::TooMany(MEMBERS_MAX + 1))
+        );
     }
 }

@@ -3,8 +3,18 @@
 //! A [`View`] says who is in. A [`Ring`] made from it says who is asked for a key, best first; every node that has the same
 //! view makes the same ring, and calls it by the same epoch.
 
+mod auction;
+mod draw;
 mod member;
+mod movement;
+mod notation;
+mod placement;
 mod ring;
+mod slot;
 
-pub use member::{Member, MemberError, View};
+pub use member::{MEMBERS_MAX, Member, MemberError, View};
+pub use movement::Movement;
+pub use notation::ParseMemberError;
+pub use placement::{Placement, Rank};
 pub use ring::{Epoch, Ring};
+pub use slot::{SLOTS, slot};

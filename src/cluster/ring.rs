@@ -2,7 +2,7 @@
 
 use super::Member;
 
-/// The name of a ring: nodes with the same members, weights and rules have the same one, others do not.
+/// The name of a ring: nodes with the same members, weights, zones and rules have the same one, others do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(pub u64);
 
