@@ -3,6 +3,7 @@
 mod client;
 mod get;
 mod limits;
+mod memory;
 mod output;
 mod ring;
 mod seconds;

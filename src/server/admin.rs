@@ -59,7 +59,8 @@ fn answer(request: &Request<Body>, registry: &Registry, ready: &AtomicBool) -> R
     match *request.method() {
         Method::GET => page(request.uri().path(), registry, ready),
         Method::HEAD => {
-            // The HTTP server would send the body along.
+            // The HTTP server would send the body along. It takes Content-Length from what it sends, so that is 0, whatever
+            // GET would have; no header of ours is let through instead.
             page(request.uri().path(), registry, ready).map(|_| Body::default())
         }
         _ => text(

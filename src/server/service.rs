@@ -31,6 +31,7 @@ pub(super) enum Code {
     DeadlineExceeded = 4,
     NotFound = 5,
     ResourceExhausted = 8,
+    FailedPrecondition = 9,
     OutOfRange = 11,
     Internal = 13,
     Unavailable = 14,
@@ -98,6 +99,7 @@ impl From<GetError> for Status {
             ErrorKind::TimedOut => Code::DeadlineExceeded,
             ErrorKind::Unavailable | ErrorKind::Closed => Code::Unavailable,
             ErrorKind::Busy => Code::ResourceExhausted,
+            ErrorKind::Refused => Code::FailedPrecondition,
             ErrorKind::Panicked | ErrorKind::Reentrant | ErrorKind::Other => Code::Internal,
         };
         Self::new(code, error.to_string())
