@@ -47,6 +47,7 @@ const HITS_A_MISS: u32 = 10;
 /// Misses beyond the loaders and the queue, before a busy round begins.
 const SURPLUS: usize = 64;
 const HOT: &str = "hot";
+const VALUE_BYTES: usize = 100;
 
 fn main() {
     print_head("busy loaders: hits while all loaders are busy and their queue is full");
@@ -56,7 +57,7 @@ fn main() {
     let of_origin = gate.clone();
     let origin = origin::start(move |_| {
         of_origin.wait();
-        vec![b'x'; 100]
+        vec![b'x'; VALUE_BYTES]
     });
     let node = Server::node([
         "--group",
@@ -114,7 +115,7 @@ fn main() {
 
 fn hits_beside_misses(node: &Server, bench: &Bench, gate: &Gate, pairs: usize) {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
-    let Some(h2load) = H2load::new(folder.path(), HOT) else {
+    let Some(h2load) = H2load::new(folder.path(), HOT, VALUE_BYTES) else {
         println!(
             "left out    hits beside misses: there is no h2load (apt-get install nghttp2-client)"
         );

@@ -18,18 +18,16 @@ mod support;
 
 use std::env;
 use std::fs;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use corecache::server::{ConnectionLimits, core_arguments};
-use protobuf::Message;
-
-use support::client::{GROUP, connect, get, get_request};
-use support::echo::{VALUE_BYTES, reply, value, value_bytes};
+use support::client::{GROUP, connect, get};
+use support::echo::{VALUE_BYTES, value, value_bytes};
+use support::h2load::H2load;
 use support::{
-    SERVER_CORE, Server, Spread, argument, leave_server_core, print_head, print_verdict,
+    SERVER_CORE, Server, Spread, argument, between, leave_server_core, print_head, print_verdict,
 };
 
 /// As in the node's binary.
@@ -45,8 +43,6 @@ const BARE_RATIO_WANTED: f64 = 1.0;
 const CPU_RATIO_WANTED: f64 = 1.1;
 const LARGE_BYTES: usize = 64 << 10;
 const KEY: &str = "value";
-/// In front of each gRPC message: a flag, and the length.
-const MESSAGE_PREFIX_BYTES: usize = 5;
 /// The argument by which this program runs as the echo.
 const ECHO: &str = "--echo";
 
@@ -54,19 +50,20 @@ fn main() -> ExitCode {
     if env::args().any(|arg| arg == ECHO) {
         echo();
     }
-    if Command::new("h2load").arg("--version").output().is_err() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let Some(h2load) = H2load::new(folder.path(), KEY, value_bytes()) else {
         eprintln!("front_door needs h2load; install it: apt-get install nghttp2-client");
         return ExitCode::FAILURE;
-    }
+    };
     print_head(&format!(
         "front door: unary hits of {} bytes, against bare grpcio echoes",
         value_bytes()
     ));
     let pairs = argument("--pairs", 24);
-    let folder = tempfile::tempdir().expect("a folder for temporary files");
-    fs::write(folder.path().join(KEY), value()).expect("a file");
-    let request = request_file(folder.path());
-    let origin = format!("{GROUP}=dir:{}", folder.path().display());
+    let blobs = folder.path().join(GROUP);
+    fs::create_dir(&blobs).expect("a folder");
+    fs::write(blobs.join(KEY), value()).expect("a file");
+    let origin = format!("{GROUP}=dir:{}", blobs.display());
     let core = SERVER_CORE.to_string();
     let node = Server::node(["--group", &origin, "--cores", &core]);
     let echo = env::current_exe().expect("the path of this program");
@@ -80,7 +77,7 @@ fn main() -> ExitCode {
         let value = get(client, KEY).expect("a value: the call ends with status 0");
         assert!(value == support::echo::value(), "{} bytes", value.len());
     }
-    let load = Load { request };
+    let load = Load(h2load);
     let calls = load.calls_in(&echo, argument("--calls-ms", 1000));
     for server in [&node, &bare] {
         load.run(server, calls);
@@ -134,20 +131,7 @@ fn print_runs(name: &str, runs: &[Run], calls: usize) {
     );
 }
 
-/// Writes the body of the request, as gRPC frames it.
-fn request_file(folder: &Path) -> PathBuf {
-    let message = get_request(KEY).write_to_bytes().expect("a message");
-    let mut body = vec![0];
-    body.extend((message.len() as u32).to_be_bytes());
-    body.extend(message);
-    let path = folder.join("request");
-    fs::write(&path, body).expect("a file");
-    path
-}
-
-struct Load {
-    request: PathBuf,
-}
+struct Load(H2load);
 
 struct Run {
     calls_a_second: f64,
@@ -166,48 +150,12 @@ impl Load {
     /// Makes so many calls, all of which are answered with the value.
     fn run(&self, server: &Server, calls: usize) -> Run {
         let cpu = server.cpu();
-        let output = self.command(server.addr, calls).output();
-        let cpu = server.cpu() - cpu;
-        let output = output.expect("h2load runs");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let check = || -> Option<f64> {
-            let bytes: usize = between(&text, "(space savings", " data")?
-                .rsplit_once('(')
-                .and_then(|(_, bytes)| bytes.strip_suffix(')')?.parse().ok())?;
-            let replied = bytes == calls * (MESSAGE_PREFIX_BYTES + reply().len());
-            let succeeded = text.contains(&format!(" {calls} succeeded, 0 failed, 0 errored"));
-            let speed = between(&text, "s, ", " req/s")?.parse().ok();
-            speed.filter(|_| replied && succeeded)
-        };
+        let calls_a_second = self.0.calls_a_second(server.addr, calls);
         Run {
-            calls_a_second: check().unwrap_or_else(|| panic!("not all calls succeeded:\n{text}")),
-            cpu,
+            calls_a_second,
+            cpu: server.cpu() - cpu,
         }
     }
-
-    fn command(&self, addr: SocketAddr, calls: usize) -> Command {
-        let mut command = Command::new("h2load");
-        command
-            .args(["-t", "1", "-c", "8", "-m", "32"])
-            .args(["-n", &calls.to_string()])
-            .args(["-H", "content-type: application/grpc"])
-            .args(["-H", "te: trailers"])
-            .args(if value_bytes() > LARGE_BYTES {
-                &["-w", "30", "-W", "30"][..]
-            } else {
-                &[]
-            })
-            .arg("-d")
-            .arg(&self.request)
-            .arg(format!("http://{addr}/corecache.v1.Cache/Get"));
-        command
-    }
-}
-
-/// What stands between the first `start` and the first `end` after it.
-fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
-    let (_, rest) = text.split_once(start)?;
-    rest.split_once(end).map(|(found, _)| found)
 }
 
 /// The echo with the node's arguments, and its allocator.

@@ -128,7 +128,7 @@ fn keys_a_second(own: SocketAddr, owner: &Server, echo: &Server, rounds: usize) 
     // The owner loads them.
     asker.fetch(1.0, 256);
     let folder = tempfile::tempdir().expect("a folder for temporary files");
-    let h2load = H2load::new(folder.path(), "key");
+    let h2load = H2load::new(folder.path(), "key", VALUE_BYTES);
     let window = argument("--window", 1024);
     let (mut keys, mut calls, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let cpu = owner.cpu();

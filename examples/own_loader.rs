@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --release --example own_loader                      # on 127.0.0.1:8800
 //! cargo run --release --example own_loader 127.0.0.1:0 1024 0   # a free port, 1024 MiB, on core 0
+//! cargo run --release --example own_loader 127.0.0.1:0 64 0 1048576   # the same with values of 1 MiB
 //! ```
 
 use std::env;
@@ -20,14 +21,12 @@ use corecache::server::{
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const VALUE_BYTES: usize = 100;
-
-/// The value of a key: the key again and again, 100 bytes. This runs on a thread that may block.
-fn load(key: &[u8], _ctx: &LoadContext<'_>, sink: &mut Sink) -> Result<(), LoadError> {
+/// The value of a key: the key again and again. This runs on a thread that may block.
+fn load(key: &[u8], value_bytes: usize, sink: &mut Sink) -> Result<(), LoadError> {
     if key == b"missing" {
         return Err(LoadError::NotFound("nobody has written it yet".into()));
     }
-    let value: Vec<u8> = key.iter().copied().cycle().take(VALUE_BYTES).collect();
+    let value: Vec<u8> = key.iter().copied().cycle().take(value_bytes).collect();
     sink.append(&value)
 }
 
@@ -45,7 +44,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(list) => list.parse::<Cores>()?,
         None => Cores::available(),
     };
-    let group = GroupConfig::new("blobs", load)
+    let value_bytes: usize = argument(3, "100").parse()?;
+    let loader =
+        move |key: &[u8], _ctx: &LoadContext<'_>, sink: &mut Sink| load(key, value_bytes, sink);
+    let group = GroupConfig::new("blobs", loader)
         .origin("a function")
         .entry_limit_bytes(VALUE_LIMIT_BYTES);
     let node = Node::start(NodeConfig {

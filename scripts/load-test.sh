@@ -2,7 +2,7 @@
 # Load tests a node of this build and prints the figures of docs/load-testing.md: scripts/load-test.sh
 #
 # The node runs on core $NODE_CORE, with blobs that are made for it; ghz and h2load run on core $LOAD_CORE. $NODE is a
-# node's binary, if it is not to be built. Takes about a minute and leaves nothing behind.
+# node's binary, if it is not to be built. Takes about half a minute and leaves nothing behind.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -21,6 +21,8 @@ fn each_page_has_its_answer() {
     assert_eq!(status, 200);
     let label = r#"corecache_group_hits_total{group="q\"uo\\te"} 0"#;
     assert!(metrics.contains(label), "{metrics}");
+    let help = "# HELP corecache_calls_waiting Calls that wait";
+    assert!(metrics.contains(help), "{metrics}");
 
     let (status, head, body) = http::request(node.admin, "HEAD", "/metrics");
     assert_eq!((status, body.as_str()), (200, ""));

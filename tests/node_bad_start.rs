@@ -135,6 +135,31 @@ fn groups_that_can_not_be() {
 }
 
 #[test]
+fn more_than_there_is() {
+    let blobs = folder(&[]);
+    let group = group("blobs", &blobs);
+    let refused = |args: &[&str], words: &[&str]| {
+        let free = ["--group", &group, "--listen", "127.0.0.1:0"];
+        assert_refused(1, &[&free, args, &["--admin", "off"]].concat(), words);
+    };
+    refused(
+        &["--memory", "1000TiB"],
+        &["--memory 1000.0 TiB", "of this"],
+    );
+    let entry = ["--memory", "16MiB", "--entry-limit", "17MiB"];
+    refused(&entry, &["--entry-limit 17.0 MiB", "--memory 16.0 MiB"]);
+    let share = ["--memory", "16MiB", "--largest", "blobs=1GiB"];
+    refused(&share, &["--largest blobs=1.0 GiB", "--memory 16.0 MiB"]);
+    let loads = ["--loaders", "8", "--group-loads", "9"];
+    refused(&loads, &["--group-loads 9", "--loaders 8"]);
+    let request = ["--core-memory", "32MiB", "--max-request", "33MiB"];
+    refused(
+        &request,
+        &["--max-request 33.0 MiB", "--core-memory 32.0 MiB"],
+    );
+}
+
+#[test]
 fn flags_that_are_none_and_values_that_can_not_be() {
     let blobs = folder(&[]);
     let group = group("blobs", &blobs);

@@ -138,6 +138,21 @@ fn get_fails_in_words() {
 }
 
 #[test]
+fn a_node_without_a_port_is_refused() {
+    for command in [&["get", "blobs", "a"][..], &["stats"]] {
+        for node in ["127.0.0.1", "localhost:", "127.0.0.1:0", ""] {
+            let output = run(corecache().args(command).args(["--node", node]));
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{node:?}: {stderr}");
+            assert!(
+                stderr.contains("--node") && stderr.contains("HOST:PORT"),
+                "{stderr}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
     let blobs = folder(&[("large", &vec![7; 1 << 20])]);
     let node = Node::start(["--group", &group("blobs", &blobs)]);

@@ -24,7 +24,15 @@ fn what_fails_is_not_kept_and_what_recovers_is_served() {
     let refusal = || client.get("pages", "index").unwrap_err();
 
     let unavailable = RpcStatusCode::UNAVAILABLE;
-    refusal().expect(unavailable, &["index", "503", "the disk is on fire"]);
+    let first = refusal();
+    first.expect(unavailable, &["index", "the origin answered 503"]);
+    // Its address and its words are for those who run the node.
+    let group = origin.group("pages");
+    let (_, address) = group.split_once("//").unwrap();
+    for word in ["the disk is on fire", address] {
+        assert!(!first.text.contains(word), "{first:?}");
+        support::eventually("it is logged", || node.stderr().contains(word));
+    }
     refusal().expect(unavailable, &["broke off after 5 bytes"]);
     refusal().expect(unavailable, &["broke off after 5 bytes"]);
     refusal().expect(unavailable, &["closed the connection without an answer"]);
@@ -47,8 +55,27 @@ fn an_origin_that_is_down_is_unavailable() {
     let node = Node::start(["--group", &format!("pages=http://{address}")]);
     let client = Client::connect(node.addr);
     let refusal = client.get("pages", "index").unwrap_err();
-    let words = ["index", "pages", &address.to_string(), "refused"];
-    refusal.expect(RpcStatusCode::UNAVAILABLE, &words);
+    refusal.expect(RpcStatusCode::UNAVAILABLE, &["index", "pages", "refused"]);
+    let address = address.to_string();
+    assert!(!refusal.text.contains(&address), "{refusal:?}");
+    support::eventually("it is logged", || node.stderr().contains(&address));
+}
+
+#[test]
+fn an_origin_that_does_not_let_the_node_in() {
+    let origin = Origin::start(|path, _| match path {
+        "/401" => Answer::Status("401 Unauthorized", ""),
+        _ => Answer::Status("403 Forbidden", ""),
+    });
+    let node = Node::start(["--group", &origin.group("pages")]);
+    let client = Client::connect(node.addr);
+    for status in ["401", "403"] {
+        let refusal = client.get("pages", status).unwrap_err();
+        refusal.expect(
+            RpcStatusCode::FAILED_PRECONDITION,
+            &["pages", status, "does not let this node in"],
+        );
+    }
 }
 
 #[test]

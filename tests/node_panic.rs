@@ -73,6 +73,7 @@ fn each_error_of_a_loader_has_its_code() {
             b"invalid key" => LoadError::InvalidKey(words),
             b"timed out" => LoadError::TimedOut(words),
             b"unavailable" => LoadError::Unavailable(words),
+            b"refused" => LoadError::Refused(words),
             b"too large" => LoadError::TooLarge(words),
             b"busy" => LoadError::Busy(words),
             _ => LoadError::Other(words),
@@ -86,6 +87,7 @@ fn each_error_of_a_loader_has_its_code() {
         ("unavailable", RpcStatusCode::UNAVAILABLE),
         ("too large", RpcStatusCode::OUT_OF_RANGE),
         ("busy", RpcStatusCode::RESOURCE_EXHAUSTED),
+        ("refused", RpcStatusCode::FAILED_PRECONDITION),
         ("other", RpcStatusCode::INTERNAL),
     ] {
         let refusal = client.get("pages", key).unwrap_err();

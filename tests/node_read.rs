@@ -170,7 +170,7 @@ fn a_value_that_is_larger_than_what_there_is_room_for_is_refused() {
         "--memory",
         "80MiB",
         "--entry-limit",
-        "1GiB",
+        "80MiB",
     ]);
     let client = Client::connect(node.addr);
     let refusal = client.read("blobs", "100 MiB", 0, 0).unwrap_err();

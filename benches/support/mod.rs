@@ -184,3 +184,9 @@ impl fmt::Display for Spread {
         )
     }
 }
+
+/// What stands between the first `start` and the first `end` after it.
+pub fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(start)?;
+    rest.split_once(end).map(|(found, _)| found)
+}

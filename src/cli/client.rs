@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::NonEmptyStringValueParser;
 use corecache::server::pb;
 use futures_executor::block_on;
 use futures_util::StreamExt;
@@ -24,7 +23,7 @@ const OWN_DEADLINE: &str = "Deadline Exceeded";
 #[derive(Args)]
 pub struct Target {
     /// The node to ask: host and port
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8800", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8800", value_parser = address)]
     node: String,
 
     /// Seconds to wait for the answer
@@ -34,6 +33,20 @@ pub struct Target {
     /// Call the node by TLS, and trust the certificates in this PEM file
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+}
+
+/// Checks that `text` is HOST:PORT. Without a port the gRPC core would take 443.
+fn address(text: &str) -> Result<String, String> {
+    let wrong = || "write HOST:PORT, such as 127.0.0.1:8800 or [::1]:8800".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let is_host = match host.strip_prefix('[') {
+        Some(rest) => rest.ends_with(']'),
+        None => !host.is_empty() && !host.contains([':', '/']),
+    };
+    match port.parse::<u16>() {
+        Ok(1..) if is_host && port.bytes().all(|byte| byte.is_ascii_digit()) => Ok(text.to_owned()),
+        _ => Err(wrong()),
+    }
 }
 
 impl Target {
@@ -128,4 +141,33 @@ fn secure(channel: ChannelBuilder, roots: Vec<u8>, node: &str) -> Result<Channel
 #[cfg(not(feature = "tls"))]
 fn secure(_: ChannelBuilder, _: Vec<u8>, _: &str) -> Result<Channel, String> {
     Err("this build has no TLS; build it with the feature `tls`".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_a_host_and_a_port() {
+        for node in ["127.0.0.1:8800", "[::1]:8800", "node-7.example:1"] {
+            assert_eq!(address(node), Ok(node.to_owned()));
+        }
+        for wrong in [
+            "",
+            "localhost",
+            "localhost:",
+            ":8800",
+            "localhost:0",
+            "localhost:65536",
+            "localhost:+80",
+            "localhost:grpc",
+            "::1",
+            "::1:8800",
+            "[::1]",
+            "[::1:8800",
+            "http://localhost:8800",
+        ] {
+            assert!(address(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

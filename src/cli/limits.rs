@@ -61,6 +61,23 @@ impl Limits {
             core_bytes: self.core_memory,
         }
     }
+
+    pub fn core_memory(&self) -> usize {
+        self.core_memory
+    }
+
+    /// Refuses limits of which one makes the other vain.
+    pub fn check(&self) -> Result<(), String> {
+        if self.max_request <= self.core_memory {
+            return Ok(());
+        }
+        let show = |bytes| size::show(bytes as u64);
+        Err(format!(
+            "--max-request {} is more than --core-memory {}: a request that large would always be cancelled",
+            show(self.max_request),
+            show(self.core_memory)
+        ))
+    }
 }
 
 #[derive(Clone)]

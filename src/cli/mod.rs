@@ -5,6 +5,7 @@ mod get;
 mod limits;
 mod links;
 mod members;
+mod memory;
 mod output;
 mod ring;
 mod seconds;

@@ -14,7 +14,10 @@ use corecache::server::{Cores, Identity, Node, NodeConfig};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{at_least_one, limits, links, members, output, seconds, size, systemd};
+use super::{at_least_one, limits, links, members, memory, output, seconds, size, systemd};
+
+/// The largest value, where none is given; a small memory may have room for less.
+const ENTRY_LIMIT_BYTES: usize = 64 << 20;
 
 /// Signals that end a node.
 const STOP: [i32; 2] = [SIGTERM, SIGINT];
@@ -49,9 +52,10 @@ pub struct Serve {
     #[arg(long = "largest", value_name = "NAME=SIZE", value_parser = largest)]
     largest: Vec<(String, usize)>,
 
-    /// The largest value that is loaded and kept, 1GiB at the most, and never more than the memory has room for
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = entry_limit)]
-    entry_limit: usize,
+    /// The largest value that is loaded and kept, 1GiB at the most, and never more than the memory has room for [default:
+    /// 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = entry_limit)]
+    entry_limit: Option<usize>,
 
     /// The cores to bind the threads to, such as 0-3 or 0,2 [default: those that the system gives]
     #[arg(long, value_name = "LIST")]
@@ -178,6 +182,8 @@ impl Serve {
 
     fn config(self) -> Result<NodeConfig, Box<dyn Error>> {
         self.check_names()?;
+        self.check_sizes()?;
+        memory::check(self.memory, self.limits.core_memory())?;
         let cores = match &self.cores {
             Some(cores) => cores.clone().where_allowed(),
             None => Cores::available(),
@@ -208,7 +214,7 @@ impl Serve {
         let (shown, site) = (origin.to_string(), origin.site());
         let mut config = GroupConfig::new(&group.name, origin)
             .origin(shown)
-            .entry_limit_bytes(self.entry_limit)
+            .entry_limit_bytes(self.entry_limit.unwrap_or(ENTRY_LIMIT_BYTES))
             .load_timeout(self.load_timeout)
             .load_least(self.load_least);
         if let Some(site) = site {
@@ -233,6 +239,37 @@ impl Serve {
             }
         }
         Ok(())
+    }
+
+    /// Refuses what can not be had beside something else that was asked for.
+    fn check_sizes(&self) -> Result<(), String> {
+        let show = |bytes: usize| size::show(bytes as u64);
+        let memory = show(self.memory);
+        if let Some(bytes) = self.entry_limit
+            && bytes > self.memory
+        {
+            return Err(format!(
+                "--entry-limit {} is more than --memory {memory}: no such value could be held; lower the one or raise \
+                 the other",
+                show(bytes)
+            ));
+        }
+        if let Some((name, bytes)) = self.largest.iter().find(|share| share.1 > self.memory) {
+            return Err(format!(
+                "--largest {name}={} is more than --memory {memory}, which all groups share",
+                show(*bytes)
+            ));
+        }
+        if let Some(loads) = self.group_loads
+            && loads > self.loaders
+        {
+            return Err(format!(
+                "--group-loads {loads} is more than --loaders {}: one origin can not have more loads at once than there \
+                 are loaders",
+                self.loaders
+            ));
+        }
+        self.limits.check()
     }
 
     fn identity(&self) -> Result<Option<Identity>, String> {

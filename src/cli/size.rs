@@ -60,6 +60,7 @@ mod tests {
         assert_eq!(parse("1.5 gib"), Ok(3 << 29));
         assert_eq!(parse("2KB"), Ok(2000));
         assert_eq!(parse("7b"), Ok(7));
+        assert_eq!(parse("2TiB"), Ok(2 << 40));
         for wrong in [
             "",
             "MiB",

@@ -48,6 +48,7 @@ const IDLE_MIN_BYTES: usize = 8 * SPAN_BYTES;
 /// Under a checker every entry is an allocation of its own, so that it sees each.
 const HAS_SLOTS: bool = !cfg!(any(corecache_malloc, all(test, corecache_model)));
 
+#[inline]
 const fn class_of(bytes: usize) -> usize {
     if bytes <= 256 {
         return bytes.div_ceil(8);
@@ -57,6 +58,7 @@ const fn class_of(bytes: usize) -> usize {
     32 + (power as usize - 8) * 16 + (bytes - (1 << power)).div_ceil(sixteenth)
 }
 
+#[inline]
 const fn class_bytes(class: usize) -> usize {
     if class <= 32 {
         return class * 8;

@@ -281,13 +281,11 @@ impl<B: Body> Flights<B> {
         &self.turn
     }
 
-    /// Has the turn's holder know whether there are flights.
-    fn say(&self, are_open: bool) {
-        // Both are done under the lock only.
-        match (are_open, self.turn.is_said(Signals::FLIGHTS)) {
-            (true, false) => drop(self.turn.say(Signals::FLIGHTS)),
-            (false, true) => self.turn.unsay(Signals::FLIGHTS),
-            _ => (),
+    /// Has whoever has the turn know that there are flights. It is taken back by who finds that there are none, under the
+    /// lock as well: a load after the other costs the turn's word nothing.
+    fn tell_turn(&self) {
+        if !self.turn.is_said(Signals::FLIGHTS) {
+            self.turn.say(Signals::FLIGHTS);
         }
     }
 
@@ -310,9 +308,8 @@ impl<B: Body> Flights<B> {
             flight.fence();
             return Joined::Lead(Lead::new(self, flight));
         }
-        self.say(true);
+        self.tell_turn();
         if let Some(entry) = look() {
-            self.say(!open.is_empty());
             return Joined::Hit(entry);
         }
         let flight = Arc::new(Flight::new(hash, to_owned()));
@@ -323,7 +320,7 @@ impl<B: Body> Flights<B> {
     /// Puts a flight that is to be led again back into the map. If its place is taken, it no longer stores.
     fn reopen(&self, flight: &Arc<Flight<B>>) {
         let mut open = self.open.lock();
-        self.say(true);
+        self.tell_turn();
         let now = open.entry(flight.hash).or_insert_with(|| flight.clone());
         if !Arc::ptr_eq(now, flight) {
             flight.fence();
@@ -338,7 +335,6 @@ impl<B: Body> Flights<B> {
             .is_some_and(|now| Arc::ptr_eq(now, flight))
         {
             open.remove(&flight.hash);
-            self.say(!open.is_empty());
         }
     }
 
@@ -348,7 +344,9 @@ impl<B: Body> Flights<B> {
         // The lock is given back first: the flight may be the last to hold a key, whose drop is not our code.
         let mut open = self.open.lock();
         let flight = open.remove(&hash);
-        self.say(!open.is_empty());
+        if open.is_empty() {
+            self.turn.unsay(Signals::FLIGHTS);
+        }
         drop(open);
         if let Some(flight) = flight {
             flight.fence();
@@ -358,8 +356,7 @@ impl<B: Body> Flights<B> {
     /// As [`Flights::fence`], for all keys that `is_it` accepts.
     pub fn fence_all(&self, is_it: impl Fn(&B::OwnedKey) -> bool) {
         let mut fenced = Vec::new();
-        let mut open = self.open.lock();
-        open.retain(|_, flight| {
+        self.open.lock().retain(|_, flight| {
             let is_fenced = is_it(&flight.key);
             if is_fenced {
                 flight.fence();
@@ -367,16 +364,11 @@ impl<B: Body> Flights<B> {
             }
             !is_fenced
         });
-        self.say(!open.is_empty());
-        drop(open);
     }
 
     /// Fails all who still wait.
     pub fn close_all(&self) {
-        let mut open = self.open.lock();
-        let closed = std::mem::take(&mut *open);
-        self.say(false);
-        drop(open);
+        let closed = std::mem::take(&mut *self.open.lock());
         for flight in closed.into_values() {
             let mut state = flight.state.lock();
             if state.outcome.is_none() {

@@ -211,47 +211,50 @@ impl<B: Body> Ended<B> {
     }
 }
 
+/// What every turn writes to comes first and fits a cache line; who has the turn next is mostly on another core. What
+/// comes behind it is written to now and then, so that the copies that cores have of it stay good.
+#[repr(C)]
 pub(crate) struct Owner<B: Body> {
+    /// A turn that has begun and not ended. If one begins so, the one before ended with a panic.
+    is_open: bool,
+    /// Something was retired since the shard's own thread went to sleep.
+    has_retired: bool,
+    /// The hash that was written to last in this turn: a load that is under way is still to be fenced.
+    written: Option<u64>,
+    used_bytes: usize,
+    retired_bytes: usize,
+    retired: Vec<NonNull<Header>>,
+    /// With so much garbage it is time for a sweep, whether room is needed or not.
+    sweep_at_bytes: usize,
+    leased_bytes: usize,
+    /// The part of `used_bytes` that is the table's.
+    table_bytes: usize,
     pub writer: Writer,
     /// The queues of each partition.
     policies: Vec<TwoClocks>,
-    retired: Vec<NonNull<Header>>,
-    retired_bytes: usize,
-    /// With so much garbage it is time for a sweep, whether room is needed or not.
-    sweep_at_bytes: usize,
     dead: Vec<Handle<B>>,
-    /// The hash that was written to last in this turn: a load that is under way is still to be fenced.
-    written: Option<u64>,
-    leased_bytes: usize,
-    used_bytes: usize,
-    /// The part of `used_bytes` that is the table's.
-    table_bytes: usize,
+    pub pool: Arc<Pool>,
+    counters: Arc<[CachePadded<PartitionCounters>]>,
+    gauges: Arc<[CachePadded<ShardGauges>]>,
+    shard: usize,
+    listening: Listening<B>,
     patrol: Patrol,
+    /// When the shard's own thread comes by, if not called before.
+    wakes_ns: u64,
+    /// What is left of what other shards have asked for.
+    owes_bytes: usize,
+    is_broken: bool,
+    /// The shard's own thread is awake, or wakes in time to look after the garbage.
+    sweeps_soon: bool,
     arena: Arc<Arena>,
     /// The bucket at which gathering goes on.
     gathering: Option<usize>,
     /// The bytes of the slots in use when they were gathered last.
     gathered_bytes: usize,
-    /// The shard's own thread is awake, or wakes in time to look after the garbage.
-    sweeps_soon: bool,
-    /// Something was retired since the shard's own thread went to sleep.
-    has_retired: bool,
     /// How long garbage is left alone now.
     rests_ns: u64,
-    /// What is left of what other shards have asked for.
-    owes_bytes: usize,
-    /// When the shard's own thread comes by, if not called before.
-    wakes_ns: u64,
     random: u64,
-    listening: Listening<B>,
-    /// A turn that has begun and not ended. If one begins so, the one before ended with a panic.
-    is_open: bool,
-    is_broken: bool,
-    shard: usize,
-    pub pool: Arc<Pool>,
     pub flights: Arc<Flights<B>>,
-    counters: Arc<[CachePadded<PartitionCounters>]>,
-    gauges: Arc<[CachePadded<ShardGauges>]>,
     clock: Clock,
     /// Wake the owners of all shards.
     alarms: Arc<[Sender<()>]>,
@@ -336,7 +339,11 @@ impl<B: Body> Owner<B> {
         self.is_open = false;
         Ended {
             written: self.written.take(),
-            dead: std::mem::take(&mut self.dead),
+            dead: if self.dead.is_empty() {
+                Vec::new()
+            } else {
+                std::mem::take(&mut self.dead)
+            },
             calls_owner: self.is_overdue(),
             tells_much: self.listening.untold_bytes > self.pool.credit_cap_bytes(),
         }
@@ -655,7 +662,12 @@ impl<B: Body> Owner<B> {
 
     fn show(&self) {
         let gauges = &self.gauges[self.shard];
-        let set = |gauge: &AtomicU64, value: usize| gauge.store(value as u64, Ordering::Relaxed);
+        let set = |gauge: &AtomicU64, value: usize| {
+            // What is as it was is not written to.
+            if gauge.load(Ordering::Relaxed) != value as u64 {
+                gauge.store(value as u64, Ordering::Relaxed);
+            }
+        };
         set(&gauges.leased_bytes, self.leased_bytes);
         set(&gauges.used_bytes, self.used_bytes);
         set(&gauges.garbage_bytes, self.retired_bytes);

@@ -106,7 +106,7 @@ pub(crate) struct Shard<B: Body> {
     ringing: Receiver<()>,
     /// Boxed, since a change holds a key inline, whatever its size.
     queue: CachePadded<ArrayQueue<Box<Change<B>>>>,
-    owner: CachePadded<InTurn<Owner<B>>>,
+    owner: InTurn<Owner<B>>,
     /// One at a time tells the listener, so that it hears of a key's entries in their order.
     telling: Mutex<()>,
 }
@@ -123,7 +123,7 @@ impl<B: Body> Shard<B> {
             arena,
             pool: owner.pool.clone(),
             listener,
-            owner: CachePadded::new(InTurn::new(owner.flights.turn().clone(), owner)),
+            owner: InTurn::new(owner.flights.turn().clone(), owner),
             telling: Mutex::new(()),
             queue: CachePadded::new(ArrayQueue::new(QUEUE_LEN)),
             alarm,

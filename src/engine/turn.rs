@@ -13,9 +13,17 @@ use std::cell::UnsafeCell;
 use std::ops::{BitOr, Deref, DerefMut};
 use std::sync::Arc;
 
-use crossbeam::utils::{Backoff, CachePadded};
+use crossbeam::utils::CachePadded;
 
 use super::sync::{AtomicUsize, Condvar, Mutex, Ordering};
+
+/// How often somebody looks whether the turn is free before he sleeps: it is held for a microsecond, and then what makes
+/// it last is mostly that its holder does not run.
+const TRIES: usize = if cfg!(all(test, corecache_model)) {
+    0
+} else {
+    64
+};
 
 /// What the word says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,9 +119,12 @@ impl Turn {
 
     #[cold]
     fn wait(&self) {
-        let backoff = Backoff::new();
-        while !backoff.is_completed() && !cfg!(all(test, corecache_model)) {
-            backoff.snooze();
+        for tries in 0..TRIES {
+            if tries < TRIES / 2 {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
             if self.try_take() {
                 return;
             }
@@ -130,8 +141,7 @@ impl Turn {
     /// Gives the turn back, unless something is said that is not in `known`: that is returned.
     #[inline]
     fn try_give_back(&self, known: Signals) -> Result<(), Signals> {
-        // Mostly nothing is said.
-        let mut seen = Signals::TAKEN;
+        let mut seen = self.said();
         loop {
             let given_back = seen.without(Signals::TAKEN | Signals::SLEEPING);
             let news = given_back.without(known);
@@ -162,10 +172,11 @@ impl Turn {
     }
 }
 
-/// What only the holder of a turn may touch.
+/// What only the holder of a turn may touch. Padded, so that it begins where a cache line does.
+#[repr(C)]
 pub(crate) struct InTurn<T> {
+    what: CachePadded<UnsafeCell<T>>,
     turn: Arc<Turn>,
-    what: UnsafeCell<T>,
 }
 
 // SAFETY: `what` is reached by the one holder of the turn alone, over a [`Holder`], on one thread after the other.
@@ -175,7 +186,7 @@ impl<T> InTurn<T> {
     pub fn new(turn: Arc<Turn>, what: T) -> Self {
         Self {
             turn,
-            what: UnsafeCell::new(what),
+            what: CachePadded::new(UnsafeCell::new(what)),
         }
     }
 

@@ -19,6 +19,8 @@ pub enum ErrorKind {
     TimedOut,
     /// The origin can not be reached, or failed.
     Unavailable,
+    /// The origin does not give it to this node: a password that is missing, say.
+    Refused,
     /// Too much is being loaded already; the load was not begun.
     Busy,
     /// The loader panicked.
@@ -98,6 +100,7 @@ impl From<&LoadError> for ErrorKind {
             LoadError::InvalidKey(_) => Self::InvalidKey,
             LoadError::TimedOut(_) => Self::TimedOut,
             LoadError::Unavailable(_) => Self::Unavailable,
+            LoadError::Refused(_) => Self::Refused,
             LoadError::TooLarge(_) => Self::TooLarge,
             LoadError::Busy(_) => Self::Busy,
             LoadError::Other(_) => Self::Other,

@@ -100,6 +100,9 @@ pub enum LoadError {
     /// The origin can not be reached, or failed; a later try may succeed.
     #[error("{0}")]
     Unavailable(String),
+    /// The origin does not give it to this node, and will not until somebody changes something there or here.
+    #[error("{0}")]
+    Refused(String),
     /// The value is larger than the group admits.
     #[error("{0}")]
     TooLarge(String),

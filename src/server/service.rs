@@ -101,6 +101,7 @@ impl From<GetError> for Status {
             ErrorKind::TimedOut => Code::DeadlineExceeded,
             ErrorKind::Unavailable | ErrorKind::Closed => Code::Unavailable,
             ErrorKind::Busy => Code::ResourceExhausted,
+            ErrorKind::Refused => Code::FailedPrecondition,
             ErrorKind::Panicked | ErrorKind::Reentrant | ErrorKind::Other => Code::Internal,
         };
         Self::new(code, error.to_string())

@@ -190,7 +190,7 @@ impl Collector for Metrics {
             ),
             (
                 "calls_waiting",
-                "Keys that are being waited for",
+                "Calls that wait for keys that are being loaded",
                 self.service.waiting.len() as u64,
             ),
             (

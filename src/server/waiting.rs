@@ -43,7 +43,7 @@ struct Call {
 
 /// Too many callers wait already.
 #[derive(Debug, thiserror::Error)]
-#[error("{WAITING_MAX} keys are being waited for on this node already; try again later")]
+#[error("{WAITING_MAX} calls wait for loads on this node already; try again later")]
 pub(super) struct Crowded;
 
 impl Waiting {

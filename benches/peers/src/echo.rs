@@ -1,4 +1,4 @@
-//! A bare tonic server on one thread: `Get` that looks nothing up, and always answers with the same 100 bytes.
+//! A bare tonic server on one thread: `Get` that looks nothing up, and always answers with the same bytes.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -10,8 +10,6 @@ use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
-
-use crate::keys::VALUE_BYTES;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct GetRequest {
@@ -27,23 +25,23 @@ struct Value {
     value: Bytes,
 }
 
-static VALUE: [u8; VALUE_BYTES] = [b'x'; VALUE_BYTES];
-
-struct Get;
+/// Answers with this.
+#[derive(Clone)]
+struct Get(Bytes);
 
 impl UnaryService<GetRequest> for Get {
     type Response = Value;
     type Future = BoxFuture<Response<Value>, Status>;
 
     fn call(&mut self, _request: Request<GetRequest>) -> Self::Future {
-        let value = Bytes::from_static(&VALUE);
+        let value = self.0.clone();
         Box::pin(async { Ok(Response::new(Value { value })) })
     }
 }
 
 /// What tonic's generator makes of a service with one method.
 #[derive(Clone)]
-struct Cache;
+struct Cache(Get);
 
 impl NamedService for Cache {
     const NAME: &'static str = "corecache.v1.Cache";
@@ -59,15 +57,17 @@ impl Service<http::Request<tonic::body::Body>> for Cache {
     }
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        let get = self.0.clone();
         Box::pin(async {
             let codec = tonic_prost::ProstCodec::default();
-            Ok(Grpc::new(codec).unary(Get, request).await)
+            Ok(Grpc::new(codec).unary(get, request).await)
         })
     }
 }
 
-/// Serves until the process is killed.
-pub fn serve() -> ! {
+/// Serves values of so many bytes until the process is killed.
+pub fn serve(value_bytes: usize) -> ! {
+    let get = Get(vec![b'x'; value_bytes].into());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build();
@@ -76,7 +76,7 @@ pub fn serve() -> ! {
         let addr = listener.local_addr().expect("a bound address");
         println!("listening on {addr}");
         Server::builder()
-            .add_service(Cache)
+            .add_service(Cache(get))
             .serve_with_incoming(TcpListenerStream::new(listener))
             .await
     });

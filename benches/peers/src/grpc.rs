@@ -29,6 +29,12 @@ pub fn request(keys: &[usize]) -> Vec<u8> {
     framed(&message)
 }
 
+/// The bytes of the reply to a `Get` of a value of so many.
+pub fn value_reply_bytes(value_bytes: usize) -> usize {
+    let len_bytes = (value_bytes.ilog2() as usize) / 7 + 1;
+    PREFIX_BYTES + 1 + len_bytes + value_bytes
+}
+
 /// The bytes of the reply to a `GetMany` of so many keys that are all held.
 pub fn reply_bytes(keys: usize) -> usize {
     PREFIX_BYTES + keys * ANSWER_BYTES

@@ -169,10 +169,8 @@ impl Connection {
             }
             SETTINGS if flags & ACK == 0 => {
                 for setting in payload.chunks_exact(6) {
-                    let value = number(&setting[2..]);
-                    match u16::from_be_bytes([setting[0], setting[1]]) {
-                        MAX_FRAME_SIZE => self.frame_bytes = value as usize,
-                        _ => {}
+                    if u16::from_be_bytes([setting[0], setting[1]]) == MAX_FRAME_SIZE {
+                        self.frame_bytes = number(&setting[2..]) as usize;
                     }
                 }
                 self.frame(SETTINGS, ACK, 0, &[]);

@@ -1,4 +1,4 @@
-//! The node against other servers: many keys a call, on one core for the server and one for the load.
+//! The node against other servers: many keys a call, or large values, on one core for the server and one for the load.
 //!
 //! Servers run throughout, each in a process of its own bound to the same core. What loads them is bound to another
 //! one, and takes turns: A B A B. Every reply is counted by its bytes. Where the load's core is busy all the time and
@@ -14,12 +14,12 @@ mod redis;
 mod rounds;
 mod spread;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{env, fs, thread};
 
 use drive::Shape;
-use keys::KEYS;
+use keys::{KEYS, VALUE_BYTES};
 use process::Server;
 use rounds::{Contender, compare};
 
@@ -29,6 +29,7 @@ usage: corecache-peers [MODE] [--pairs N] [--node PATH]
 modes, all of them where none is given:
   get-many    GetMany of 64 keys of 100 bytes, over h2load, against a bare tonic echo
   fetch       Fetch with 256 keys in flight, against the same
+  large       Get of 1 MiB, over h2load, against a bare tonic echo of 1 MiB
   best-batch  GetMany at its best batch, against Redis' MGET at its best; 2^20 keys, Zipf 0.99
 
 --pairs N     rounds of each; 24 where it is not given
@@ -36,8 +37,9 @@ modes, all of them where none is given:
 
 needs h2load (Debian: nghttp2-client) and redis-server";
 
-/// The argument by which this program runs as the echo.
+/// The argument by which this program runs as the echo; the next one is how many bytes it answers with.
 const ECHO: &str = "--echo";
+const LARGE_BYTES: usize = 1 << 20;
 
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
@@ -45,8 +47,11 @@ fn main() -> ExitCode {
     let mut node = PathBuf::from("target/release/examples/own_loader");
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            ECHO => echo::serve(),
-            "get-many" | "fetch" | "best-batch" => modes.push(argument),
+            ECHO => match arguments.next().and_then(|bytes| bytes.parse().ok()) {
+                Some(value_bytes) => echo::serve(value_bytes),
+                None => return usage(),
+            },
+            "get-many" | "fetch" | "large" | "best-batch" => modes.push(argument),
             "--pairs" => match arguments.next().and_then(|number| number.parse().ok()) {
                 Some(number) if (1..=1000).contains(&number) => pairs = number,
                 _ => return usage(),
@@ -63,9 +68,15 @@ fn main() -> ExitCode {
     println!(
         "{cores} cores; {pairs} pairs; median (quartiles); run it on a machine that does nothing else"
     );
-    let node = Server::start(Command::new(&node).args(["127.0.0.1:0", "1024", "0"]));
-    let this = env::current_exe().expect("the path of this program");
-    let echo = Server::start(Command::new(this).arg(ECHO));
+    if is_on("large") {
+        let node = start_node(&node, "64", LARGE_BYTES);
+        large(&node, &start_echo(LARGE_BYTES), pairs);
+    }
+    if !["get-many", "fetch", "best-batch"].into_iter().any(is_on) {
+        return ExitCode::SUCCESS;
+    }
+    let node = start_node(&node, "1024", VALUE_BYTES);
+    let echo = start_echo(VALUE_BYTES);
     fill(&node);
     if is_on("get-many") {
         get_many(&node, &echo, pairs);
@@ -78,6 +89,16 @@ fn main() -> ExitCode {
         best_batch(&node, pairs);
     }
     ExitCode::SUCCESS
+}
+
+fn start_node(program: &Path, memory_mib: &str, value_bytes: usize) -> Server {
+    let arguments = ["127.0.0.1:0", memory_mib, "0", &value_bytes.to_string()];
+    Server::start(Command::new(program).args(arguments))
+}
+
+fn start_echo(value_bytes: usize) -> Server {
+    let this = env::current_exe().expect("the path of this program");
+    Server::start(Command::new(this).args([ECHO, &value_bytes.to_string()]))
 }
 
 fn usage() -> ExitCode {
@@ -138,14 +159,24 @@ fn get_many(node: &Server, echo: &Server, pairs: usize) {
 }
 
 fn of_echo(echo: &Server) -> Contender<'_> {
-    // A `Value` has no answer around it, of two tags and two lengths.
-    let reply_bytes = grpc::reply_bytes(1) - 4;
+    of_get("tonic echo, calls", echo, VALUE_BYTES)
+}
+
+fn of_get<'a>(name: &str, server: &'a Server, value_bytes: usize) -> Contender<'a> {
+    let reply_bytes = grpc::value_reply_bytes(value_bytes);
     Contender {
-        name: "tonic echo, calls".into(),
-        server: echo,
+        name: name.into(),
+        server,
         a_call: 1,
-        run: Box::new(move |calls| h2load(echo, "Get", 1, reply_bytes, calls)),
+        run: Box::new(move |calls| h2load(server, "Get", 1, reply_bytes, calls)),
     }
+}
+
+fn large(node: &Server, echo: &Server, pairs: usize) {
+    println!("\nlarge: Get of {LARGE_BYTES} bytes, 8 connections x 32 calls, by h2load");
+    let of_node = of_get("node, calls", node, LARGE_BYTES);
+    let of_echo = of_get("tonic echo, calls", echo, LARGE_BYTES);
+    compare(&of_node, &of_echo, pairs, 2.0, 3.0);
 }
 
 fn fetch(node: &Server, echo: &Server, pairs: usize) {

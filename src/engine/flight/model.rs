@@ -162,7 +162,7 @@ fn whoever_leads_may_go_and_another_leads() {
 }
 
 /// Planted: `Shard::end` does not fence; `Flights::join` tells the turn after it has looked into the table, or `Turn::say`
-/// is `Relaxed`; `Owner::publish` stores what is fenced; `Flights::fence` takes the flight out of the map, but does not
+/// is `Relaxed`; `Flights::fence` tells it that there are none while there are; `Owner::publish` stores what is fenced; `Flights::fence` takes the flight out of the map, but does not
 /// fence it. All: "the load came after the write".
 #[test]
 fn a_load_does_not_undo_a_write_that_came_after_it_began() {

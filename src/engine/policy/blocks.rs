@@ -301,6 +301,7 @@ impl Blocks {
         block.expect("a block in a list is in use")
     }
 
+    #[inline]
     fn block_mut(&mut self, number: u32) -> &mut Block {
         let block = self.blocks[number as usize].as_deref_mut();
         block.expect("a block in a list is in use")

@@ -7,9 +7,13 @@
 //! **Answers.** 200 is the value. 404 and 410 are [`LoadError::NotFound`]; 400 and 414
 //! [`LoadError::InvalidKey`]; 408, 429, 5xx, other answers below 400 (204, 206, a redirect that
 //! leads nowhere), as well as everything that goes wrong on the way, [`LoadError::Unavailable`]; no
-//! answer in time [`LoadError::TimedOut`]; all others [`LoadError::Other`]. But for a missing key,
-//! errors carry the first words of the origin's answer. Up to [`REDIRECTS`] redirects are followed, also to other hosts, never
+//! answer in time [`LoadError::TimedOut`]; all others (401, 403) [`LoadError::Refused`]: the node is
+//! not let in, and asking again does not help. Up to [`REDIRECTS`] redirects are followed, also to other hosts, never
 //! from https to http, and never with a user name that a Location carries.
+//!
+//! **Words.** Callers are told the status or the system's error, and not whom the node has asked:
+//! they need not know its network. The log has the address, and the first words of the answer,
+//! unless there is no such key; a line a second at the most for an origin.
 //!
 //! **Whole values alone.** A body that ends before its Content-Length, or before its last chunk,
 //! is an error. One that has neither ends with the connection, whole or not: it is delivered, and
@@ -21,6 +25,7 @@
 //! environment names are not used. For https, the system's roots are trusted.
 
 mod address;
+mod complaints;
 mod connect;
 mod names;
 mod redirect;
@@ -43,6 +48,7 @@ use crate::group::{LoadContext, LoadError, Loader, Sink};
 
 use super::OriginError;
 use address::{Base, Credentials, Site};
+use complaints::{Complaints, Failed};
 use connect::Connect;
 use names::Names;
 
@@ -75,6 +81,7 @@ pub struct Http {
     agent: Agent,
     /// Whether the log has been told that this origin's answers say nowhere how long they are.
     warned: AtomicBool,
+    complaints: Complaints,
 }
 
 impl Http {
@@ -89,6 +96,7 @@ impl Http {
             authorization: credentials.and_then(basic),
             agent: agent(Names::of_system()),
             warned: AtomicBool::new(false),
+            complaints: Complaints::default(),
         })
     }
 }
@@ -103,27 +111,40 @@ impl Http {
 impl Loader for Http {
     fn load(&self, key: &[u8], ctx: &LoadContext<'_>, sink: &mut Sink) -> Result<(), LoadError> {
         let mut uri = self.base.address(key)?;
+        self.follow(&mut uri, ctx, sink).map_err(|failed| {
+            self.complaints.log(ctx.group(), key, &uri, &failed);
+            failed.error
+        })
+    }
+}
+
+impl Http {
+    /// Gets the value at `uri`, and leaves there whom was asked last.
+    fn follow(&self, uri: &mut Uri, ctx: &LoadContext<'_>, sink: &mut Sink) -> Result<(), Failed> {
         for _ in 0..=REDIRECTS {
-            let site = Site::of(&uri).map_err(LoadError::Unavailable)?;
-            let mut answer = self.ask(&uri, &site, ctx)?;
+            let site = Site::of(uri).map_err(LoadError::Unavailable)?;
+            let mut answer = self.ask(uri, &site, ctx)?;
             let status = answer.status().as_u16();
             if status == 200 {
-                return self.deliver(answer, &site, sink);
+                return Ok(self.deliver(answer, sink)?);
             }
             match answer.headers().get(LOCATION) {
                 Some(location) if redirect::is_redirect(status) => {
-                    uri = redirect::target(&uri, location).map_err(|why| {
-                        LoadError::Unavailable(format!("{site} redirects ({status}), but {why}"))
+                    *uri = redirect::target(uri, location).map_err(|why| Failed {
+                        error: LoadError::Unavailable(format!(
+                            "the origin redirects ({status}) to where it is not to be followed"
+                        )),
+                        details: why,
                     })?;
                     words::drain(answer.body_mut());
                 }
-                _ => return Err(refusal(&site, &mut answer)),
+                _ => return Err(refusal(&mut answer)),
             }
         }
         Err(LoadError::Unavailable(format!(
-            "{} redirects it more than {REDIRECTS} times",
-            self.base.site()
-        )))
+            "the origin redirects it more than {REDIRECTS} times"
+        ))
+        .into())
     }
 }
 
@@ -139,7 +160,7 @@ impl Http {
         if !connected && answer.as_ref().is_err_and(is_closed) {
             answer = self.send(uri, site, ctx, Duration::ZERO);
         }
-        answer.map_err(|error| failure(site, error))
+        answer.map_err(failure)
     }
 
     /// Sends a GET, over a connection that has been unused for less than `keep`, or a new one.
@@ -170,14 +191,9 @@ impl Http {
     }
 
     /// Writes the body of a 200 into `sink`.
-    fn deliver(
-        &self,
-        answer: Response<Body>,
-        site: &Site,
-        sink: &mut Sink,
-    ) -> Result<(), LoadError> {
+    fn deliver(&self, answer: Response<Body>, sink: &mut Sink) -> Result<(), LoadError> {
         let length = body_length(&answer).map_err(|why| {
-            LoadError::Unavailable(format!("the answer of {site} can not be read: {why}"))
+            LoadError::Unavailable(format!("the origin's answer can not be read: {why}"))
         })?;
         let (_, body) = answer.into_parts();
         match length {
@@ -193,7 +209,7 @@ impl Http {
                 }
             }
         }
-        copy(body.into_reader(), sink, site)
+        copy(body.into_reader(), sink)
     }
 }
 
@@ -280,16 +296,16 @@ fn header(headers: &HeaderMap, name: HeaderName) -> Option<String> {
 }
 
 /// Reads a body to its end.
-fn copy(mut body: impl Read, sink: &mut Sink, site: &Site) -> Result<(), LoadError> {
+fn copy(mut body: impl Read, sink: &mut Sink) -> Result<(), LoadError> {
     let mut piece = [0; 16 * 1024];
     loop {
         match body.read(&mut piece).map_err(ureq::Error::from) {
             Ok(0) => return Ok(()),
             Ok(bytes) => sink.append(&piece[..bytes])?,
-            Err(error @ ureq::Error::Timeout(_)) => return Err(failure(site, error)),
+            Err(error @ ureq::Error::Timeout(_)) => return Err(failure(error)),
             Err(error) => {
                 return Err(LoadError::Unavailable(format!(
-                    "the answer of {site} broke off after {} bytes: {}",
+                    "the origin's answer broke off after {} bytes: {}",
                     sink.len(),
                     error.into_io()
                 )));
@@ -299,35 +315,35 @@ fn copy(mut body: impl Read, sink: &mut Sink, site: &Site) -> Result<(), LoadErr
 }
 
 /// What an answer that is no value comes to.
-fn refusal(site: &Site, answer: &mut Response<Body>) -> LoadError {
+fn refusal(answer: &mut Response<Body>) -> Failed {
     let status = answer.status();
-    let said = match words::first(answer.body_mut()) {
-        words if words.is_empty() => status.to_string(),
-        words => format!("{status}: {words}"),
+    let details = words::first(answer.body_mut());
+    let said = format!("the origin answered {status}");
+    let error = match status.as_u16() {
+        404 | 410 => LoadError::NotFound(said),
+        400 | 414 => LoadError::InvalidKey(said),
+        100..=399 => LoadError::Unavailable(said + "; only 200 is a value"),
+        408 | 429 | 500..=599 => LoadError::Unavailable(said),
+        401 | 403 => LoadError::Refused(said + ": it does not let this node in"),
+        _ => LoadError::Refused(said + "; only 200 is a value"),
     };
-    match status.as_u16() {
-        404 | 410 => LoadError::NotFound(format!("{site} answered {status}")),
-        400 | 414 => LoadError::InvalidKey(format!("{site} answered {said}")),
-        100..=399 => LoadError::Unavailable(format!("{site} answered {said}; only 200 is a value")),
-        408 | 429 | 500..=599 => LoadError::Unavailable(format!("{site} answered {said}")),
-        _ => LoadError::Other(format!("{site} answered {said}; only 200 is a value")),
-    }
+    Failed { error, details }
 }
 
 /// What a request without an answer comes to.
-fn failure(site: &Site, error: ureq::Error) -> LoadError {
+fn failure(error: ureq::Error) -> LoadError {
     match error {
         ureq::Error::Timeout(ureq::Timeout::Connect) => LoadError::TimedOut(format!(
-            "{site} took more than {} s to connect",
+            "the origin took more than {} s to connect",
             CONNECT.as_secs()
         )),
         ureq::Error::Timeout(_) => {
-            LoadError::TimedOut(format!("{site} did not answer in the time there was"))
+            LoadError::TimedOut("the origin did not answer in the time there was".into())
         }
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            LoadError::Unavailable(format!("{site} closed the connection without an answer"))
+            LoadError::Unavailable("the origin closed the connection without an answer".into())
         }
-        error => LoadError::Unavailable(format!("asking {site} failed: {}", error.into_io())),
+        error => LoadError::Unavailable(format!("asking the origin failed: {}", error.into_io())),
     }
 }
 
