@@ -130,11 +130,12 @@ fn the_view_outlives_etcd_and_is_new_when_it_is_back() {
     let mut etcd = Etcd::start();
     let cluster = Cluster::at(&etcd);
     let (a, mut b) = (
-        cluster.node(&["--etcd-ttl", "5"]),
-        cluster.node(&["--etcd-ttl", "5"]),
+        cluster.node(&["--etcd-ttl", "3"]),
+        cluster.node(&["--etcd-ttl", "3"]),
     );
     see(&[&a, &b], 2.0);
 
+    let kept = lease(&etcd, &a.addr.to_string());
     etcd.kill();
     eventually("both nodes say that etcd is down", || {
         !source_up(&a) && !source_up(&b)
@@ -166,12 +167,35 @@ fn the_view_outlives_etcd_and_is_new_when_it_is_back() {
     etcd.restart();
     // `b` is gone when its lease is over.
     see(&[&a, &late], 2.0);
+    // It was away for longer than the leases last, and has given each its whole time again.
+    assert_eq!(lease(&etcd, &a.addr.to_string()), kept);
     eventually("etcd is heard", || source_up(&a) && source_up(&late));
     eventually("the view is no longer in doubt", || {
         http::get(a.admin, "/readyz") == (200, "ready\n".to_owned())
     });
     says(&a, "is heard again");
     says(&a, &format!("left: {}", b.addr));
+}
+
+#[test]
+fn an_etcd_that_hangs_is_down() {
+    if !etcd::is_here() {
+        return;
+    }
+    let etcd = Etcd::start();
+    let cluster = Cluster::at(&etcd);
+    let (a, b) = (
+        cluster.node(&["--etcd-ttl", "3"]),
+        cluster.node(&["--etcd-ttl", "3"]),
+    );
+    see(&[&a, &b], 2.0);
+    etcd.signal("STOP");
+    eventually("it is down", || !source_up(&a) && !source_up(&b));
+    assert_eq!((members(&a), members(&b)), (2.0, 2.0));
+    says(&a, "no answer");
+    etcd.signal("CONT");
+    eventually("it is up", || source_up(&a) && source_up(&b));
+    see(&[&a, &b], 2.0);
 }
 
 /// All that happened while the nodes did not listen is gone from the store, the revision that they knew too.

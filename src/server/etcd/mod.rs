@@ -25,10 +25,10 @@ use client::{Endpoint, Fault};
 use registration::Registration;
 use roster::Roster;
 
-/// The pauses between tries: from one to the other, doubled each time, and up to a half less by chance.
+/// The pauses between tries: from one to the other, doubled each round, and up to a half less by chance.
 const PAUSE_LEAST: Duration = Duration::from_millis(100);
 const PAUSE_MOST: Duration = Duration::from_secs(5);
-/// A session that has lasted so long was a good one.
+/// A session that has gone on for so long after it said who is in was a good one.
 const GOOD: Duration = Duration::from_secs(2);
 
 /// How etcd is reached.
@@ -87,12 +87,13 @@ impl Etcd {
         })
     }
 
-    /// A session, from its beginning to its end.
+    /// A session, from its beginning to its end. `heard` gets the time at which it said who is in.
     fn session(
         &self,
         address: &str,
         registration: &mut Registration,
         report: &Report,
+        heard: &mut Option<Instant>,
     ) -> Result<Left, Fault> {
         let etcd = Endpoint::connect(&self.env, &self.config, address)?;
         let prefix = self.config.prefix.as_bytes();
@@ -101,6 +102,7 @@ impl Etcd {
         let mut roster = Roster::new(&self.config.prefix, report.own(), &all.kvs);
         report.members(check(roster.members())?);
         let mut next = Instant::now();
+        *heard = Some(next);
         loop {
             channel::select! {
                 recv(watch.messages) -> message => {
@@ -140,23 +142,23 @@ impl Source for Etcd {
         let first = chance() as usize;
         for number in 0.. {
             let address = &endpoints[(first.wrapping_add(number)) % endpoints.len()];
-            let begin = Instant::now();
-            let why = match self.session(address, &mut registration, report) {
+            let mut heard = None;
+            let why = match self.session(address, &mut registration, report, &mut heard) {
                 Ok(Left) => return,
                 Err(why) => why,
             };
-            failures = if begin.elapsed() >= GOOD {
-                0
-            } else {
-                failures + 1
+            failures = match heard {
+                Some(heard) if heard.elapsed() >= GOOD => 0,
+                _ => failures + 1,
             };
-            if failures >= endpoints.len() {
+            let rounds = failures / endpoints.len();
+            // One of several that fails is no reason to doubt the view; and each round tells the same, once.
+            if rounds > 0 && failures % endpoints.len() == 0 {
                 report.down(&why);
-            } else {
+            } else if rounds == 0 {
                 log::info!("members: etcd: {why}; trying again");
             }
-            let rounds = (failures / endpoints.len()).min(16) as u32;
-            if !report.pause(jittered(rounds)) {
+            if !report.pause(jittered(rounds, self.config.ttl / 4)) {
                 return;
             }
         }
@@ -196,8 +198,10 @@ fn end(prefix: &[u8]) -> Vec<u8> {
     vec![0]
 }
 
-fn jittered(rounds: u32) -> Duration {
-    let pause = PAUSE_LEAST.saturating_mul(1 << rounds).min(PAUSE_MOST);
+/// The pause after so many rounds through all endpoints that have failed. A lease must not end because of it.
+fn jittered(rounds: usize, most: Duration) -> Duration {
+    let doubled = PAUSE_LEAST.saturating_mul(1 << rounds.min(16));
+    let pause = doubled.min(PAUSE_MOST).min(most);
     pause.mul_f64(1.0 - 0.5 * (chance() as f64 / u64::MAX as f64))
 }
 
@@ -218,14 +222,16 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_are_not_the_same_for_all() {
-        let pauses: Vec<_> = (0..8).map(|_| jittered(0)).collect();
+        let long = Duration::from_secs(3600);
+        let pauses: Vec<_> = (0..8).map(|_| jittered(0, long)).collect();
         let range = PAUSE_LEAST / 2..=PAUSE_LEAST;
         assert!(
             pauses.iter().all(|pause| range.contains(pause)),
             "{pauses:?}"
         );
         assert!(pauses.iter().any(|pause| *pause != pauses[0]));
-        assert!((PAUSE_MOST / 2..=PAUSE_MOST).contains(&jittered(16)));
+        assert!((PAUSE_MOST / 2..=PAUSE_MOST).contains(&jittered(1000, long)));
+        assert!(jittered(1000, PAUSE_LEAST) <= PAUSE_LEAST);
     }
 
     #[test]
