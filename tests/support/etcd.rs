@@ -5,10 +5,15 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
+use corecache::server::pb;
+use corecache::server::pb::etcd::request_op::Request;
+use corecache::server::pb::etcd::{PutRequest, RequestOp, TxnRequest, TxnResponse};
+use grpcio::{CallOption, ChannelBuilder, Client, Environment, MethodType};
 use tempfile::TempDir;
 
-use super::{eventually, folder, run};
+use super::{PATIENCE, eventually, folder, run};
 
 /// An etcd in a process of its own. It is killed when this is dropped.
 pub struct Etcd {
@@ -100,6 +105,32 @@ impl Etcd {
         let output = run(self.command().args(args));
         assert!(output.status.success(), "etcdctl {args:?}: {output:?}");
         String::from_utf8(output.stdout).expect("etcdctl prints text")
+    }
+
+    /// Writes these values to a key, one after the other. Returns the revision of the last.
+    pub fn put_all(&self, key: &str, values: impl IntoIterator<Item = String>) -> i64 {
+        let channel = ChannelBuilder::new(Arc::new(Environment::new(1)));
+        let client = Client::new(channel.connect(&self.addr.to_string()));
+        let txn = pb::method(MethodType::Unary, "/etcdserverpb.KV/Txn");
+        let mut revision = 0;
+        for value in values {
+            let put = PutRequest {
+                key: key.into(),
+                value: value.into(),
+                ..PutRequest::default()
+            };
+            let request = TxnRequest {
+                success: vec![RequestOp {
+                    request: Some(Request::RequestPut(put)),
+                    ..RequestOp::default()
+                }],
+                ..TxnRequest::default()
+            };
+            let options = CallOption::default().timeout(PATIENCE);
+            let reply: TxnResponse = client.unary_call(&txn, &request, options).expect("a put");
+            revision = reply.header.revision;
+        }
+        revision
     }
 
     fn command(&self) -> Command {

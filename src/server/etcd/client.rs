@@ -31,7 +31,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The same for a node that is leaving.
 const REVOKE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Messages of a watch that wait to be looked at. If there are more, the watch ends and all keys are read anew.
-const WATCHED_MAX: usize = 64;
+pub(super) const WATCHED_MAX: usize = 64;
 /// The header in which etcd looks for the token of a user.
 const TOKEN: &str = "token";
 /// With it, a watch ends if its endpoint is cut off from the others of etcd.
@@ -65,6 +65,7 @@ pub(super) struct Endpoint {
 
 /// What a watch has heard.
 pub(super) struct Watch {
+    /// Disconnected without an error if there were too many.
     pub messages: Receiver<Result<WatchResponse, Fault>>,
     /// Ends the call when it goes.
     _open: oneshot::Sender<()>,
@@ -207,20 +208,20 @@ impl Endpoint {
         let (mut sink, mut replies) = call.map_err(|error| self.fault("watching", &error))?;
         let (hear, messages) = channel::bounded(WATCHED_MAX);
         let (open, mut closed) = oneshot::channel();
-        let address = self.address.clone();
         // On the thread of the completion queue, which is etcd's alone.
         self.client.spawn(async move {
             if let Err(error) = sink.send((request, WriteFlags::default())).await {
-                let _ = hear.try_send(Err(fault(&address, "watching", &error)));
+                let _ = hear.try_send(Err(fault("watching", &error)));
                 return;
             }
             while let Some(message) = next(&mut replies, &mut closed).await {
-                let message = message.map_err(|error| fault(&address, "watching", &error));
+                let message = message.map_err(|error| fault("watching", &error));
                 let is_last = message.is_err();
                 if hear.try_send(message).is_err() || is_last {
                     return;
                 }
             }
+            let _ = hear.try_send(Err("watching: the call has ended".to_owned()));
         });
         Ok(Watch {
             messages,
@@ -256,7 +257,7 @@ impl Endpoint {
     }
 
     fn fault(&self, what: &str, error: &grpcio::Error) -> Fault {
-        fault(&self.address, what, error)
+        format!("{}: {}", self.address, fault(what, error))
     }
 }
 
@@ -274,15 +275,13 @@ async fn next(
     }
 }
 
-fn fault(address: &str, what: &str, error: &grpcio::Error) -> Fault {
+fn fault(what: &str, error: &grpcio::Error) -> Fault {
     match error {
         grpcio::Error::RpcFailure(status) if status.code() == RpcStatusCode::DEADLINE_EXCEEDED => {
-            format!("{address}: {what}: no answer")
+            format!("{what}: no answer")
         }
-        grpcio::Error::RpcFailure(status) => {
-            format!("{address}: {what}: {}", status.message())
-        }
-        error => format!("{address}: {what}: {error}"),
+        grpcio::Error::RpcFailure(status) => format!("{what}: {}", status.message()),
+        error => format!("{what}: {error}"),
     }
 }
 

@@ -11,24 +11,26 @@ mod roster;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel;
+use crossbeam::channel::{self, RecvError};
 use grpcio::{EnvBuilder, Environment};
 
 use super::members::MembersError;
 use super::node::Identity;
+use super::pb::etcd::WatchResponse;
 use crate::cluster::membership::{Report, Source};
 use crate::cluster::{MEMBERS_MAX, Member, MemberError};
-use client::{Endpoint, Fault};
+use client::{Endpoint, Fault, WATCHED_MAX};
 use registration::Registration;
 use roster::Roster;
 
-/// The pauses between tries: from one to the other, doubled each time, and up to a half less by chance.
+/// The pauses between tries: from one to the other, doubled each round, and up to a half less by chance.
 const PAUSE_LEAST: Duration = Duration::from_millis(100);
 const PAUSE_MOST: Duration = Duration::from_secs(5);
-/// A session that has lasted so long was a good one.
+/// A session that has gone on for so long after it said who is in was a good one.
 const GOOD: Duration = Duration::from_secs(2);
 
 /// How etcd is reached.
@@ -72,7 +74,12 @@ pub(super) struct Etcd {
 }
 
 /// How a session ended that did not break.
-struct Left;
+enum End {
+    /// Nobody listens any more.
+    Left,
+    /// What has changed is not known: all keys are to be read anew.
+    Behind,
+}
 
 impl Etcd {
     pub fn new(config: EtcdConfig) -> Result<Self, MembersError> {
@@ -87,13 +94,14 @@ impl Etcd {
         })
     }
 
-    /// A session, from its beginning to its end.
+    /// A session, from its beginning to its end. `heard` gets the time at which it said who is in.
     fn session(
         &self,
         address: &str,
         registration: &mut Registration,
         report: &Report,
-    ) -> Result<Left, Fault> {
+        heard: &mut Option<Instant>,
+    ) -> Result<End, Fault> {
         let etcd = Endpoint::connect(&self.env, &self.config, address)?;
         let prefix = self.config.prefix.as_bytes();
         let all = etcd.range(prefix, &self.end, MEMBERS_MAX + 1)?;
@@ -101,27 +109,31 @@ impl Etcd {
         let mut roster = Roster::new(&self.config.prefix, report.own(), &all.kvs);
         report.members(check(roster.members())?);
         let mut next = Instant::now();
+        *heard = Some(next);
         loop {
+            if next <= Instant::now() {
+                registration.keep(&etcd)?;
+                registration.claim(&etcd, &roster, report)?;
+                report.confirm();
+                next = Instant::now() + registration.pause();
+            }
             channel::select! {
                 recv(watch.messages) -> message => {
-                    let message = message.unwrap_or_else(|_| Err(format!("{address}: the watch has ended")))?;
-                    if message.canceled {
-                        return Err(why(address, message.compact_revision, &message.cancel_reason));
+                    // Many changes at once are one view.
+                    let more = watch.messages.try_iter().take(WATCHED_MAX).map(Ok);
+                    for message in iter::once(message).chain(more) {
+                        if !take(&mut roster, message).map_err(|why| format!("{address}: {why}"))? {
+                            return Ok(End::Behind);
+                        }
                     }
-                    message.events.iter().for_each(|event| roster.take(event));
                     report.members(check(roster.members())?);
                     registration.claim(&etcd, &roster, report)?;
                 }
                 recv(report.silence()) -> _ => {
                     registration.give_back(&etcd)?;
-                    return Ok(Left);
+                    return Ok(End::Left);
                 }
-                default(next.saturating_duration_since(Instant::now())) => {
-                    registration.keep(&etcd)?;
-                    registration.claim(&etcd, &roster, report)?;
-                    report.confirm();
-                    next = Instant::now() + registration.pause();
-                }
+                default(next.saturating_duration_since(Instant::now())) => {}
             }
         }
     }
@@ -140,23 +152,31 @@ impl Source for Etcd {
         let first = chance() as usize;
         for number in 0.. {
             let address = &endpoints[(first.wrapping_add(number)) % endpoints.len()];
-            let begin = Instant::now();
-            let why = match self.session(address, &mut registration, report) {
-                Ok(Left) => return,
+            let mut heard = None;
+            let end = self.session(address, &mut registration, report, &mut heard);
+            let why = match end {
+                Ok(End::Left) => return,
+                Ok(End::Behind) => {
+                    log::info!("members: etcd: {address}: the watch fell behind; reading all");
+                    if !report.pause(jittered(0, self.config.ttl / 4)) {
+                        return;
+                    }
+                    continue;
+                }
                 Err(why) => why,
             };
-            failures = if begin.elapsed() >= GOOD {
-                0
-            } else {
-                failures + 1
+            failures = match heard {
+                Some(heard) if heard.elapsed() >= GOOD => 0,
+                _ => failures + 1,
             };
-            if failures >= endpoints.len() {
+            let rounds = failures / endpoints.len();
+            // One of several that fails is no reason to doubt the view; and each round tells the same, once.
+            if rounds > 0 && failures % endpoints.len() == 0 {
                 report.down(&why);
-            } else {
+            } else if rounds == 0 {
                 log::info!("members: etcd: {why}; trying again");
             }
-            let rounds = (failures / endpoints.len()).min(16) as u32;
-            if !report.pause(jittered(rounds)) {
+            if !report.pause(jittered(rounds, self.config.ttl / 4)) {
                 return;
             }
         }
@@ -171,16 +191,27 @@ fn check(members: Vec<Member>) -> Result<Vec<Member>, Fault> {
     }
 }
 
-fn why(address: &str, compact_revision: i64, reason: &str) -> Fault {
-    match (compact_revision, reason) {
-        (0, "") => format!("{address}: etcd has ended the watch"),
-        (0, reason) => format!("{address}: etcd has ended the watch: {reason}"),
-        (revision, _) => {
-            format!(
-                "{address}: the watch fell behind: etcd has compacted up to revision {revision}"
-            )
-        }
+/// Takes what the watch has heard. Returns false if it has not heard all: there was more than it keeps here, or than etcd
+/// does.
+fn take(
+    roster: &mut Roster,
+    message: Result<Result<WatchResponse, Fault>, RecvError>,
+) -> Result<bool, Fault> {
+    let Ok(message) = message else {
+        return Ok(false);
+    };
+    let message = message?;
+    if message.compact_revision != 0 {
+        return Ok(false);
     }
+    if message.canceled {
+        return Err(format!(
+            "etcd has ended the watch: {}",
+            message.cancel_reason
+        ));
+    }
+    message.events.iter().for_each(|event| roster.take(event));
+    Ok(true)
 }
 
 /// The first key behind all that begin with `prefix`.
@@ -196,8 +227,10 @@ fn end(prefix: &[u8]) -> Vec<u8> {
     vec![0]
 }
 
-fn jittered(rounds: u32) -> Duration {
-    let pause = PAUSE_LEAST.saturating_mul(1 << rounds).min(PAUSE_MOST);
+/// The pause after so many rounds through all endpoints that have failed. A lease must not end because of it.
+fn jittered(rounds: usize, most: Duration) -> Duration {
+    let doubled = PAUSE_LEAST.saturating_mul(1 << rounds.min(16));
+    let pause = doubled.min(PAUSE_MOST).min(most);
     pause.mul_f64(1.0 - 0.5 * (chance() as f64 / u64::MAX as f64))
 }
 
@@ -218,14 +251,41 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_are_not_the_same_for_all() {
-        let pauses: Vec<_> = (0..8).map(|_| jittered(0)).collect();
+        let long = Duration::from_secs(3600);
+        let pauses: Vec<_> = (0..8).map(|_| jittered(0, long)).collect();
         let range = PAUSE_LEAST / 2..=PAUSE_LEAST;
         assert!(
             pauses.iter().all(|pause| range.contains(pause)),
             "{pauses:?}"
         );
         assert!(pauses.iter().any(|pause| *pause != pauses[0]));
-        assert!((PAUSE_MOST / 2..=PAUSE_MOST).contains(&jittered(16)));
+        assert!((PAUSE_MOST / 2..=PAUSE_MOST).contains(&jittered(1000, long)));
+        assert!(jittered(1000, PAUSE_LEAST) <= PAUSE_LEAST);
+    }
+
+    #[test]
+    fn what_the_watch_has_missed_is_seen() {
+        let mut roster = Roster::default();
+        let mut take = |change: fn(&mut WatchResponse)| {
+            let mut message = WatchResponse::new();
+            change(&mut message);
+            take(&mut roster, Ok(Ok(message)))
+        };
+        assert_eq!(take(|_| {}), Ok(true));
+        // As etcd says it where it has compacted what it has not told yet.
+        assert_eq!(
+            take(|message| {
+                message.canceled = true;
+                message.compact_revision = 7;
+            }),
+            Ok(false)
+        );
+        let refused = take(|message| {
+            message.canceled = true;
+            message.cancel_reason = "permission denied".to_owned();
+        });
+        assert!(refused.unwrap_err().contains("permission denied"));
+        assert_eq!(super::take(&mut roster, Err(RecvError)), Ok(false));
     }
 
     #[test]
