@@ -13,6 +13,9 @@
 //! given back by any thread, and after the cache has gone: a span keeps its arena alive as long as it has slots in
 //! use. A span that has none serves any size, and a region that has none goes back to the system.
 //!
+//! What a turn gives back together stays *at hand*, so many bytes of it at the most: what is allocated next lies there,
+//! in memory that has just been looked at, and neither one looks at a span.
+//!
 //! When what is stored has other sizes than before, few slots may keep many spans. Then spans of which little is used
 //! are *closed*: no slot of them is given out, until the shard's owner has moved what is left there; see `owner/gather`.
 //!
@@ -27,6 +30,7 @@ use std::sync::Arc;
 
 use super::pages::{self, HUGE_PAGE_BYTES, Pages, Reservation};
 use super::sync::Mutex;
+use super::table::prefetch;
 
 const REGION_BYTES: usize = HUGE_PAGE_BYTES;
 /// As far as 31 bits reach, in steps of a slot's alignment.
@@ -42,6 +46,8 @@ const CLASSES: usize = class_of(SLOT_MAX_BYTES) + 1;
 const SMALL_PAGE_REGIONS: usize = 4;
 /// Spans that are free keep their memory up to so many, and a part of those in use.
 const FREE_SPANS_MAX: usize = SPANS;
+/// What is given back at once is kept at hand up to so many bytes: the next allocations have it without a look at a span.
+const AT_HAND_MAX_BYTES: usize = 64 << 10;
 /// Slots that lie idle in spans are worth to be gathered from this part of those in use on, and so many bytes.
 const IDLE_PART: usize = 4;
 const IDLE_MIN_BYTES: usize = 8 * SPAN_BYTES;
@@ -199,6 +205,9 @@ struct State {
     /// Parts of it that have been regions, and that are none now; behind them from here on no part has been one.
     parts: BTreeSet<usize>,
     unused_at: usize,
+    /// Slots of each class that were given back, and are in use as far as their spans know, but not in `used_bytes`.
+    at_hand: [*mut Slot; CLASSES],
+    at_hand_bytes: usize,
     /// The first of each class's spans that have room.
     roomy: [*mut Span; CLASSES],
     /// The first of the spans that are being emptied.
@@ -231,6 +240,8 @@ impl Arena {
                 reservation,
                 parts: BTreeSet::new(),
                 unused_at: 0,
+                at_hand: [ptr::null_mut(); CLASSES],
+                at_hand_bytes: 0,
                 roomy: [ptr::null_mut(); CLASSES],
                 closed: ptr::null_mut(),
                 regions: BTreeMap::new(),
@@ -247,7 +258,11 @@ impl Arena {
     pub fn allocate(self: &Arc<Self>, layout: Layout) -> NonNull<u8> {
         if has_slot(layout) {
             let mut state = self.state.lock();
-            let slot = state.take_slot(self, class_of(layout.size()));
+            let class = class_of(layout.size());
+            let slot = match state.take_at_hand(class) {
+                Some(slot) => slot,
+                None => state.take_slot(self, class),
+            };
             self.show(&state);
             return slot;
         }
@@ -296,10 +311,12 @@ impl Arena {
 
     /// Closes the spans of which less than half is used: what is allocated from now on lies elsewhere.
     pub fn close_sparse_spans(&self) {
-        self.state.lock().close_sparse_spans();
+        let mut state = self.state.lock();
+        state.put_away();
+        state.close_sparse_spans();
     }
 
-    /// Gives the memory of many entries back at once.
+    /// Gives the memory of many entries back at once. To be called by who sees to it that [`Arena::put_away`] follows.
     ///
     /// # Safety
     /// As for [`release`]; they all come from this arena.
@@ -311,10 +328,23 @@ impl Arena {
                 unsafe { dealloc(start.as_ptr(), layout) }
                 continue;
             }
-            let emptied = state.give_back(span_of(start), start.cast());
+            // SAFETY: by the caller's word; the slot is large enough, by its class.
+            let emptied = unsafe {
+                if state.keep_at_hand(start.cast(), class_of(layout.size())) {
+                    continue;
+                }
+                state.give_back(span_of(start), start.cast())
+            };
             // Not its end: the caller has it.
             drop(emptied);
         }
+        self.show(&state);
+    }
+
+    /// Gives back what is kept at hand, which keeps spans and the arena alive.
+    pub fn put_away(&self) {
+        let mut state = self.state.lock();
+        state.put_away();
         self.show(&state);
     }
 
@@ -359,6 +389,47 @@ pub(crate) unsafe fn release(start: NonNull<u8>, layout: Layout) {
 }
 
 impl State {
+    /// In use again, as far as the books know.
+    fn take_at_hand(&mut self, class: usize) -> Option<NonNull<u8>> {
+        let slot = NonNull::new(self.at_hand[class])?;
+        // SAFETY: a slot at hand is nobody else's, and holds its list's next.
+        let next = unsafe { slot.read() }.next;
+        // The next allocation writes to all of it.
+        for line in (0..class_bytes(class)).step_by(64) {
+            prefetch(next.cast::<u8>().wrapping_add(line));
+        }
+        self.at_hand[class] = next;
+        self.at_hand_bytes -= class_bytes(class);
+        self.used_bytes += class_bytes(class);
+        Some(slot.cast())
+    }
+
+    /// False: enough is at hand, or spans are being emptied, this slot's perhaps.
+    ///
+    /// # Safety
+    /// The slot is of this class, in use, and the caller's to give.
+    unsafe fn keep_at_hand(&mut self, slot: NonNull<Slot>, class: usize) -> bool {
+        let bytes = self.at_hand_bytes + class_bytes(class);
+        if bytes > AT_HAND_MAX_BYTES || !self.closed.is_null() {
+            return false;
+        }
+        let next = std::mem::replace(&mut self.at_hand[class], slot.as_ptr());
+        // SAFETY: by the caller's word.
+        unsafe { slot.write(Slot { next }) }
+        self.at_hand_bytes = bytes;
+        self.used_bytes -= class_bytes(class);
+        true
+    }
+
+    /// Gives all that is at hand back to the spans. To be called by who has the arena: this is not its end.
+    fn put_away(&mut self) {
+        for class in 0..CLASSES {
+            while let Some(slot) = self.take_at_hand(class) {
+                drop(self.give_back(span_of(slot), slot.cast()));
+            }
+        }
+    }
+
     fn take_slot(&mut self, arena: &Arc<Arena>, class: usize) -> NonNull<u8> {
         let mut span = self.roomy[class];
         if span.is_null() {

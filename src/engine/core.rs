@@ -392,7 +392,10 @@ impl<B: Body> Core<B> {
         }
         // What was dropped by that may have asked for one.
         clear_wanted(&self.shards);
-        self.shards.iter().for_each(|shard| shard.tell());
+        for shard in self.shards.iter() {
+            shard.tell();
+            shard.arena.put_away();
+        }
     }
 
     /// Counts a caller that joined a load without waiting on this thread.

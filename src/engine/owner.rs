@@ -610,6 +610,10 @@ impl<B: Body> Owner<B> {
     pub fn look_after(&mut self) {
         self.wakes_ns = 0;
         self.sweeps_soon = true;
+        if !self.has_retired {
+            // Nothing has left for a while, so that nothing may come for a while.
+            self.arena.put_away();
+        }
         self.tidy();
         if !self.is_broken {
             self.patrol();
@@ -677,6 +681,7 @@ impl<B: Body> Owner<B> {
 impl<B: Body> Drop for Owner<B> {
     /// Nobody reads the table any more. Entries that are still held elsewhere outlive it by their own references.
     fn drop(&mut self) {
+        self.arena.put_away();
         if self.is_broken || self.is_open {
             // Nobody knows what it still holds.
             return;

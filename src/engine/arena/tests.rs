@@ -31,6 +31,17 @@ impl Arena {
             assert_eq!(state.roomy_regions.contains(&region), free != 0);
         }
         assert_eq!(used, state.used_spans);
+        let mut at_hand_bytes = 0;
+        for (class, &first) in state.at_hand.iter().enumerate() {
+            let mut at = first;
+            while !at.is_null() {
+                at_hand_bytes += class_bytes(class);
+                // SAFETY: a slot at hand holds its list's next, guarded by the lock.
+                at = unsafe { (*at).next };
+            }
+        }
+        assert_eq!(at_hand_bytes, state.at_hand_bytes);
+        assert!(at_hand_bytes <= AT_HAND_MAX_BYTES);
         let classes = state.roomy.iter().copied().enumerate();
         for (class, first) in classes.chain([(CLASSES, state.closed)]) {
             let (mut previous, mut at) = (ptr::null_mut(), first);
@@ -85,6 +96,8 @@ proptest! {
                 arena.close_sparse_spans();
             } else if step == 1 {
                 arena.open_spans();
+            } else if step == 2 {
+                arena.put_away();
             } else if step < 12 {
                 let start = arena.allocate(layout(bytes));
                 // SAFETY: allocated just now.
@@ -111,6 +124,7 @@ proptest! {
             // SAFETY: as above.
             unsafe { release(start, layout(bytes)) }
         }
+        arena.put_away();
         arena.validate();
         prop_assert_eq!(arena.span_bytes(), 0);
         prop_assert_eq!(Arc::strong_count(&arena), 1);
