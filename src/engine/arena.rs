@@ -41,8 +41,10 @@ const SPANS: usize = REGION_BYTES / SPAN_BYTES;
 const SLOT_ALIGN: usize = 8;
 const SLOT_MAX_BYTES: usize = 4096;
 const CLASSES: usize = class_of(SLOT_MAX_BYTES) + 1;
-/// So many regions an arena has before it asks for huge pages, for all of them: until then, what is not used is no
-/// memory.
+/// An arena for at least so much has huge pages from the start. A smaller one has so many regions of small pages first:
+/// of these, what is not used is no memory. They stay as they are: to have them collapsed would stop readers for
+/// milliseconds.
+const LARGE_MIN_BYTES: usize = 32 * REGION_BYTES;
 const SMALL_PAGE_REGIONS: usize = 4;
 /// Spans that are free keep their memory up to so many, and a part of those in use.
 const FREE_SPANS_MAX: usize = SPANS;
@@ -202,6 +204,8 @@ impl Range {
 
 struct State {
     reservation: Option<Reservation>,
+    /// So many regions have small pages.
+    small_page_regions: usize,
     /// Parts of it that have been regions, and that are none now; behind them from here on no part has been one.
     parts: BTreeSet<usize>,
     unused_at: usize,
@@ -229,15 +233,22 @@ impl Arena {
     pub fn new(bytes: usize) -> Arc<Self> {
         // Sparse spans, and a budget that grows, take more.
         let range_bytes = bytes.saturating_mul(2).next_power_of_two();
-        Self::with_range(range_bytes.clamp(RANGE_MIN_BYTES, RANGE_MAX_BYTES))
+        let small_page_regions = if bytes < LARGE_MIN_BYTES {
+            SMALL_PAGE_REGIONS
+        } else {
+            0
+        };
+        let range_bytes = range_bytes.clamp(RANGE_MIN_BYTES, RANGE_MAX_BYTES);
+        Self::with_range(range_bytes, small_page_regions)
     }
 
-    fn with_range(bytes: usize) -> Arc<Self> {
+    fn with_range(bytes: usize, small_page_regions: usize) -> Arc<Self> {
         let reservation = HAS_SLOTS.then(|| Reservation::take(bytes)).flatten();
         Arc::new(Self {
             range: Range::of(reservation.as_ref()),
             state: Mutex::new(State {
                 reservation,
+                small_page_regions,
                 parts: BTreeSet::new(),
                 unused_at: 0,
                 at_hand: [ptr::null_mut(); CLASSES],
@@ -579,16 +590,11 @@ impl State {
     }
 
     fn add_region(&mut self) {
-        let pages = if self.regions.len() < SMALL_PAGE_REGIONS {
+        let pages = if self.regions.len() < self.small_page_regions {
             Pages::Small
         } else {
             Pages::Huge
         };
-        if self.regions.len() == SMALL_PAGE_REGIONS {
-            for &region in self.regions.keys() {
-                pages::make_huge(region_start(region), REGION_BYTES);
-            }
-        }
         let region = self
             .commit_region(pages)
             .unwrap_or_else(|| pages::map(REGION_BYTES, pages));

@@ -38,12 +38,6 @@ pub(crate) fn map(bytes: usize, pages: Pages) -> NonNull<u8> {
     start
 }
 
-/// Has memory that is in use moved to huge pages, where the system can do that at once (Linux 6.1).
-pub(crate) fn make_huge(start: NonNull<u8>, bytes: usize) {
-    system::ask_for_huge_pages(start, bytes);
-    system::collapse(start, bytes);
-}
-
 /// Gives the memory of pages back that stay mapped. What is read there from now on is zeroes, or what there was.
 ///
 /// # Safety
@@ -280,18 +274,8 @@ mod system {
         unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
     }
 
-    #[cfg(target_os = "linux")]
-    pub fn collapse(start: NonNull<u8>, bytes: usize) {
-        const MADV_COLLAPSE: libc::c_int = 25;
-        // SAFETY: what lies there stays the same; a refusal changes nothing.
-        unsafe { libc::madvise(start.as_ptr().cast(), bytes, MADV_COLLAPSE) };
-    }
-
     #[cfg(not(target_os = "linux"))]
     pub fn ask_for_huge_pages(_start: NonNull<u8>, _bytes: usize) {}
-
-    #[cfg(not(target_os = "linux"))]
-    pub fn collapse(_start: NonNull<u8>, _bytes: usize) {}
 }
 
 #[cfg(not(unix))]
@@ -327,8 +311,6 @@ mod system {
     pub unsafe fn discard(_start: NonNull<u8>, _bytes: usize) {}
 
     pub fn ask_for_huge_pages(_start: NonNull<u8>, _bytes: usize) {}
-
-    pub fn collapse(_start: NonNull<u8>, _bytes: usize) {}
 }
 
 #[cfg(test)]
@@ -377,11 +359,6 @@ mod tests {
                     assert_eq!(byte.read(), 0);
                     byte.write(1);
                 }
-            }
-            make_huge(start, bytes);
-            for at in (0..bytes).step_by(4096) {
-                // SAFETY: within the mapping.
-                assert_eq!(unsafe { start.add(at).read() }, 1);
             }
             // SAFETY: mapped just now.
             unsafe { unmap(start, bytes) }

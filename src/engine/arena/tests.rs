@@ -149,7 +149,7 @@ fn regions_go_back_to_the_system_but_for_one() {
 #[test]
 fn slots_have_names_as_far_as_the_range_reaches() {
     let range_bytes = 4 * REGION_BYTES;
-    let arena = Arena::with_range(range_bytes);
+    let arena = Arena::with_range(range_bytes, SMALL_PAGE_REGIONS);
     let range = arena.range();
     let slots: Vec<_> = (0..12_000).map(|_| arena.allocate(layout(1000))).collect();
     let names: Vec<_> = slots.iter().map(|&slot| range.name_of(slot)).collect();
