@@ -11,7 +11,7 @@ use super::builder::{BuildError, SHARD_MIN_BYTES, check_budget};
 use super::clock::{Clock, NEVER};
 use super::entry::{Body, Facts, Handle, Header, WEIGHT_MAX_BYTES, generation_of};
 use super::flight::{EntryTooLarge, Failure, Flight, Flights, Joined, Lead, Outcome, Waited};
-use super::owner::{self, Change, Fate, Listener, Owner, Shared};
+use super::owner::{self, Change, Fate, Listener, Shared};
 use super::pin::pin_to_core;
 use super::reclaim::Guard;
 use super::shard::{self, Shard};
@@ -372,7 +372,7 @@ impl<B: Body> Core<B> {
             return;
         }
         for shard in self.shards.iter() {
-            while shard.turn(Owner::tidy) {}
+            shard.tidy();
         }
         // What was dropped by that may have asked for one.
         clear_wanted(&self.shards);
@@ -443,6 +443,21 @@ impl<B: Body> Core<B> {
 
     pub fn shard_len(&self) -> usize {
         self.shards.len()
+    }
+
+    #[cfg(all(test, not(corecache_model)))]
+    pub fn has_chores(&self) -> bool {
+        self.shards
+            .iter()
+            .any(|shard| shard.turn(|owner| owner.has_chores()))
+    }
+
+    /// Plants the fault of chores that never end in each shard.
+    #[cfg(all(test, not(corecache_model)))]
+    pub fn plant_endless_chores(&self) {
+        for shard in self.shards.iter() {
+            shard.turn(|owner| owner.never_tidy = true);
+        }
     }
 }
 
