@@ -22,6 +22,7 @@ mod gate;
 pub mod health;
 mod limits;
 mod loaders;
+mod lookout;
 mod many;
 mod node;
 pub mod origin;

@@ -149,7 +149,7 @@ impl Node {
         let gate = Arc::new(Gate::default());
         let env = Arc::new(environment(&config.cores));
         let services = [
-            front::service(&service, &gate),
+            front::service(&service, &gate, connections),
             health.service(),
             reflection::service(&pb::files())?,
         ];
@@ -251,12 +251,13 @@ fn service(config: &mut NodeConfig) -> Result<Service, StartError> {
         wait: config.load_wait,
     };
     let loaders = Loaders::start(limits, groups.iter()).map_err(StartError::Threads)?;
+    let waiting = Waiting::start(groups.iter()).map_err(StartError::Threads)?;
     Ok(Service {
         groups,
         loaders,
         outgoing: Outgoing::new(config.memory_bytes),
         reads: Reads::start(config.read_stall).map_err(StartError::Threads)?,
-        waiting: Waiting::start().map_err(StartError::Threads)?,
+        waiting,
         started: Instant::now(),
     })
 }

@@ -14,6 +14,7 @@ use super::connections::Connections;
 use super::loaders::LaneStats;
 use super::pb::cache::{Counters, GroupStats, StatsReply};
 use super::service::Service;
+use super::waiting::GroupWaiting;
 use crate::engine::Stats;
 use crate::group::Group;
 
@@ -242,6 +243,15 @@ impl Collector for Metrics {
             let of = |group: &GroupStats| ConstGauge::new(read(&group.counters) as i64);
             self.by_group(&mut encoder, &reply, name, help, MetricType::Gauge, of)?;
         }
+        let help = "Calls that wait for keys of the group";
+        let of = |group: &GroupStats| ConstGauge::new(self.waiting(&group.name).waiting as i64);
+        let name = "group_calls_waiting";
+        self.by_group(&mut encoder, &reply, name, help, MetricType::Gauge, of)?;
+        let help =
+            "Calls, or groups of a stream, that were refused because too many of the group waited";
+        let of = |group: &GroupStats| ConstCounter::new(self.waiting(&group.name).refused);
+        let (name, kind) = ("group_calls_refused", MetricType::Counter);
+        self.by_group(&mut encoder, &reply, name, help, kind, of)?;
         for (name, help, read) in LANES {
             let of = |group: &GroupStats| ConstGauge::new(read(self.lane(&group.name)));
             self.by_group(&mut encoder, &reply, name, help, MetricType::Gauge, of)?;
@@ -255,6 +265,13 @@ impl Metrics {
         let group = self.service.groups.get(group);
         group.map_or_else(LaneStats::default, |group| {
             self.service.loaders.stats(group)
+        })
+    }
+
+    fn waiting(&self, group: &str) -> GroupWaiting {
+        let group = self.service.groups.get(group);
+        group.map_or_else(GroupWaiting::default, |group| {
+            self.service.waiting.of(group)
         })
     }
 
