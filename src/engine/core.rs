@@ -228,12 +228,39 @@ impl<B: Body> Core<B> {
         lead: Lead<B>,
         load: impl FnOnce(&B::OwnedKey) -> Result<Loaded<B>, Failure>,
     ) -> Outcome<B> {
-        let timed = LoadTimer::start(self.load_counters(partition));
-        let leading = lead.enter();
-        let outcome = load(lead.flight().key());
-        drop(leading);
+        let (outcome, timed) = self.run(partition, &lead, load);
         timed.stop(outcome.is_ok());
         self.conclude(lead, outcome)
+    }
+
+    /// As [`Core::lead`], but where `load` has no outcome yet, the lead comes back, and that was no load.
+    #[cfg(feature = "server")]
+    pub fn try_lead(
+        &self,
+        partition: u16,
+        lead: Lead<B>,
+        load: impl FnOnce(&B::OwnedKey) -> Option<Result<Loaded<B>, Failure>>,
+    ) -> Option<Lead<B>> {
+        let (outcome, timed) = self.run(partition, &lead, load);
+        let Some(outcome) = outcome else {
+            timed.forget();
+            return Some(lead);
+        };
+        timed.stop(outcome.is_ok());
+        // The outcome reaches those who wait by the flight.
+        let _ = self.conclude(lead, outcome);
+        None
+    }
+
+    fn run<R>(
+        &self,
+        partition: u16,
+        lead: &Lead<B>,
+        load: impl FnOnce(&B::OwnedKey) -> R,
+    ) -> (R, LoadTimer<'_>) {
+        let timed = LoadTimer::start(self.load_counters(partition));
+        let _leading = lead.enter();
+        (load(lead.flight().key()), timed)
     }
 
     /// Hands an outcome to all who wait, and stores it.
@@ -545,6 +572,12 @@ impl<'a> LoadTimer<'a> {
 
     pub fn stop(mut self, is_ok: bool) {
         self.is_ok = is_ok;
+    }
+
+    /// There was no load.
+    #[cfg(feature = "server")]
+    pub fn forget(self) {
+        std::mem::forget(self);
     }
 }
 

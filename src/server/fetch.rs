@@ -6,21 +6,22 @@
 //! polled.
 //!
 //! So a caller that does not read costs the reply that can not be sent, the next one, and what its loads have brought;
-//! nothing more is looked up, loaded or taken from it then.
+//! nothing more is looked up, loaded or taken from it then, and its call ends when that has been so for too long.
 
 use std::collections::VecDeque;
 use std::mem;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::lookout::Caller;
 use super::many::{LOADING_MAX, never_fits};
-use super::outgoing::Encoded;
+use super::outgoing::{Encoded, Full};
 use super::service::{KEYS_MAX, Miss, Service, Status, UNARY_LIMIT_BYTES, check_keys};
+use super::stall::Stall;
 use super::waiting::Place;
 use super::wire::{self, FetchRequest, Head, Label};
 use crate::group::{Group, Value};
@@ -36,6 +37,7 @@ const MESSAGE_MAX_BYTES: usize = 300;
 pub(super) struct Fetch {
     service: Arc<Service>,
     reply: Reply,
+    stall: Stall,
     lanes: Vec<Lane>,
     held_back: Option<HeldBack>,
     arrivals: Arc<Arrivals>,
@@ -73,13 +75,35 @@ impl Fetch {
     pub fn new(service: &Arc<Service>, deadline: Option<Instant>) -> Self {
         Self {
             service: service.clone(),
-            reply: Reply(service.outgoing.reply()),
+            reply: Reply {
+                encoded: service.outgoing.stream_reply(),
+                waits: false,
+            },
+            stall: Stall::default(),
             lanes: Vec::new(),
             held_back: None,
             arrivals: Arc::default(),
             arrived: VecDeque::new(),
             deadline,
         }
+    }
+
+    /// The last reply has been taken, or has not been yet. Ready when that has been so for too long: then the call is to end.
+    pub fn poll_taken(&mut self, is_taken: bool, cx: &mut Context<'_>) -> Poll<()> {
+        self.reply.waits = !is_taken;
+        if is_taken {
+            self.stall.end();
+            return Poll::Pending;
+        }
+        let Service {
+            reads, outgoing, ..
+        } = &*self.service;
+        let limit = || outgoing.stall_limit(reads.stall_limit);
+        let stalled = self.stall.poll(&reads.stalled, limit, cx);
+        if stalled.is_ready() {
+            outgoing.note_stalled();
+        }
+        stalled
     }
 
     /// Whether another request may be read.
@@ -89,7 +113,7 @@ impl Fetch {
 
     /// Whether all that was asked has been answered, and the answers taken.
     pub fn is_done(&self) -> bool {
-        self.reply.0.is_empty() && self.held_back.is_none() && self.unanswered() == 0
+        self.reply.encoded.is_empty() && self.held_back.is_none() && self.unanswered() == 0
     }
 
     fn unanswered(&self) -> usize {
@@ -155,11 +179,11 @@ impl Fetch {
 
     /// An encoded `FetchReply`, to be sent now.
     pub fn take_reply(&mut self) -> Option<Encoded> {
-        if self.reply.0.is_empty() {
+        if self.reply.encoded.is_empty() {
             return None;
         }
-        let next = self.service.outgoing.reply();
-        let mut reply = mem::replace(&mut self.reply.0, next);
+        let next = self.service.outgoing.stream_reply();
+        let mut reply = mem::replace(&mut self.reply.encoded, next);
         reply.shrink();
         Some(reply)
     }
@@ -285,20 +309,38 @@ impl Drop for Fetch {
 }
 
 /// The reply that is being put together.
-struct Reply(Encoded);
+struct Reply {
+    encoded: Encoded,
+    /// For another one that has not been taken yet.
+    waits: bool,
+}
 
 impl Reply {
+    /// What is not to be sent at once takes no more than its share.
+    fn reserve(&mut self, bytes: usize) -> Result<(), Full> {
+        if self.has_time() {
+            self.encoded.reserve_share(bytes)
+        } else {
+            self.encoded.reserve(bytes)
+        }
+    }
+
+    /// What there is no room for now may go into another one: this one, or the one before it, is to leave first.
+    fn has_time(&self) -> bool {
+        self.waits || !self.encoded.is_empty()
+    }
+
     fn wants_more(&self) -> bool {
-        self.0.len() < REPLY_ENOUGH_BYTES
+        self.encoded.len() < REPLY_ENOUGH_BYTES
     }
 
     /// Takes memory for `keys` such values, as far as one reply goes, if it is to be the first one.
     fn expect(&mut self, frame: &[u8], keys: usize) {
-        if self.0.is_empty() {
+        if self.encoded.is_empty() {
             let one = Head::of_value(Label::Id(u64::MAX), frame).with(frame);
             let bytes = one.saturating_mul(keys);
             // If there are too many bytes on their way, the value itself is told so.
-            let _ = self.0.reserve(bytes.min(REPLY_ENOUGH_BYTES));
+            let _ = self.reserve(bytes.min(REPLY_ENOUGH_BYTES));
         }
     }
 
@@ -318,12 +360,15 @@ impl Reply {
         let bytes = head.with(frame);
         if bytes > UNARY_LIMIT_BYTES {
             self.say(id, &never_fits(frame));
-        } else if self.0.len() + bytes > UNARY_LIMIT_BYTES {
+        } else if self.encoded.len() + bytes > UNARY_LIMIT_BYTES {
             return false;
-        } else if let Err(full) = self.0.reserve(bytes) {
+        } else if let Err(full) = self.reserve(bytes) {
+            if self.has_time() {
+                return false;
+            }
             self.say(id, &full.into());
         } else {
-            head.put_before(frame, self.0.bytes());
+            head.put_before(frame, self.encoded.bytes());
         }
         true
     }
@@ -333,8 +378,9 @@ impl Reply {
         let end = (0..=MESSAGE_MAX_BYTES).rfind(|&at| message.is_char_boundary(at));
         let message = &message[..end.unwrap_or(0)];
         let label = Label::Id(id);
-        self.0.reserve_anyway(wire::failure_len(label, message));
-        wire::put_failure(self.0.bytes(), label, *code as i32, message);
+        self.encoded
+            .reserve_anyway(wire::failure_len(label, message));
+        wire::put_failure(self.encoded.bytes(), label, *code as i32, message);
     }
 }
 

@@ -34,6 +34,7 @@ mod read;
 pub mod reflection;
 mod service;
 mod slice;
+mod stall;
 mod stats;
 mod waiting;
 mod wire;

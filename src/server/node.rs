@@ -65,9 +65,9 @@ pub struct NodeConfig {
     pub loads_an_origin: Option<usize>,
     /// Loads of one group that wait.
     pub load_queue: usize,
-    /// What the reader of a `Read` has to take a chunk.
+    /// What the reader of a `Read` has to take a chunk, and that of a `Fetch` a reply.
     pub read_stall: Duration,
-    /// How long a load waits for a loader.
+    /// How long a load waits for a loader, or for room for a large value.
     pub load_wait: Duration,
     /// What callers may take.
     pub limits: ConnectionLimits,

@@ -29,8 +29,8 @@ const PART_BYTES: usize = 32 << 10;
 pub(super) struct Reads {
     open: AtomicUsize,
     /// What a reader has to take a message.
-    stall_limit: Duration,
-    stalled: Lookout,
+    pub stall_limit: Duration,
+    pub stalled: Lookout,
 }
 
 impl Reads {

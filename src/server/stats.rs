@@ -157,11 +157,16 @@ const GAUGES: [Figure<u64>; 2] = [
 /// A figure of what the loaders are doing for a group.
 type LaneFigure = (&'static str, &'static str, fn(LaneStats) -> f64);
 
-const LANES: [LaneFigure; 3] = [
+const LANES: [LaneFigure; 4] = [
     (
         "group_loads_queued",
         "Loads that wait for a loader",
         |lane| lane.queued as f64,
+    ),
+    (
+        "group_loads_roomless",
+        "Those among them that wait for room for a large value",
+        |lane| lane.roomless as f64,
     ),
     ("group_loads_running", "Loads that are running", |lane| {
         lane.running as f64
@@ -204,6 +209,11 @@ impl Collector for Metrics {
                 self.service.reads.open() as u64,
             ),
             (
+                "outgoing_bytes",
+                "Bytes of replies to GetMany and Fetch that are being put together, or are not yet read",
+                self.service.outgoing.bytes() as u64,
+            ),
+            (
                 "loading_bytes",
                 "Bytes of large values that are being loaded, or are held although they could not be kept",
                 self.service.groups.loading_bytes() as u64,
@@ -225,6 +235,9 @@ impl Collector for Metrics {
         let cut = ConstCounter::new(self.connections.cut());
         let help = "Connections that were cut because the process had grown too large";
         cut.encode(encoder.encode_descriptor("connections_cut", help, None, kind)?)?;
+        let stalled = ConstCounter::new(self.service.outgoing.stalled());
+        let help = "Streams of Fetch that were ended because their callers left a reply untaken";
+        stalled.encode(encoder.encode_descriptor("fetch_stalled", help, None, kind)?)?;
         for (name, help, read) in COUNTERS {
             let of = |group: &GroupStats| ConstCounter::new(read(&group.counters));
             self.by_group(&mut encoder, &reply, name, help, MetricType::Counter, of)?;

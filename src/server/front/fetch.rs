@@ -46,21 +46,34 @@ struct Stream {
     reads: bool,
 }
 
+/// How a call ends.
+enum End {
+    Answered,
+    Failed(Status),
+    /// Its caller does not take what is sent.
+    Stalled,
+}
+
 impl Stream {
     async fn run(mut self) -> grpcio::Result<()> {
         let ended = poll_fn(|cx| self.poll(cx)).await?;
         match ended {
-            Ok(()) => self.sink.close().await,
-            Err(status) => self.sink.fail(status.into()).await,
+            End::Answered => self.sink.close().await,
+            End::Failed(status) => self.sink.fail(status.into()).await,
+            // A status would wait behind what is not taken: dropped, the sink cancels the call.
+            End::Stalled => Ok(()),
         }
     }
 
     /// How the call ends. It fails when the caller has gone, or its time is over: the sink tells.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<grpcio::Result<Result<(), Status>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<grpcio::Result<End>> {
         loop {
             let can_send = self.sink.poll_ready_unpin(cx)?.is_ready();
+            if self.fetch.poll_taken(can_send, cx).is_ready() {
+                return Poll::Ready(Ok(End::Stalled));
+            }
             if let Err(status) = self.gather(cx) {
-                return Poll::Ready(Ok(Err(status)));
+                return Poll::Ready(Ok(End::Failed(status)));
             }
             if can_send && let Some(reply) = self.fetch.take_reply() {
                 let reply = Reply::new(slice::of_encoded(reply));
@@ -69,14 +82,14 @@ impl Stream {
             }
             match self.poll_request(cx)? {
                 Poll::Ready(Ok(())) => continue,
-                Poll::Ready(Err(status)) => return Poll::Ready(Ok(Err(status))),
+                Poll::Ready(Err(status)) => return Poll::Ready(Ok(End::Failed(status))),
                 Poll::Pending => {}
             }
             if self.reads || !self.fetch.is_done() {
                 return Poll::Pending;
             }
             ready!(self.sink.poll_flush_unpin(cx))?;
-            return Poll::Ready(Ok(Ok(())));
+            return Poll::Ready(Ok(End::Answered));
         }
     }
 
