@@ -472,7 +472,7 @@ impl<B: Body> Core<B> {
         self.shards.len()
     }
 
-    #[cfg(all(test, not(corecache_model)))]
+    #[cfg(test)]
     pub fn has_chores(&self) -> bool {
         self.shards
             .iter()
@@ -480,7 +480,7 @@ impl<B: Body> Core<B> {
     }
 
     /// Plants the fault of chores that never end in each shard.
-    #[cfg(all(test, not(corecache_model)))]
+    #[cfg(test)]
     pub fn plant_endless_chores(&self) {
         for shard in self.shards.iter() {
             shard.turn(|owner| owner.never_tidy = true);
