@@ -9,10 +9,12 @@ use super::filling;
 use super::frame;
 use super::load::PendingLoad;
 use super::{GetError, Group, Value};
-use crate::engine::{BlobBuilder, Failure, Loaded};
+use crate::engine::{BlobBuilder, Charge, Failure, Full, Loaded};
 
 /// What is smaller is copied into the replies; those who wait for it are bounded.
 const SMALL_BYTES: usize = 4096;
+/// How long a value is kept that was not to be, but had no room elsewhere.
+const KEEP_ROOMLESS: Duration = Duration::from_secs(1);
 
 /// Why another process has no value, in its own words, which name group and key.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -77,21 +79,24 @@ impl PendingLoad {
         let inner = &self.group.inner;
         let core = inner.cache.core();
         let key = &lead.flight().key().1;
+        let charge = match keep {
+            None if stored.len() > SMALL_BYTES => self.charge(stored.len()),
+            _ => Ok(None),
+        };
+        // What there is no room for beside the cache is kept: the budget counts that, and nobody has to wait.
+        let keep = keep.or(charge.is_err().then_some(KEEP_ROOMLESS));
+        if let Err(full) = &charge
+            && self.is_hopeless()
+        {
+            let busy = Failure::Failed(Arc::new(filling::busy(full)));
+            return lead.finish(Err(busy));
+        }
         let mut facts = inner.cache.facts(inner.partition, key);
         if let Some(keep) = keep {
             facts.expiry_ns = core.clock.expiry_after(keep);
         }
         let mut value = BlobBuilder::new(key, 0);
-        if keep.is_none()
-            && stored.len() > SMALL_BYTES
-            && let Some(large) = &inner.large
-        {
-            // No budget counts what is not kept, and those who read it may do so slowly.
-            let mut charge = large.account.open();
-            if let Err(full) = charge.set(stored.len()) {
-                let busy = Failure::Failed(Arc::new(filling::busy(full)));
-                return lead.finish(Err(busy));
-            }
+        if let Ok(Some(charge)) = charge {
             value.set_charge(charge);
         }
         value.reserve(stored.len());
@@ -100,6 +105,16 @@ impl PendingLoad {
         let stored = keep.is_some();
         // The outcome reaches the callers by the flight.
         let _ = core.conclude_soon(lead, Ok(Loaded { entry, stored }));
+    }
+
+    /// For a value that no budget counts, as it is not kept, and that those who wait may read slowly.
+    fn charge(&self, bytes: usize) -> Result<Option<Box<Charge>>, Full> {
+        let Some(large) = &self.group.inner.large else {
+            return Ok(None);
+        };
+        let mut charge = large.account.open();
+        charge.set(bytes)?;
+        Ok(Some(charge))
     }
 
     /// Ends it with what another process said.
@@ -210,7 +225,22 @@ mod tests {
         assert_eq!(error.to_string(), "no key \"key\" in group \"pages\": gone");
     }
 
-    /// A quarter of the budget may be read that is not kept; then there is an error, until some has been read.
+    #[test]
+    fn a_value_is_kept_that_has_no_room_beside_the_large_ones() {
+        let groups = groups();
+        let pages = groups.get("pages").unwrap();
+        let large = pages.inner.large.as_ref().unwrap();
+        let mut charge = large.account.open();
+        let all = charge.set(usize::MAX).unwrap_err().limit_bytes;
+        charge.set(all).unwrap();
+        let (load, answers) = ask(&groups, b"key");
+        load.unwrap().fulfil(&stored(&vec![7; 100_000]), None);
+        assert_eq!(answers.recv().unwrap().unwrap().len(), 100_000);
+        pages.flush();
+        assert!(pages.held(b"key").is_some());
+    }
+
+    /// A quarter of the budget may be read that is not kept, and then as much as the budget has room for; then there is an error, until some has been read.
     #[test]
     fn what_is_read_and_not_kept_is_bounded() {
         let groups = groups();
