@@ -214,3 +214,25 @@ fn a_group_that_the_owner_does_not_have_is_loaded_where_it_is_asked_for() {
     }
     assert!(figure(&node, "peers_sent_back_total", "") > 0);
 }
+
+/// The longest keys there are, and nodes that take no larger messages than they have to.
+#[test]
+fn long_keys_go_over_the_links_to_nodes_that_take_short_messages() {
+    let origin = Origin::start(|_, _| Answer::Value(b"value".to_vec()));
+    let args = ["--group", &origin.group("pages"), "--max-request", "8KiB"];
+    let cluster = Cluster::start(2, &args);
+    let client = cluster.client(0);
+    let key = |number: usize| format!("{number:04096}");
+    let calls: Vec<_> = (0..100)
+        .map(|number| client.start_get("pages", key(number)))
+        .collect();
+    for call in calls {
+        assert_eq!(call.value().unwrap(), b"value");
+    }
+    let node = &cluster.nodes[0];
+    assert!(figure(node, "peers_values_total", "") > 10);
+    // Nodes do not start at one moment; but nothing else has failed.
+    let log = node.stderr();
+    let refused = log.matches("Connection refused").count();
+    assert_eq!(log.matches("has failed").count(), refused, "{log}");
+}
