@@ -72,7 +72,7 @@ impl PendingLoad {
     /// Ends it with a stored frame that came from elsewhere, on a thread that does not block. The frame is kept for so
     /// long, or not at all.
     pub(crate) fn fulfil(mut self, stored: &[u8], keep: Option<Duration>) {
-        debug_assert!(frame::is_whole(stored), "it was looked at");
+        debug_assert!(frame::is_valid(stored), "it was looked at");
         let Some(lead) = self.claim() else { return };
         let inner = &self.group.inner;
         let core = inner.cache.core();
