@@ -287,7 +287,7 @@ impl Peers {
         match *outcome {
             Outcome::Value(stored, sum) => {
                 let load = forward.load;
-                if wire::checksum(load.key(), stored) != sum || !frame::is_whole(stored) {
+                if wire::checksum(load.key(), stored) != sum || !frame::is_valid(stored) {
                     self.go_on(Forward { load, ..forward });
                     return false;
                 }
