@@ -220,7 +220,7 @@ impl Room {
     }
 }
 
-pub(super) fn busy(full: &Full) -> LoadError {
+fn busy(full: &Full) -> LoadError {
     LoadError::Busy(format!(
         "large values of {} bytes are being loaded, or still read although they could not be kept; {} bytes are the \
          most; try again later",
