@@ -92,7 +92,10 @@ fn a_link_begins_with_hello() {
 #[test]
 fn a_node_answers_what_it_holds_and_loads_for_its_own_ring_alone() {
     let origin = origin();
-    let cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    let cluster = Cluster::start(
+        2,
+        &["--group", &origin.group("pages"), "--peer-patience", "20"],
+    );
     let addresses = [cluster.nodes[0].addr, cluster.nodes[1].addr];
     let epoch = placement(&addresses).epoch().0;
     let keys = cluster.keys_of(0, "pages", "k", 3);
@@ -122,7 +125,10 @@ fn a_node_answers_what_it_holds_and_loads_for_its_own_ring_alone() {
 #[test]
 fn what_was_passed_on_is_loaded_where_it_is() {
     let origin = origin();
-    let cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    let cluster = Cluster::start(
+        2,
+        &["--group", &origin.group("pages"), "--peer-patience", "20"],
+    );
     let addresses = [cluster.nodes[0].addr, cluster.nodes[1].addr];
     let epoch = placement(&addresses).epoch().0;
     let key = &cluster.keys_of(1, "pages", "k", 1)[0];

@@ -10,6 +10,9 @@ use support::client::Client;
 use support::cluster::{Cluster, figure, free_addresses, start_member, wait_for_links};
 use support::origin::{Answer, Latch, Origin};
 
+/// A machine with other work is not to look like a node that hangs.
+const PATIENT: [&str; 2] = ["--peer-patience", "20"];
+
 #[test]
 fn three_nodes_with_500_callers_each_for_a_cold_key_are_one_load() {
     const CALLS: usize = 500;
@@ -19,7 +22,10 @@ fn three_nodes_with_500_callers_each_for_a_cold_key_are_one_load() {
         held.wait();
         Answer::Value(b"value".to_vec())
     });
-    let cluster = Cluster::start(3, &["--group", &origin.group("pages")]);
+    let cluster = Cluster::start(
+        3,
+        &["--group", &origin.group("pages"), PATIENT[0], PATIENT[1]],
+    );
     let clients: Vec<_> = (0..3).map(|node| cluster.client(node)).collect();
     let calls: Vec<_> = (0..CALLS)
         .flat_map(|_| {
@@ -55,14 +61,14 @@ fn a_load_that_takes_longer_than_a_silent_node_is_waited_for() {
         held.wait();
         Answer::Value(b"value".to_vec())
     });
-    let args = ["--group", &origin.group("pages"), "--peer-patience", "0.1"];
+    let args = ["--group", &origin.group("pages"), "--peer-patience", "2"];
     let cluster = Cluster::start(2, &args);
     let ranks = cluster.ranks("pages", "slow");
     let client = cluster.client(ranks[1]);
     let call = client.start_get("pages", "slow");
     origin.wait_for_requests("/slow", 1);
-    // Many times the patience, which a node that says that it is loading does not use up.
-    thread::sleep(Duration::from_secs(1));
+    // More than the patience, which a node that says that it is loading does not use up.
+    thread::sleep(Duration::from_secs(5));
     latch.open();
     assert_eq!(call.value().unwrap(), b"value");
     assert_eq!(origin.requests("/slow"), 1);
@@ -78,7 +84,10 @@ fn what_the_origin_says_is_passed_on_and_nobody_else_is_asked() {
         "/missing" => Answer::Status("404 Not Found", "no such page"),
         _ => Answer::Status("503 Service Unavailable", "closed today"),
     });
-    let cluster = Cluster::start(3, &["--group", &origin.group("pages")]);
+    let cluster = Cluster::start(
+        3,
+        &["--group", &origin.group("pages"), PATIENT[0], PATIENT[1]],
+    );
     for (key, code) in [
         ("missing", RpcStatusCode::NOT_FOUND),
         ("broken", RpcStatusCode::UNAVAILABLE),
@@ -108,7 +117,10 @@ fn what_the_origin_says_is_passed_on_and_nobody_else_is_asked() {
 #[test]
 fn many_keys_a_call_go_over_the_links_too() {
     let origin = Origin::start(|path, _| Answer::Value(path.as_bytes().to_vec()));
-    let cluster = Cluster::start(3, &["--group", &origin.group("pages")]);
+    let cluster = Cluster::start(
+        3,
+        &["--group", &origin.group("pages"), PATIENT[0], PATIENT[1]],
+    );
     let keys: Vec<String> = (0..300).map(|number| format!("k{number}")).collect();
     let bytes: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
 
@@ -137,7 +149,10 @@ fn many_keys_a_call_go_over_the_links_too() {
 #[test]
 fn a_value_of_another_node_is_kept_when_it_is_asked_for_again() {
     let origin = Origin::start(|_, _| Answer::Value(b"value".to_vec()));
-    let cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    let cluster = Cluster::start(
+        2,
+        &["--group", &origin.group("pages"), PATIENT[0], PATIENT[1]],
+    );
     let ranks = cluster.ranks("pages", "key");
     let (client, node) = (cluster.client(ranks[1]), &cluster.nodes[ranks[1]]);
     let get = || assert_eq!(client.get("pages", "key").unwrap(), b"value");
@@ -156,7 +171,10 @@ fn a_value_of_another_node_is_kept_when_it_is_asked_for_again() {
 fn a_value_that_is_too_large_for_a_link_is_loaded_where_it_is_read() {
     const BYTES: usize = 5 << 20;
     let origin = Origin::start(|_, _| Answer::Value(vec![7; BYTES]));
-    let cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    let cluster = Cluster::start(
+        2,
+        &["--group", &origin.group("pages"), PATIENT[0], PATIENT[1]],
+    );
     let ranks = cluster.ranks("pages", "large");
     let client = cluster.client(ranks[1]);
     let (bytes, value) = client.read("pages", "large", 0, 0).unwrap();
@@ -176,7 +194,8 @@ fn who_joins_with_more_time_gets_the_value_that_the_first_did_not_wait_for() {
         held.wait();
         Answer::Value(b"value".to_vec())
     });
-    let args = ["--group", &origin.group("pages"), "--load-least", "0"];
+    let group = origin.group("pages");
+    let args = [&["--group", &*group, "--load-least", "0"], &PATIENT[..]].concat();
     let cluster = Cluster::start(2, &args);
     let client = cluster.client(cluster.ranks("pages", "slow")[1]);
     let patient = thread::scope(|scope| {
@@ -213,4 +232,27 @@ fn a_group_that_the_owner_does_not_have_is_loaded_where_it_is_asked_for() {
         assert_eq!(value, format!("/k{number}").into_bytes());
     }
     assert!(figure(&node, "peers_sent_back_total", "") > 0);
+}
+
+/// The longest keys there are, and nodes that take no larger messages than they have to.
+#[test]
+fn long_keys_go_over_the_links_to_nodes_that_take_short_messages() {
+    let origin = Origin::start(|_, _| Answer::Value(b"value".to_vec()));
+    let group = origin.group("pages");
+    let args = [&["--group", &*group, "--max-request", "8KiB"], &PATIENT[..]].concat();
+    let cluster = Cluster::start(2, &args);
+    let client = cluster.client(0);
+    let key = |number: usize| format!("{number:04096}");
+    let calls: Vec<_> = (0..100)
+        .map(|number| client.start_get("pages", key(number)))
+        .collect();
+    for call in calls {
+        assert_eq!(call.value().unwrap(), b"value");
+    }
+    let node = &cluster.nodes[0];
+    assert!(figure(node, "peers_values_total", "") > 10);
+    // Nodes do not start at one moment; but nothing else has failed.
+    let log = node.stderr();
+    let refused = log.matches("Connection refused").count();
+    assert_eq!(log.matches("has failed").count(), refused, "{log}");
 }

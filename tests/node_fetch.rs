@@ -355,3 +355,60 @@ fn a_node_that_drains_answers_what_was_asked_and_ends_the_call() {
     let log = node.stderr();
     assert!(log.contains("all calls have finished"), "{log}");
 }
+
+/// Without an end of their calls, and a part that is not theirs, these take all that replies may have.
+#[test]
+fn streams_that_nobody_reads_end_and_keep_no_room_from_others() {
+    const STREAMS: usize = 16;
+    let large = vec![7; 3 << 20];
+    let blobs = folder(&[("0", &large), ("1", &large), ("2", &large)]);
+    let args = ["--memory", "64MiB", "--read-stall", "3"];
+    let node = Node::start([&["--group", &group("blobs", &blobs)], &args[..]].concat());
+    let figure = |name: &str| {
+        let (_, figures) = support::http::get(node.admin, "/metrics");
+        let mut lines = figures.lines();
+        let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.expect("the figure is there").parse::<u64>().unwrap()
+    };
+    let keys: [&[u8]; 3] = [b"0", b"1", b"2"];
+    let client = Client::connect(node.addr);
+    for key in keys {
+        client.get("blobs", key).unwrap();
+    }
+    support::eventually("all are held", || client.counters().entries == 3);
+
+    let clients: Vec<_> = (0..STREAMS)
+        .map(|_| Client::connect_narrow(node.addr))
+        .collect();
+    let _unread: Vec<Fetch> = clients
+        .iter()
+        .map(|client| {
+            let mut stream = client.fetch();
+            stream.ask("blobs", 0, &keys);
+            stream
+        })
+        .collect();
+    support::eventually("streams have what they may", || {
+        figure("corecache_outgoing_bytes") >= 9 << 20
+    });
+    for _ in 0..20 {
+        let reply = client.get_many("blobs", &[b"0"]).unwrap();
+        assert!(reply.answers[0].value().value == large);
+        assert_eq!(
+            figure("corecache_fetch_stalled_total"),
+            0,
+            "it was too late"
+        );
+    }
+    support::eventually("streams are ended", || {
+        figure("corecache_fetch_stalled_total") >= 3
+    });
+    support::eventually("nothing is on its way", || {
+        figure("corecache_outgoing_bytes") < 3 << 20
+    });
+    let mut stream = client.fetch();
+    stream.ask("blobs", 0, &keys);
+    let answers = stream.answers(keys.len());
+    assert!((0..3).all(|id| value(&answers, id) == large));
+    finish(stream);
+}

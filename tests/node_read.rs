@@ -28,7 +28,7 @@ fn metric(node: &Node, name: &str) -> u64 {
     let name = format!("corecache_{name} ");
     let line = figures.lines().find_map(|line| line.strip_prefix(&name));
     let figure = line.unwrap_or_else(|| panic!("no {name} in {figures}"));
-    figure.parse().expect("a figure is a number")
+    figure.parse::<f64>().expect("a figure is a number") as u64
 }
 
 fn rss_bytes(node: &Node) -> usize {
@@ -391,6 +391,53 @@ fn loads_of_large_values_are_bounded_and_outlive_their_callers() {
     assert!(client.read("pages", "first", 0, 0).unwrap().1 == large);
     assert_eq!(origin.requests("/first"), 1);
     assert_eq!(loading(), 0);
+}
+
+#[test]
+fn large_values_wait_for_room_and_no_loader_waits_with_them() {
+    let latch = Latch::default();
+    let held = latch.clone();
+    let large = value(50 * MIB);
+    let answer = large.clone();
+    let origin = Origin::start(move |path, _| match path {
+        "/small" => Answer::Value(b"small".to_vec()),
+        "/first" => Answer::Halves(answer.clone(), held.clone()),
+        "/untold" => Answer::Chunks(answer.clone()),
+        _ => Answer::Value(answer.clone()),
+    });
+    let group = origin.group("pages");
+    let limits = [
+        "--loaders",
+        "2",
+        "--load-wait",
+        "60",
+        "--load-timeout",
+        "60",
+    ];
+    let node = Node::start([&["--group", &group], &limits[..]].concat());
+    let client = Client::connect(node.addr);
+    let read = |key: &'static str| {
+        let client = Client::connect(node.addr);
+        std::thread::spawn(move || client.read("pages", key, 0, 0))
+    };
+    let first = read("first");
+    eventually("the first one is loading", || {
+        metric(&node, "loading_bytes") >= large.len() as u64
+    });
+    let others = ["told", "untold"].map(read);
+    eventually("the others wait for room", || {
+        metric(&node, "group_loads_roomless{group=\"pages\"}") == 2
+    });
+    assert_eq!(client.get("pages", "small").unwrap(), b"small");
+    assert_eq!(client.counters().load_failures, 0);
+
+    latch.open();
+    for reader in others.into_iter().chain([first]) {
+        let (_, read) = reader.join().unwrap().unwrap();
+        assert!(read == large);
+    }
+    assert_eq!(client.counters().loads, 4);
+    eventually("nothing is charged", || metric(&node, "loading_bytes") == 0);
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub struct Serve {
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
     load_queue: usize,
 
-    /// Seconds that a load may wait for a loader; from half of that on the newest is loaded first
+    /// Seconds that a load may wait for a loader, or for room for a large value; from half of that on the newest is loaded first
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds::limit)]
     load_wait: Duration,
 
@@ -90,7 +90,8 @@ pub struct Serve {
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds::parse)]
     load_least: Duration,
 
-    /// Seconds that the reader of a Read has to take a chunk of up to 1 MiB
+    /// Seconds that the reader of a Read has to take a chunk of up to 1 MiB, and that of a Fetch a reply: down to 5 where
+    /// room for replies is short
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds::limit)]
     read_stall: Duration,
 

@@ -11,7 +11,7 @@ use super::builder::{BuildError, SHARD_MIN_BYTES, check_budget};
 use super::clock::{Clock, NEVER};
 use super::entry::{Body, Facts, Handle, Header, WEIGHT_MAX_BYTES, generation_of};
 use super::flight::{EntryTooLarge, Failure, Flight, Flights, Joined, Lead, Outcome, Waited};
-use super::owner::{self, Change, Fate, Listener, Owner, Shared};
+use super::owner::{self, Change, Fate, Listener, Shared};
 use super::pin::pin_to_core;
 use super::reclaim::Guard;
 use super::shard::{self, Shard};
@@ -228,12 +228,39 @@ impl<B: Body> Core<B> {
         lead: Lead<B>,
         load: impl FnOnce(&B::OwnedKey) -> Result<Loaded<B>, Failure>,
     ) -> Outcome<B> {
-        let timed = LoadTimer::start(self.load_counters(partition));
-        let leading = lead.enter();
-        let outcome = load(lead.flight().key());
-        drop(leading);
+        let (outcome, timed) = self.run(partition, &lead, load);
         timed.stop(outcome.is_ok());
         self.conclude(lead, outcome)
+    }
+
+    /// As [`Core::lead`], but where `load` has no outcome yet, the lead comes back, and that was no load.
+    #[cfg(feature = "server")]
+    pub fn try_lead(
+        &self,
+        partition: u16,
+        lead: Lead<B>,
+        load: impl FnOnce(&B::OwnedKey) -> Option<Result<Loaded<B>, Failure>>,
+    ) -> Option<Lead<B>> {
+        let (outcome, timed) = self.run(partition, &lead, load);
+        let Some(outcome) = outcome else {
+            timed.forget();
+            return Some(lead);
+        };
+        timed.stop(outcome.is_ok());
+        // The outcome reaches those who wait by the flight.
+        let _ = self.conclude(lead, outcome);
+        None
+    }
+
+    fn run<R>(
+        &self,
+        partition: u16,
+        lead: &Lead<B>,
+        load: impl FnOnce(&B::OwnedKey) -> R,
+    ) -> (R, LoadTimer<'_>) {
+        let timed = LoadTimer::start(self.load_counters(partition));
+        let _leading = lead.enter();
+        (load(lead.flight().key()), timed)
     }
 
     /// Hands an outcome to all who wait, and stores it.
@@ -388,7 +415,7 @@ impl<B: Body> Core<B> {
             return;
         }
         for shard in self.shards.iter() {
-            while shard.turn(Owner::tidy) {}
+            shard.tidy();
         }
         // What was dropped by that may have asked for one.
         clear_wanted(&self.shards);
@@ -462,6 +489,21 @@ impl<B: Body> Core<B> {
 
     pub fn shard_len(&self) -> usize {
         self.shards.len()
+    }
+
+    #[cfg(test)]
+    pub fn has_chores(&self) -> bool {
+        self.shards
+            .iter()
+            .any(|shard| shard.turn(|owner| owner.has_chores()))
+    }
+
+    /// Plants the fault of chores that never end in each shard.
+    #[cfg(test)]
+    pub fn plant_endless_chores(&self) {
+        for shard in self.shards.iter() {
+            shard.turn(|owner| owner.never_tidy = true);
+        }
     }
 }
 
@@ -549,6 +591,12 @@ impl<'a> LoadTimer<'a> {
 
     pub fn stop(mut self, is_ok: bool) {
         self.is_ok = is_ok;
+    }
+
+    /// There was no load.
+    #[cfg(feature = "server")]
+    pub fn forget(self) {
+        std::mem::forget(self);
     }
 }
 

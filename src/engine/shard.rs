@@ -197,6 +197,17 @@ impl<B: Body> Shard<B> {
         Ok(())
     }
 
+    /// Frees what can be freed, and gives back what is wanted elsewhere, in as many turns as that may take. What others
+    /// go on changing meanwhile is left to the shard's own thread.
+    pub fn tidy(&self) {
+        let turns_max = self.turn(|owner| owner.tidy_turns_max());
+        let has_more = (0..turns_max).all(|_| self.turn(Owner::tidy));
+        if has_more {
+            log::debug!("a shard is not tidy after {turns_max} turns; its own thread goes on");
+            self.wake();
+        }
+    }
+
     /// How many changes wait.
     pub fn queue_len(&self) -> usize {
         self.queue.len()

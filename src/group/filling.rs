@@ -31,6 +31,9 @@ pub(super) struct Filling {
     large: Option<Large>,
     charge: Option<Box<Charge>>,
     charged_bytes: usize,
+    /// What was charged beforehand; it stays charged to the end.
+    reserved_bytes: usize,
+    lacks_bytes: Option<usize>,
 }
 
 impl Filling {
@@ -42,7 +45,27 @@ impl Filling {
             large,
             charge: None,
             charged_bytes: 0,
+            reserved_bytes: 0,
+            lacks_bytes: None,
         }
+    }
+
+    /// As [`Filling::new`], with so many bytes charged already.
+    pub fn with_room(key: &[u8], large: Option<Large>, room: Option<Room>) -> Self {
+        let mut filling = Self::new(key, large);
+        if let Some(Room { charge, bytes }) = room {
+            filling.charge = Some(charge);
+            filling.charged_bytes = bytes;
+            filling.reserved_bytes = bytes;
+        }
+        filling
+    }
+
+    /// How much room it takes to try again, if there was too little. A value whose length was not told asks for twice as
+    /// much each time, so that it is not begun again for each chunk.
+    pub fn lacks_bytes(&self) -> Option<usize> {
+        let twice = (2 * self.reserved_bytes).min(self.most_bytes());
+        self.lacks_bytes.map(|bytes| bytes.max(twice))
     }
 
     pub fn len(&self) -> usize {
@@ -161,8 +184,12 @@ impl Filling {
 
     fn charge(&mut self, bytes: usize) -> Result<(), LoadError> {
         if let Some(large) = &self.large {
+            let bytes = bytes.max(self.reserved_bytes);
             let charge = self.charge.get_or_insert_with(|| large.account.open());
-            charge.set(bytes).map_err(busy)?;
+            if let Err(full) = charge.set(bytes) {
+                self.lacks_bytes = Some(bytes);
+                return Err(busy(&full));
+            }
             self.charged_bytes = bytes;
         }
         Ok(())
@@ -177,7 +204,23 @@ impl Filling {
     }
 }
 
-pub(super) fn busy(full: Full) -> LoadError {
+/// Room for a large value, charged before it is loaded.
+pub(crate) struct Room {
+    charge: Box<Charge>,
+    bytes: usize,
+}
+
+impl Room {
+    /// None: there is not so much.
+    #[cfg(any(test, feature = "server"))]
+    pub fn take(account: &Arc<Account>, bytes: usize) -> Option<Self> {
+        let mut charge = account.open();
+        charge.set(bytes).ok()?;
+        Some(Self { charge, bytes })
+    }
+}
+
+fn busy(full: &Full) -> LoadError {
     LoadError::Busy(format!(
         "large values of {} bytes are being loaded, or still read although they could not be kept; {} bytes are the \
          most; try again later",

@@ -36,6 +36,14 @@ pub(crate) fn is_whole(stored: &[u8]) -> bool {
     false
 }
 
+/// Whether what has come from elsewhere can be stored as a frame.
+#[cfg(any(test, feature = "server"))]
+pub(crate) fn is_valid(bytes: &[u8]) -> bool {
+    let head = &bytes[..bytes.len().min(PREFIX_MAX_BYTES)];
+    let ends = head.iter().skip(1).any(|byte| *byte < 0x80);
+    head.first() == Some(&TAG) && ends && is_whole(bytes)
+}
+
 /// The value in a stored frame.
 pub(crate) fn value(frame: &[u8]) -> &[u8] {
     let varint = frame.iter().skip(1).take_while(|byte| **byte >= 0x80);
@@ -53,6 +61,24 @@ mod tests {
             let mut frame = bytes[..used].to_vec();
             frame.resize(used + len, 7);
             assert_eq!(value(&frame).len(), len);
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_is_known() {
+        for len in [0, 1, 127, 128, 20_000] {
+            let (bytes, used) = prefix(len);
+            let mut frame = bytes[..used].to_vec();
+            frame.resize(used + len, 7);
+            assert!(is_valid(&frame));
+            frame.push(7);
+            assert!(!is_valid(&frame), "one byte more than it says");
+            frame.truncate(frame.len() - 2);
+            assert!(!is_valid(&frame), "one byte less");
+        }
+        let too_long = [&[TAG][..], &[0x80; 30], &[0]].concat();
+        for wrong in [&b""[..], &[TAG], &[TAG, 0x80], &[0x12, 0], &too_long] {
+            assert!(!is_valid(wrong), "{wrong:?}");
         }
     }
 

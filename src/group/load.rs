@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::filling::Filling;
+use super::filling::{Filling, Room};
 use super::loader::{LoadContext, LoadError, Sink};
 use super::{GetError, Group, Value};
 use crate::engine::{
@@ -16,7 +16,7 @@ impl Group {
     pub(super) fn load_here(&self, key: &[u8], deadline: Instant) -> Result<Value, GetError> {
         let cache = &self.inner.cache;
         let joined = cache.join_in(self.inner.partition, key);
-        let load = |_key: &_| self.run_loader(key, deadline, None);
+        let load = |_key: &_| self.run_loader(key, deadline);
         let outcome = cache
             .core()
             .load(self.inner.partition, joined, Some(deadline), load);
@@ -30,25 +30,33 @@ impl Group {
         }
     }
 
-    fn run_loader(
+    fn run_loader(&self, key: &[u8], deadline: Instant) -> Result<Loaded<Bytes>, Failure> {
+        self.fill(key, deadline, None, &mut Attempt::default())
+    }
+
+    fn fill(
         &self,
         key: &[u8],
         deadline: Instant,
         keep: Option<Duration>,
+        attempt: &mut Attempt,
     ) -> Result<Loaded<Bytes>, Failure> {
+        attempt.lacks_bytes = None;
         let inner = &self.inner;
         let mut facts = inner.cache.facts(inner.partition, key);
-        let value = Filling::new(key, inner.large.clone());
+        let value = Filling::with_room(key, inner.large.clone(), attempt.room.take());
         let mut sink = Sink::new(value, inner.entry_limit_bytes);
-        inner
+        let loaded = inner
             .loader
-            .load(key, &LoadContext::new(&inner.name, deadline), &mut sink)
-            .map_err(|error| {
-                if matches!(error, LoadError::NotFound(_)) {
-                    inner.not_found.fetch_add(1, Ordering::Relaxed);
-                }
-                Failure::Failed(Arc::new(error))
-            })?;
+            .load(key, &LoadContext::new(&inner.name, deadline), &mut sink);
+        loaded.map_err(|error| {
+            // Whatever the loader makes of that.
+            attempt.lacks_bytes = sink.value.lacks_bytes();
+            if matches!(error, LoadError::NotFound(_)) {
+                inner.not_found.fetch_add(1, Ordering::Relaxed);
+            }
+            Failure::Failed(Arc::new(error))
+        })?;
         if let Some(at) = sink.expires_at {
             facts.expiry_ns = inner.cache.core().clock.expiry_at(at);
         }
@@ -62,6 +70,22 @@ impl Group {
             stored: sink.stored,
         })
     }
+}
+
+/// One call of a loader.
+#[derive(Default)]
+struct Attempt {
+    /// Taken for a large value beforehand.
+    room: Option<Room>,
+    /// It failed because there was no room for a large value.
+    lacks_bytes: Option<usize>,
+}
+
+/// A load that is to wait for room.
+#[cfg(feature = "server")]
+pub(crate) struct Roomless {
+    pub load: PendingLoad,
+    pub bytes: usize,
 }
 
 /// Callers that may wait for one load.
@@ -197,12 +221,52 @@ impl PendingLoad {
         let Some(lead) = self.claim() else { return };
         let inner = &self.group.inner;
         let flight = lead.flight().clone();
-        let load = |key: &(u16, Box<[u8]>)| self.load(&flight, &key.1);
+        let attempt = &mut Attempt::default();
+        let load = |key: &(u16, Box<[u8]>)| self.load(&flight, &key.1, attempt);
         // The outcome reaches the callers by the flight.
         let _ = inner.cache.core().lead(inner.partition, lead, load);
     }
 
-    fn load(&self, flight: &Flight<Bytes>, key: &[u8]) -> Result<Loaded<Bytes>, Failure> {
+    /// As [`PendingLoad::run`], with room that was taken for a large value. Where there is too little for it, it is still
+    /// to be loaded: from its beginning, when there is so much.
+    #[cfg(feature = "server")]
+    pub(crate) fn run_with(mut self, room: Option<Room>) -> Result<(), Roomless> {
+        let Some(lead) = self.claim() else {
+            return Ok(());
+        };
+        let inner = &self.group.inner;
+        let flight = lead.flight().clone();
+        let mut attempt = Attempt {
+            room,
+            lacks_bytes: None,
+        };
+        let load = |key: &(u16, Box<[u8]>)| {
+            let outcome = self.load(&flight, &key.1, &mut attempt);
+            attempt.lacks_bytes.is_none().then_some(outcome)
+        };
+        let Some(lead) = inner.cache.core().try_lead(inner.partition, lead, load) else {
+            return Ok(());
+        };
+        self.parked = Some(lead.park());
+        Err(Roomless {
+            load: self,
+            bytes: attempt.lacks_bytes.unwrap_or(0),
+        })
+    }
+
+    /// Takes room for a large value, if there is so much now.
+    #[cfg(feature = "server")]
+    pub(crate) fn take_room(&self, bytes: usize) -> Option<Room> {
+        let large = self.group.inner.large.as_ref()?;
+        Room::take(&large.account, bytes)
+    }
+
+    fn load(
+        &self,
+        flight: &Flight<Bytes>,
+        key: &[u8],
+        attempt: &mut Attempt,
+    ) -> Result<Loaded<Bytes>, Failure> {
         if self.deadline <= Instant::now() {
             return Err(too_late());
         }
@@ -213,7 +277,7 @@ impl PendingLoad {
         };
         let mut until = deadline();
         loop {
-            let run = || self.group.run_loader(key, until, self.keep);
+            let run = || self.group.fill(key, until, self.keep, attempt);
             let outcome = catch_unwind(AssertUnwindSafe(run))
                 .unwrap_or_else(|panic| Err(Failure::Panicked(panic_text(&*panic))));
             // Who has joined since then may have more time than those before. They get another try.

@@ -39,12 +39,16 @@ use std::time::{Duration, Instant};
 
 pub use error::{ErrorKind, GetError};
 pub use load::PendingLoad;
+#[cfg(feature = "server")]
+pub(crate) use load::Roomless;
 pub use loader::{LoadContext, LoadError, Loader, Sink};
 
 #[cfg(feature = "server")]
 use crate::engine::Lent;
 use crate::engine::{Account, Blob, BlobCache, BuildError, Builder, Share, Stats};
 use filling::Large;
+#[cfg(feature = "server")]
+pub(crate) use filling::Room;
 
 /// The longest key, in bytes.
 pub const KEY_MAX_BYTES: usize = 4096;

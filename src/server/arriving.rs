@@ -4,13 +4,14 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
 use super::many::never_fits;
-use super::outgoing::{Encoded, Outgoing};
-use super::service::Status;
+use super::outgoing::{Encoded, Full, Outgoing};
+use super::service::{Service, Status};
+use super::stall::Stall;
 use super::wire::{self, Head, Label};
 
 /// A reply of so many bytes gets no more answers; it is to leave first.
@@ -19,6 +20,9 @@ const REPLY_ENOUGH_BYTES: usize = 256 << 10;
 /// The reply that is being put together.
 pub(super) struct Reply {
     encoded: Encoded,
+    /// For another one that has not been taken yet.
+    waits: bool,
+    stall: Stall,
     limit_bytes: usize,
     message_max_bytes: usize,
 }
@@ -27,10 +31,35 @@ impl Reply {
     /// An empty one, for up to `limit_bytes`; what is said of one key is cut at `message_max_bytes`.
     pub fn new(outgoing: &Arc<Outgoing>, limit_bytes: usize, message_max_bytes: usize) -> Self {
         Self {
-            encoded: outgoing.reply(),
+            encoded: outgoing.stream_reply(),
+            waits: false,
+            stall: Stall::default(),
             limit_bytes,
             message_max_bytes,
         }
+    }
+
+    /// The last one has been taken, or has not been yet. Ready when that has been so for too long: then the call is to end.
+    pub fn poll_taken(
+        &mut self,
+        is_taken: bool,
+        service: &Service,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        self.waits = !is_taken;
+        if is_taken {
+            self.stall.end();
+            return Poll::Pending;
+        }
+        let Service {
+            reads, outgoing, ..
+        } = service;
+        let limit = || outgoing.stall_limit(reads.stall_limit);
+        let stalled = self.stall.poll(&reads.stalled, limit, cx);
+        if stalled.is_ready() {
+            outgoing.note_stalled();
+        }
+        stalled
     }
 
     pub fn is_empty(&self) -> bool {
@@ -42,9 +71,23 @@ impl Reply {
         if self.is_empty() {
             return None;
         }
-        let mut reply = mem::replace(&mut self.encoded, outgoing.reply());
+        let mut reply = mem::replace(&mut self.encoded, outgoing.stream_reply());
         reply.shrink();
         Some(reply)
+    }
+
+    /// What is not to be sent at once takes no more than its share.
+    fn reserve(&mut self, bytes: usize) -> Result<(), Full> {
+        if self.has_time() {
+            self.encoded.reserve_share(bytes)
+        } else {
+            self.encoded.reserve(bytes)
+        }
+    }
+
+    /// What there is no room for now may go into another one: this one, or the one before it, is to leave first.
+    fn has_time(&self) -> bool {
+        self.waits || !self.encoded.is_empty()
     }
 
     pub fn wants_more(&self) -> bool {
@@ -63,7 +106,7 @@ impl Reply {
             let one = Head::of_value(Label::Id(u64::MAX), frame).with(frame);
             let bytes = one.saturating_mul(keys);
             // If there are too many bytes on their way, the value itself is told so.
-            let _ = self.encoded.reserve(bytes.min(REPLY_ENOUGH_BYTES));
+            let _ = self.reserve(bytes.min(REPLY_ENOUGH_BYTES));
         }
     }
 
@@ -85,7 +128,10 @@ impl Reply {
             self.say(label, &never_fits(frame));
         } else if self.encoded.len() + bytes > self.limit_bytes {
             return false;
-        } else if let Err(full) = self.encoded.reserve(bytes) {
+        } else if let Err(full) = self.reserve(bytes) {
+            if self.has_time() {
+                return false;
+            }
             self.say(label, &full.into());
         } else {
             head.put_before(frame, self.encoded.bytes());

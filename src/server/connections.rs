@@ -5,11 +5,16 @@
 //! shut down there, and the core closes it as it would any other whose peer has gone. (A mutator that refuses a socket
 //! would end the listener.) What has been closed since is only looked for when the limit seems to be reached: a
 //! descriptor that is not that socket any more counts no longer.
+//!
+//! A call is told by its peer's address, and so the connection that it came by is found: the core does not tell a unary
+//! call that its caller has gone, the socket does.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_int, c_void};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::slice;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +25,9 @@ use grpcio_sys::{
     grpc_arg_type,
 };
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::lookout::Line;
 
 const ARGUMENT: &CStr = c"grpc.socket_mutator";
 /// Looking for those that have been closed takes a system call for each: so often it is done at the most.
@@ -45,9 +53,36 @@ struct Counted {
 
 #[derive(Default)]
 struct Open {
-    /// The kernel's number of the socket, by descriptor.
-    sockets: HashMap<RawFd, u64>,
+    /// By descriptor.
+    sockets: HashMap<RawFd, Arc<Connection>>,
+    /// The descriptors, by the peers' addresses; some of them may have been closed.
+    by_peer: HashMap<SocketAddr, RawFd>,
     looked_at: Option<Instant>,
+}
+
+/// A socket that was accepted.
+struct Connection {
+    raw: RawFd,
+    /// What the kernel calls it, and no other.
+    number: u64,
+    peer: Option<SocketAddr>,
+}
+
+impl Line for Connection {
+    fn is_cut(&self) -> bool {
+        // SAFETY: whatever the descriptor is by now, it is only looked at.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.raw) };
+        if number(fd) != Some(self.number) {
+            return true;
+        }
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut polled, Some(&at_once)).is_ok() && polled[0].revents().intersects(gone)
+    }
 }
 
 impl Connections {
@@ -85,6 +120,14 @@ impl Connections {
         server.channel_args(arguments)
     }
 
+    /// The connection of a call with this peer, as the C-core writes it, if it is known.
+    pub fn of_peer(&self, peer: &str) -> Option<Arc<dyn Line>> {
+        let peer = address(peer)?;
+        let open = self.0.counted.open.lock();
+        let socket = open.sockets.get(open.by_peer.get(&peer)?)?;
+        (socket.peer == Some(peer)).then(|| socket.clone() as Arc<dyn Line>)
+    }
+
     /// How many are open.
     pub fn open(&self) -> usize {
         let mut open = self.0.counted.open.lock();
@@ -109,7 +152,7 @@ impl Connections {
             let open = counted.open.lock();
             open.sockets
                 .iter()
-                .map(|(&raw, &socket)| (raw, socket))
+                .map(|(&raw, socket)| (raw, socket.number))
                 .collect()
         };
         let mut weighed: Vec<_> = sockets
@@ -138,10 +181,18 @@ impl Counted {
     fn accept(&self, fd: BorrowedFd<'_>, raw: RawFd) {
         // Requests are small, and what the kernel holds of a flood is read after it was cut.
         let _ = rustix::net::sockopt::set_socket_recv_buffer_size(fd, RECEIVED_MAX_BYTES);
-        let Some(socket) = number(fd) else { return };
+        let Some(number) = number(fd) else { return };
+        let peer = rustix::net::getpeername(fd).ok();
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer?).ok());
+        let peer = peer.map(canonical);
+        let socket = Arc::new(Connection { raw, number, peer });
         let mut open = self.open.lock();
         // Whatever had the descriptor before has been closed.
+        open.forget(raw);
         open.sockets.insert(raw, socket);
+        if let Some(peer) = peer {
+            open.by_peer.insert(peer, raw);
+        }
         let now = Instant::now();
         let may_look = |at| now.duration_since(at) >= LOOK_EVERY;
         if open.sockets.len() > self.limit && open.looked_at.is_none_or(may_look) {
@@ -149,7 +200,7 @@ impl Counted {
             open.forget_closed();
         }
         if open.sockets.len() > self.limit {
-            open.sockets.remove(&raw);
+            open.forget(raw);
             drop(open);
             self.refused.fetch_add(1, Ordering::Relaxed);
             let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
@@ -158,13 +209,37 @@ impl Counted {
 }
 
 impl Open {
-    fn forget_closed(&mut self) {
-        self.sockets.retain(|&raw, socket| {
-            // SAFETY: the descriptor may be closed, or another file's by now; then its number is another one, or none.
-            let fd = unsafe { BorrowedFd::borrow_raw(raw) };
-            number(fd) == Some(*socket)
-        });
+    fn forget(&mut self, raw: RawFd) {
+        let peer = self.sockets.remove(&raw).and_then(|socket| socket.peer);
+        if let Some(peer) = peer
+            && self.by_peer.get(&peer) == Some(&raw)
+        {
+            self.by_peer.remove(&peer);
+        }
     }
+
+    fn forget_closed(&mut self) {
+        let is_closed = |socket: &&Arc<Connection>| {
+            // SAFETY: the descriptor may be closed, or another file's by now; then its number is another one, or none.
+            let fd = unsafe { BorrowedFd::borrow_raw(socket.raw) };
+            number(fd) != Some(socket.number)
+        };
+        let closed = self.sockets.values().filter(is_closed);
+        let closed: Vec<_> = closed.map(|socket| socket.raw).collect();
+        closed.into_iter().for_each(|raw| self.forget(raw));
+    }
+}
+
+/// The address in what the C-core calls a peer: `ipv4:127.0.0.1:80`, `ipv6:%5B::1%5D:80`.
+fn address(peer: &str) -> Option<SocketAddr> {
+    let (_, address) = peer.split_once(':')?;
+    let address = address.replace("%5B", "[").replace("%5D", "]");
+    address.parse().ok().map(canonical)
+}
+
+/// An IPv4 peer of an IPv6 listener is called by its IPv4 address. What else goes with an address tells no peers apart.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// A descriptor of our own for a socket, if it is that one still.
@@ -312,6 +387,36 @@ mod tests {
         assert_eq!(connections.open(), 1);
         let _fourth = accept(&connections, &listener);
         assert_eq!((connections.open(), connections.refused()), (2, 1));
+    }
+
+    #[test]
+    fn a_connection_is_found_by_its_peer_and_tells_when_that_has_gone() {
+        let connections = Connections::new(9);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (client, mut accepted) = accept(&connections, &listener);
+        let (_other, _) = accept(&connections, &listener);
+        let peer = format!("ipv4:{}", client.local_addr().unwrap());
+        let line = connections.of_peer(&peer).unwrap();
+        assert!(connections.of_peer("ipv4:127.0.0.1:1").is_none());
+        (&client).write_all(b"x").unwrap();
+        assert!(!line.is_cut());
+        drop(client);
+        while accepted.read(&mut [0; 9]).unwrap() > 0 {}
+        assert!(line.is_cut(), "its peer has gone");
+        drop(accepted);
+        assert!(line.is_cut(), "it is closed");
+        assert_eq!(connections.open(), 0, "both are closed");
+        assert!(connections.of_peer(&peer).is_none());
+    }
+
+    #[test]
+    fn peers_are_called_as_the_core_calls_them() {
+        let parsed = |text: &str| text.parse::<SocketAddr>().ok();
+        assert_eq!(address("ipv4:127.0.0.1:80"), parsed("127.0.0.1:80"));
+        assert_eq!(address("ipv6:%5B::1%5D:80"), parsed("[::1]:80"));
+        assert_eq!(address("ipv6:[::1]:80"), parsed("[::1]:80"));
+        assert_eq!(address("ipv6:[::ffff:1.2.3.4]:80"), parsed("1.2.3.4:80"));
+        assert_eq!(address("unix:/run/socket"), None);
     }
 
     #[test]

@@ -6,19 +6,20 @@
 //! polled.
 //!
 //! So a caller that does not read costs the reply that can not be sent, the next one, and what its loads have brought;
-//! nothing more is looked up, loaded or taken from it then.
+//! nothing more is looked up, loaded or taken from it then, and its call ends when that has been so for too long.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::arriving::{Arrivals, Reply};
+use super::lookout::Caller;
 use super::many::LOADING_MAX;
 use super::outgoing::Encoded;
 use super::service::{KEYS_MAX, Miss, Service, Status, UNARY_LIMIT_BYTES, check_keys};
-use super::waiting::Ticket;
+use super::waiting::Place;
 use super::wire::{FetchRequest, Label};
 use crate::group::{Group, Value};
 
@@ -36,8 +37,6 @@ pub(super) struct Fetch {
     arrivals: Arc<Arrivals<Arrival>>,
     /// Taken from `arrivals`, but not put into a reply yet.
     arrived: VecDeque<Arrival>,
-    /// While keys are being loaded.
-    ticket: Option<Ticket>,
     /// When the caller stops waiting.
     deadline: Option<Instant>,
 }
@@ -48,6 +47,8 @@ struct Lane {
     missed: VecDeque<(u64, Box<[u8]>)>,
     /// Keys that are being loaded, or whose outcome is not in a reply yet.
     loading: usize,
+    /// While keys are being loaded.
+    place: Option<Place>,
 }
 
 /// The rest of a request, which the reply had no room for. It has not been looked up yet.
@@ -73,9 +74,13 @@ impl Fetch {
             held_back: None,
             arrivals: Arc::default(),
             arrived: VecDeque::new(),
-            ticket: None,
             deadline,
         }
+    }
+
+    /// The last reply has been taken, or has not been yet. Ready when that has been so for too long: then the call is to end.
+    pub fn poll_taken(&mut self, is_taken: bool, cx: &mut Context<'_>) -> Poll<()> {
+        self.reply.poll_taken(is_taken, &self.service, cx)
     }
 
     /// Whether another request may be read.
@@ -143,8 +148,10 @@ impl Fetch {
             self.arrived.pop_front();
         }
         self.load();
-        if self.unanswered() == 0 {
-            self.ticket = None;
+        for lane in &mut self.lanes {
+            if lane.loading == 0 && lane.missed.is_empty() {
+                lane.place = None;
+            }
         }
     }
 
@@ -161,6 +168,7 @@ impl Fetch {
                 group: group.clone(),
                 missed: VecDeque::new(),
                 loading: 0,
+                place: None,
             });
             self.lanes.len() - 1
         })
@@ -219,14 +227,20 @@ impl Fetch {
         if !self.reply.wants_more() || self.lanes.iter().all(|lane| lane.missed.is_empty()) {
             return;
         }
-        if self.ticket.is_none() {
-            // The door ends the call when its deadline has passed, and this with it.
-            match self.service.waiting.enter(None) {
-                Ok(ticket) => self.ticket = Some(ticket),
-                Err(crowded) => return self.fail_missed(&crowded.into()),
-            }
-        }
         for (number, lane) in self.lanes.iter_mut().enumerate() {
+            if lane.missed.is_empty() {
+                continue;
+            }
+            if lane.place.is_none() {
+                // The door ends the call when its deadline has passed, or its caller has gone, and this with it.
+                match self.service.waiting.enter(&lane.group, Caller::default()) {
+                    Ok(place) => lane.place = Some(place),
+                    Err(crowded) => {
+                        self.arrived.extend(lane.fail(number, &crowded.into()));
+                        continue;
+                    }
+                }
+            }
             while lane.loading < LOADING_MAX
                 && let Some((id, key)) = lane.missed.pop_front()
             {
@@ -246,17 +260,17 @@ impl Fetch {
             }
         }
     }
+}
 
-    fn fail_missed(&mut self, status: &Status) {
-        for (number, lane) in self.lanes.iter_mut().enumerate() {
-            lane.loading += lane.missed.len();
-            let failed = lane.missed.drain(..).map(|(id, _)| Arrival {
-                lane: number,
-                id,
-                outcome: Err(status.clone()),
-            });
-            self.arrived.extend(failed);
-        }
+impl Lane {
+    /// What becomes of the keys that are not asked for.
+    fn fail(&mut self, number: usize, status: &Status) -> impl Iterator<Item = Arrival> {
+        self.loading += self.missed.len();
+        self.missed.drain(..).map(move |(id, _)| Arrival {
+            lane: number,
+            id,
+            outcome: Err(status.clone()),
+        })
     }
 }
 

@@ -18,12 +18,14 @@ use grpcio::{
     ServiceBuilder, UnarySink, UnarySinkResult,
 };
 
+use super::connections::Connections;
 use super::deadline;
 use super::gate::Gate;
+use super::lookout::Caller;
 use super::pb;
 use super::service::{Lookup, Many, Service, Status};
 use super::slice::{self, Reply};
-use super::waiting::Ticket;
+use super::waiting::Place;
 use crate::group::Value;
 
 mod read;
@@ -74,14 +76,19 @@ type Loaded = oneshot::Receiver<Result<Value, Status>>;
 
 enum Get {
     Hit(GrpcSlice),
-    Loading(Loaded, Ticket),
+    Loading(Loaded, Place),
 }
 
 /// The service for grpcio to register. Its answers leave by `gate`.
-pub(super) fn service(service: &Arc<Service>, gate: &Arc<Gate>) -> grpcio::Service {
+pub(super) fn service(
+    service: &Arc<Service>,
+    gate: &Arc<Gate>,
+    connections: Connections,
+) -> grpcio::Service {
     let door = Door {
         service: service.clone(),
         gate: gate.clone(),
+        connections,
     };
     let (get, get_many, fetch) = (door.clone(), door.clone(), door.clone());
     let (read, stats) = (door.clone(), door);
@@ -109,30 +116,40 @@ pub(super) fn service(service: &Arc<Service>, gate: &Arc<Gate>) -> grpcio::Servi
 struct Door {
     service: Arc<Service>,
     gate: Arc<Gate>,
+    connections: Connections,
 }
 
 impl Door {
+    /// Who has made a call that has to wait.
+    fn caller(&self, ctx: &RpcContext<'_>) -> Caller {
+        Caller {
+            deadline: deadline::of(ctx),
+            line: self.connections.of_peer(&ctx.peer()),
+        }
+    }
+
     fn on_get(&self, ctx: &RpcContext<'_>, request: Request, sink: UnarySink<Reply>) {
         let found = caught(|| {
             request.with_bytes(|bytes| {
                 Ok(match self.service.look_up(bytes, slice::of_lent)? {
                     Lookup::Hit(slice) => Get::Hit(slice),
                     Lookup::Miss(miss) => {
-                        let deadline = deadline::of(ctx);
-                        let ticket = self.service.waiting.enter(deadline)?;
+                        let caller = self.caller(ctx);
+                        let deadline = caller.deadline;
+                        let place = self.service.waiting.enter(miss.group, caller)?;
                         let (answer, loaded) = oneshot::channel();
                         // The call may be gone by then.
                         self.service
                             .load(&miss, deadline, move |value| drop(answer.send(value)));
-                        Get::Loading(loaded, ticket)
+                        Get::Loading(loaded, place)
                     }
                 })
             })
         });
         match found {
             Ok(Get::Hit(slice)) => self.answer(ctx, sink, Ok(Reply::new(slice))),
-            Ok(Get::Loading(loaded, ticket)) => self.answer_later(ctx, sink, async {
-                let value = within(loaded, ticket).await?;
+            Ok(Get::Loading(loaded, place)) => self.answer_later(ctx, sink, async {
+                let value = within(loaded, place).await?;
                 value.map(|value| Reply::new(slice::of_blob(value.frame())))
             }),
             Err(status) => self.answer(ctx, sink, Err(status)),
@@ -140,18 +157,18 @@ impl Door {
     }
 
     fn on_get_many(&self, ctx: &RpcContext<'_>, request: Request, sink: UnarySink<Reply>) {
-        let deadline = deadline::of(ctx);
         let (answer, gathered) = oneshot::channel();
         let found = caught(|| {
             let answer = move |reply| drop(answer.send(reply));
-            request.with_bytes(|bytes| self.service.get_many(bytes, deadline, answer))
+            let caller = || self.caller(ctx);
+            request.with_bytes(|bytes| self.service.get_many(bytes, caller, answer))
         });
         match found {
             Ok(Many::Reply(reply)) => {
                 self.answer(ctx, sink, Ok(Reply::new(slice::of_encoded(reply))));
             }
-            Ok(Many::Loading(ticket)) => self.answer_later(ctx, sink, async {
-                let reply = within(gathered, ticket).await?;
+            Ok(Many::Loading(place)) => self.answer_later(ctx, sink, async {
+                let reply = within(gathered, place).await?;
                 reply.map(|reply| Reply::new(slice::of_encoded(reply)))
             }),
             Err(status) => self.answer(ctx, sink, Err(status)),
@@ -186,9 +203,9 @@ impl Door {
     }
 }
 
-/// What is being loaded, or that the caller's time is over.
-async fn within<T>(loaded: oneshot::Receiver<T>, ticket: Ticket) -> Result<T, Status> {
-    match select(loaded, ticket).await {
+/// What is being loaded, or that the caller has gone: his time is over, or nobody hears what is said.
+async fn within<T>(loaded: oneshot::Receiver<T>, place: Place) -> Result<T, Status> {
+    match select(loaded, place).await {
         Either::Left((loaded, _)) => loaded.map_err(|_| Status::stopping()),
         Either::Right(_) => Err(Status::too_late()),
     }

@@ -8,6 +8,10 @@
 //! whoever comes to its end waits in vain. Then the newest load is begun first, whose callers are still there. One that
 //! has waited too long is refused, also while all loaders are busy. A load that nobody waits for any more is dropped.
 //!
+//! A large value for which there is no room beside the others that are being loaded is given up where it is and goes to
+//! the *roomless* of its lane, without a loader. It is begun again, with its room taken beforehand, when there is so much:
+//! so no two loads wait for each other's room. It is refused as others are when it has waited too long.
+//!
 //! Loaders run at a lower priority than the threads that answer hits.
 
 use std::collections::{HashMap, VecDeque};
@@ -18,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::group::{Group, PendingLoad};
+use crate::group::{Group, PendingLoad, Room, Roomless};
 
 /// How often queues are looked at for what has waited too long.
 const LOOK_MIN: Duration = Duration::from_millis(10);
@@ -65,6 +69,9 @@ struct State {
 struct Lane {
     origin: usize,
     queue: VecDeque<Queued>,
+    /// Large values that wait for room, those that have waited longest first. With the queue they are within its limit, but
+    /// for as many as there are loaders.
+    roomless: VecDeque<Waiting>,
     /// Since when the queue has not been empty.
     standing_since: Option<Instant>,
     stats: LaneStats,
@@ -75,10 +82,25 @@ struct Queued {
     since: Instant,
 }
 
+/// A load that waits for room.
+struct Waiting {
+    queued: Queued,
+    bytes: usize,
+}
+
+/// A load that is to begin.
+struct Next {
+    lane: usize,
+    load: PendingLoad,
+    room: Option<Room>,
+}
+
 /// What the loaders are doing for a group now, and what they have not done for it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LaneStats {
     pub queued: usize,
+    /// Those among `queued` that wait for room for a large value.
+    pub roomless: usize,
     pub running: usize,
     /// Loads that were refused: the queue was full, or they had waited too long, or there was no memory.
     pub shed: u64,
@@ -89,11 +111,11 @@ pub(super) struct LaneStats {
 }
 
 /// How a load left the queue.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Loaded,
     Shed,
     GivenUp,
+    Roomless(Roomless),
 }
 
 impl Loaders {
@@ -135,8 +157,8 @@ impl Loaders {
         let mut state = self.shared.state.lock();
         let lane = state.index[group.name()];
         let lane = &mut state.lanes[lane];
-        if lane.queue.len() < limits.queued_a_group {
-            let is_first = lane.queue.is_empty();
+        if lane.len() < limits.queued_a_group {
+            let is_first = lane.len() == 0;
             lane.push(load, Instant::now());
             drop(state);
             self.shared.work.notify_one();
@@ -157,7 +179,8 @@ impl Loaders {
         let state = self.shared.state.lock();
         let lane = &state.lanes[state.index[group.name()]];
         LaneStats {
-            queued: lane.queue.len(),
+            queued: lane.len(),
+            roomless: lane.roomless.len(),
             standing: lane
                 .standing_since
                 .map_or(Duration::ZERO, |since| since.elapsed()),
@@ -170,11 +193,12 @@ impl Shared {
     fn run(&self) {
         let mut state = self.state.lock();
         loop {
-            let Some((lane, load)) = state.next(self.running_an_origin, self.limits.wait) else {
+            let Some(next) = state.next(self.running_an_origin, self.limits.wait) else {
                 self.work.wait(&mut state);
                 continue;
             };
             drop(state);
+            let Next { lane, load, room } = next;
             let end = if let Some(cause) = hopeless(&load) {
                 load.refuse(cause);
                 End::Shed
@@ -182,32 +206,41 @@ impl Shared {
                 load.give_up();
                 End::GivenUp
             } else {
-                load.run();
-                End::Loaded
+                let ran = load.run_with(room);
+                ran.map_or_else(End::Roomless, |()| End::Loaded)
             };
+            let is_roomless = matches!(end, End::Roomless(_));
             state = self.state.lock();
             if state.end(lane, end) {
                 self.work.notify_one();
+            }
+            if is_roomless {
+                self.aging.notify_one();
             }
         }
     }
 }
 
 impl Shared {
-    /// Refuses what has waited too long, while loaders may all be busy.
+    /// Refuses what has waited too long, while loaders may all be busy. Room that readers have given back is news to nobody,
+    /// so that it is looked for here too.
     fn refuse_overdue(&self) {
         let wait = self.limits.wait;
         let look_every = (wait / 8).clamp(LOOK_MIN, LOOK_MAX);
         let mut state = self.state.lock();
         loop {
-            if state.lanes.iter().all(|lane| lane.queue.is_empty()) {
+            if state.lanes.iter().all(|lane| lane.len() == 0) {
                 self.aging.wait(&mut state);
             }
             self.aging.wait_for(&mut state, look_every);
             let now = Instant::now();
             let lanes = state.lanes.iter_mut();
             let overdue: Vec<_> = lanes.flat_map(|lane| lane.overdue(now, wait)).collect();
+            let waits_for_room = state.lanes.iter().any(|lane| !lane.roomless.is_empty());
             drop(state);
+            if waits_for_room {
+                self.work.notify_one();
+            }
             for (load, cause) in overdue {
                 load.refuse(cause);
             }
@@ -243,19 +276,23 @@ impl State {
         }
     }
 
-    /// The next load, and its lane.
-    fn next(&mut self, running_an_origin: usize, wait: Duration) -> Option<(usize, PendingLoad)> {
+    /// The next load: large values for which there is room now go first, as they have come before the others.
+    fn next(&mut self, running_an_origin: usize, wait: Duration) -> Option<Next> {
         let now = Instant::now();
         for _ in 0..self.lanes.len() {
             let number = self.turn;
             self.turn = (self.turn + 1) % self.lanes.len();
             let lane = &mut self.lanes[number];
             if self.running[lane.origin] < running_an_origin
-                && let Some(load) = lane.take(now, wait)
+                && let Some((load, room)) = lane.take(now, wait)
             {
                 lane.stats.running += 1;
                 self.running[lane.origin] += 1;
-                return Some((number, load));
+                return Some(Next {
+                    lane: number,
+                    load,
+                    room,
+                });
             }
         }
         None
@@ -266,11 +303,18 @@ impl State {
     fn end(&mut self, lane: usize, end: End) -> bool {
         let lane = &mut self.lanes[lane];
         lane.stats.running -= 1;
-        lane.stats.shed += u64::from(end == End::Shed);
-        lane.stats.given_up += u64::from(end == End::GivenUp);
+        match end {
+            End::Loaded => {}
+            End::Shed => lane.stats.shed += 1,
+            End::GivenUp => lane.stats.given_up += 1,
+            End::Roomless(roomless) => lane.push_roomless(roomless, Instant::now()),
+        }
         let origin = lane.origin;
         self.running[origin] -= 1;
-        let waits = |lane: &Lane| lane.origin == origin && !lane.queue.is_empty();
+        // The load may have left room, whatever its origin is.
+        let waits = |lane: &Lane| {
+            lane.origin == origin && !lane.queue.is_empty() || !lane.roomless.is_empty()
+        };
         self.lanes.iter().any(waits)
     }
 }
@@ -280,6 +324,7 @@ impl Lane {
         Self {
             origin,
             queue: VecDeque::new(),
+            roomless: VecDeque::new(),
             standing_since: None,
             stats: LaneStats::default(),
         }
@@ -290,6 +335,17 @@ impl Lane {
         self.queue.push_back(Queued { load, since: now });
     }
 
+    fn push_roomless(&mut self, Roomless { load, bytes }: Roomless, now: Instant) {
+        self.standing_since.get_or_insert(now);
+        let queued = Queued { load, since: now };
+        self.roomless.push_back(Waiting { queued, bytes });
+    }
+
+    /// Loads that wait.
+    fn len(&self) -> usize {
+        self.queue.len() + self.roomless.len()
+    }
+
     /// Whether the oldest load has waited for half of what one may wait. A caller that asks for many keys, a few at a
     /// time, always has some in the queue; what tells overload is how long they stay there.
     fn is_overloaded(&self, now: Instant, wait: Duration) -> bool {
@@ -298,35 +354,49 @@ impl Lane {
     }
 
     /// Takes the load that is to begin: the newest of an overloaded queue, else the oldest.
-    fn take(&mut self, now: Instant, wait: Duration) -> Option<PendingLoad> {
+    fn take(&mut self, now: Instant, wait: Duration) -> Option<(PendingLoad, Option<Room>)> {
+        if let Some(first) = self.roomless.front()
+            && let Some(room) = first.queued.load.take_room(first.bytes)
+            && let Some(first) = self.roomless.pop_front()
+        {
+            self.note_end();
+            return Some((first.queued.load, Some(room)));
+        }
         let next = match self.is_overloaded(now, wait) {
             true => self.queue.pop_back(),
             false => self.queue.pop_front(),
         };
         self.note_end();
-        next.map(|queued| queued.load)
+        next.map(|queued| (queued.load, None))
     }
 
     /// Takes the loads that have waited too long, with what is to be said of that.
     fn overdue(&mut self, now: Instant, wait: Duration) -> Vec<(PendingLoad, String)> {
         let waited = |queued: &Queued| now.saturating_duration_since(queued.since);
         let overdue = self.queue.partition_point(|queued| waited(queued) >= wait);
-        let rest = self.queue.len() - overdue;
-        self.stats.shed += overdue as u64;
-        let refused = self.queue.drain(..overdue).map(|queued| {
+        let is_overdue = |waiting: &Waiting| waited(&waiting.queued) >= wait;
+        let overdue_roomless = self.roomless.partition_point(is_overdue);
+        let rest = self.len() - overdue - overdue_roomless;
+        self.stats.shed += (overdue + overdue_roomless) as u64;
+        let refuse = |queued: Queued, what: &str| {
             let waited_seconds = waited(&queued).as_secs_f64();
             let cause = format!(
-                "it has waited for a loader for {waited_seconds:.1} s, and {rest} more loads of the group wait; try again later"
+                "it has waited for {what} for {waited_seconds:.1} s, and {rest} more loads of the group wait; try again later"
             );
             (queued.load, cause)
-        });
-        let refused = refused.collect();
+        };
+        let queued = self.queue.drain(..overdue);
+        let mut refused: Vec<_> = queued.map(|queued| refuse(queued, "a loader")).collect();
+        for Waiting { queued, bytes } in self.roomless.drain(..overdue_roomless) {
+            let room = format!("{bytes} bytes beside the large values that are being loaded");
+            refused.push(refuse(queued, &room));
+        }
         self.note_end();
         refused
     }
 
     fn note_end(&mut self) {
-        if self.queue.is_empty() {
+        if self.len() == 0 {
             self.standing_since = None;
         }
     }

@@ -7,10 +7,10 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::lookout::Caller;
 use super::outgoing::{Encoded, Full, Outgoing};
 use super::service::{Code, Miss, Service, Status, UNARY_LIMIT_BYTES};
 use super::wire::{self, Head, Label};
@@ -212,8 +212,8 @@ pub(super) struct Gathering<F> {
     group: Group,
     /// Those that were not held: their gaps among the answers, and the keys.
     missed: Vec<(usize, Box<[u8]>)>,
-    /// When the caller has gone. What is missing then is not asked for any more.
-    deadline: Option<Instant>,
+    /// When he has gone, what is missing is not asked for any more.
+    caller: Caller,
     state: Mutex<State<F>>,
 }
 
@@ -236,7 +236,7 @@ where
         service: &Arc<Service>,
         group: &Group,
         keys: &[&[u8]],
-        deadline: Option<Instant>,
+        caller: Caller,
         answers: Answers,
         answer: F,
     ) {
@@ -247,7 +247,7 @@ where
             missed: missed
                 .map(|(gap, index)| (gap, keys[index].into()))
                 .collect(),
-            deadline,
+            caller,
             state: Mutex::new(State {
                 answers: Some(answers),
                 asked: 0,
@@ -275,7 +275,7 @@ where
             };
             let (gap, key) = &self.missed[next];
             let (gathering, gap) = (self.clone(), *gap);
-            if self.is_too_late() {
+            if self.caller.has_gone() {
                 gathering.put(gap, Err(Status::too_late()));
                 continue;
             }
@@ -283,16 +283,12 @@ where
                 group: &self.group,
                 key,
             };
-            self.service.load(&miss, self.deadline, move |value| {
+            let deadline = self.caller.deadline;
+            self.service.load(&miss, deadline, move |value| {
                 gathering.put(gap, value);
             });
         }
         self.finish();
-    }
-
-    fn is_too_late(&self) -> bool {
-        self.deadline
-            .is_some_and(|deadline| deadline <= Instant::now())
     }
 
     fn put(self: &Arc<Self>, gap: usize, value: Result<Value, Status>) {

@@ -72,9 +72,9 @@ pub struct NodeConfig {
     pub loads_an_origin: Option<usize>,
     /// Loads of one group that wait.
     pub load_queue: usize,
-    /// What the reader of a `Read` has to take a chunk.
+    /// What the reader of a `Read` has to take a chunk, and that of a `Fetch` a reply.
     pub read_stall: Duration,
-    /// How long a load waits for a loader.
+    /// How long a load waits for a loader, or for room for a large value.
     pub load_wait: Duration,
     /// What callers may take.
     pub limits: ConnectionLimits,
@@ -174,8 +174,8 @@ impl Node {
         let health = Health::new();
         let gate = Arc::new(Gate::default());
         let services = [
-            front::service(&service, &gate),
-            front::peer_service(&service, &gate, config.limits.request_bytes),
+            front::service(&service, &gate, connections),
+            front::peer_service(&service, &gate, connections, config.limits.request_bytes),
             health.service(),
             reflection::service(&pb::files())?,
         ];
@@ -317,13 +317,14 @@ fn service(config: &mut NodeConfig, env: &Arc<Environment>) -> Result<Service, S
         tls: link_tls(config)?,
     };
     let peers = Peers::start(config.links.clone(), loaders.clone(), dialler);
+    let waiting = Waiting::start(groups.iter()).map_err(StartError::Threads)?;
     Ok(Service {
         groups,
         loaders,
         peers: peers.map_err(StartError::Threads)?,
         outgoing: Outgoing::new(config.memory_bytes),
         reads: Reads::start(config.read_stall).map_err(StartError::Threads)?,
-        waiting: Waiting::start().map_err(StartError::Threads)?,
+        waiting,
         started: Instant::now(),
     })
 }

@@ -4,16 +4,22 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Less than this is no bound to work with: four full replies.
 const LIMIT_MIN_BYTES: usize = 16 << 20;
 /// The part of the cache's budget that replies may take beside it: one in ...
 const BUDGET_PART: usize = 8;
+/// Of four parts, those that streams may take: what they hold is not theirs to keep from calls that end with one reply.
+const STREAM_QUARTERS: usize = 3;
+/// Where room is short, so long a reply may be left untaken.
+const STALL_LEAST: Duration = Duration::from_secs(5);
 
 pub(super) struct Outgoing {
     limit_bytes: usize,
     bytes: AtomicUsize,
+    stalled: AtomicU64,
 }
 
 /// There are too many replies on their way.
@@ -32,16 +38,48 @@ impl Outgoing {
         Arc::new(Self {
             limit_bytes: (budget_bytes / BUDGET_PART).max(LIMIT_MIN_BYTES),
             bytes: AtomicUsize::new(0),
+            stalled: AtomicU64::new(0),
         })
     }
 
     /// A reply to write into, which is counted until it is dropped.
     pub fn reply(self: &Arc<Self>) -> Encoded {
+        self.within(self.limit_bytes)
+    }
+
+    /// A reply of a stream.
+    pub fn stream_reply(self: &Arc<Self>) -> Encoded {
+        self.within(self.limit_bytes / 4 * STREAM_QUARTERS)
+    }
+
+    fn within(self: &Arc<Self>, limit_bytes: usize) -> Encoded {
         Encoded {
             reply: Vec::new(),
             counted_bytes: 0,
+            limit_bytes,
             outgoing: self.clone(),
         }
+    }
+
+    /// Bytes of replies that are on their way.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Streams that were ended because they had left a reply untaken for too long.
+    pub fn stalled(&self) -> u64 {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
+    pub fn note_stalled(&self) {
+        self.stalled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How long a stream may leave a reply untaken, if that is `at_most` where there is room: the part of it that is free.
+    pub fn stall_limit(&self, at_most: Duration) -> Duration {
+        let free_bytes = self.limit_bytes.saturating_sub(self.bytes());
+        let part = free_bytes as f64 / self.limit_bytes as f64;
+        at_most.mul_f64(part).max(STALL_LEAST.min(at_most))
     }
 }
 
@@ -49,15 +87,31 @@ impl Outgoing {
 pub(super) struct Encoded {
     reply: Vec<u8>,
     counted_bytes: usize,
+    /// Of all that are on their way.
+    limit_bytes: usize,
     outgoing: Arc<Outgoing>,
 }
 
 impl Encoded {
     /// Makes room for so many bytes more.
     pub fn reserve(&mut self, more_bytes: usize) -> Result<(), Full> {
+        self.reserve_leaving(more_bytes, |_| 0)
+    }
+
+    /// As [`Encoded::reserve`], if as much as this reply has is left to others: for a reply that has to wait for another
+    /// one.
+    pub fn reserve_share(&mut self, more_bytes: usize) -> Result<(), Full> {
+        self.reserve_leaving(more_bytes, |capacity| capacity)
+    }
+
+    fn reserve_leaving(
+        &mut self,
+        more_bytes: usize,
+        left_bytes: impl FnOnce(usize) -> usize,
+    ) -> Result<(), Full> {
         if self.reply.capacity() - self.reply.len() < more_bytes {
             let capacity = self.grown(more_bytes);
-            self.count(capacity)?;
+            self.count(capacity, left_bytes(capacity))?;
             self.reply.reserve_exact(capacity - self.reply.len());
         }
         Ok(())
@@ -94,12 +148,13 @@ impl Encoded {
         needed.max(2 * self.reply.capacity())
     }
 
-    /// Counts a capacity, if that is within the limit.
-    fn count(&mut self, capacity: usize) -> Result<(), Full> {
-        let Outgoing { limit_bytes, bytes } = &*self.outgoing;
+    /// Counts a capacity, if that is within the limit and leaves so much of it.
+    fn count(&mut self, capacity: usize, left_bytes: usize) -> Result<(), Full> {
+        let Self { limit_bytes, .. } = self;
+        let bytes = &self.outgoing.bytes;
         let more = capacity - self.counted_bytes;
         let before = bytes.fetch_add(more, Ordering::Relaxed);
-        if before + more > *limit_bytes {
+        if before + more + left_bytes > *limit_bytes {
             bytes.fetch_sub(more, Ordering::Relaxed);
             return Err(Full {
                 on_their_way_bytes: before,
@@ -151,6 +206,33 @@ mod tests {
         let third = reply(&outgoing, LIMIT_MIN_BYTES / 2).unwrap();
         drop((second, third));
         assert_eq!(outgoing.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn streams_leave_a_quarter_and_each_as_much_as_it_takes() {
+        let outgoing = Outgoing::new(0);
+        let mut held = outgoing.stream_reply();
+        held.reserve_share(LIMIT_MIN_BYTES / 2).unwrap_err();
+        held.reserve_share(LIMIT_MIN_BYTES / 4).unwrap();
+        held.bytes().resize(LIMIT_MIN_BYTES / 4, 0);
+        assert!(held.reserve_share(LIMIT_MIN_BYTES / 4).is_err());
+        held.reserve(LIMIT_MIN_BYTES / 2).unwrap();
+        assert!(outgoing.stream_reply().reserve(1).is_err());
+        reply(&outgoing, LIMIT_MIN_BYTES / 4).unwrap();
+    }
+
+    #[test]
+    fn what_is_left_untaken_is_cut_sooner_where_room_is_short() {
+        let outgoing = Outgoing::new(0);
+        let minute = Duration::from_secs(60);
+        assert_eq!(outgoing.stall_limit(minute), minute);
+        let half = reply(&outgoing, LIMIT_MIN_BYTES / 2).unwrap();
+        assert_eq!(outgoing.stall_limit(minute), minute / 2);
+        let _all = reply(&outgoing, LIMIT_MIN_BYTES / 2).unwrap();
+        assert_eq!(outgoing.stall_limit(minute), STALL_LEAST);
+        let second = Duration::from_secs(1);
+        assert_eq!(outgoing.stall_limit(second), second);
+        drop(half);
     }
 
     #[test]

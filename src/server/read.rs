@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::lookout::{Caller, Lookout, Ticket};
 use super::service::{Code, Miss, Service, Status};
-use super::waiting::{Ticket, Waiting};
+use super::waiting;
 use super::wire::{self, ReadRequest};
 use crate::engine::Blob;
 use crate::group::chunks;
@@ -28,8 +29,8 @@ const PART_BYTES: usize = 32 << 10;
 pub(super) struct Reads {
     open: AtomicUsize,
     /// What a reader has to take a message.
-    stall_limit: Duration,
-    stalled: Waiting,
+    pub stall_limit: Duration,
+    pub stalled: Lookout,
 }
 
 impl Reads {
@@ -38,7 +39,7 @@ impl Reads {
         Ok(Arc::new(Self {
             open: AtomicUsize::new(0),
             stall_limit,
-            stalled: Waiting::start()?,
+            stalled: Lookout::start("read-stalls")?,
         }))
     }
 
@@ -59,12 +60,13 @@ impl Reads {
     }
 
     /// Lets a reader go that has taken nothing for too long.
-    fn watch(&self) -> Result<Watch, Status> {
-        let stalled = self
-            .stalled
-            .enter(Some(Instant::now() + self.stall_limit))?;
+    fn watch(&self) -> Watch {
         let limit = self.stall_limit;
-        Ok(Watch { stalled, limit })
+        let stalled = self.stalled.enter(Caller {
+            deadline: Some(Instant::now() + limit),
+            line: None,
+        });
+        Watch { stalled, limit }
     }
 }
 
@@ -86,8 +88,8 @@ impl Drop for Place {
 /// What became of a `Read` at once.
 pub(super) enum Start {
     Held(Reading),
-    /// The value is to come, while the caller waits with the ticket.
-    Loading(Wanted, Ticket),
+    /// The value is to come, while the caller waits in the place.
+    Loading(Wanted, waiting::Place),
 }
 
 /// What is wanted of a value.
@@ -112,7 +114,7 @@ impl Wanted {
             );
             return Err(Status::new(Code::OutOfRange, message));
         };
-        let watch = self.place.0.watch()?;
+        let watch = self.place.0.watch();
         let left = value_bytes - at;
         let wanted = usize::try_from(self.length).unwrap_or(usize::MAX);
         let length = if wanted == 0 { left } else { wanted.min(left) };
@@ -193,12 +195,11 @@ fn copied(value_bytes: Option<u64>, data: &[u8]) -> Message {
 }
 
 impl Service {
-    /// Begins to answer a `ReadRequest`: at once if the value is held, and otherwise when `answer` gets it. The
-    /// caller waits until `deadline`.
+    /// Begins to answer a `ReadRequest`: at once if the value is held, and otherwise when `answer` gets it.
     pub fn read(
         &self,
         request: &[u8],
-        deadline: Option<Instant>,
+        caller: Caller,
         answer: impl FnOnce(Result<Value, Status>) + Send + 'static,
     ) -> Result<Start, Status> {
         let request = ReadRequest::parse(request)?;
@@ -213,13 +214,14 @@ impl Service {
         if let Some(value) = group.held(request.key) {
             return wanted.of(value).map(Start::Held);
         }
-        let ticket = self.waiting.enter(deadline)?;
+        let deadline = caller.deadline;
+        let place = self.waiting.enter(group, caller)?;
         let miss = Miss {
             group,
             key: request.key,
         };
         self.load_any(&miss, deadline, answer);
-        Ok(Start::Loading(wanted, ticket))
+        Ok(Start::Loading(wanted, place))
     }
 }
 

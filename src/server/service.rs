@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::loaders::Loaders;
+use super::lookout::Caller;
 use super::many::{Answers, Gathering};
 use super::outgoing::{Encoded, Full, Outgoing};
 use super::peer::Peers;
 use super::read::Reads;
-use super::waiting::{Crowded, Ticket, Waiting};
+use super::waiting::{Crowded, Place, Waiting};
 use super::wire::{GetManyRequest, GetRequest, Malformed};
 use crate::engine::Lent;
 use crate::group::chunks;
@@ -119,7 +120,7 @@ pub(super) enum Lookup<'a, R> {
 pub(super) enum Many {
     Reply(Encoded),
     /// The answer is to come, while the caller waits with this.
-    Loading(Ticket),
+    Loading(Place),
 }
 
 /// Where a key is loaded that another node has asked for.
@@ -213,11 +214,11 @@ impl Service {
     }
 
     /// Answers a `GetManyRequest` with an encoded `GetManyReply`: at once if all keys are held, and otherwise by
-    /// `answer`, when the last of them is there. The caller waits until `deadline`.
+    /// `answer`, when the last of them is there.
     pub fn get_many(
         self: &Arc<Self>,
         request: &[u8],
-        deadline: Option<Instant>,
+        caller: impl FnOnce() -> Caller,
         answer: impl FnOnce(Result<Encoded, Status>) + Send + 'static,
     ) -> Result<Many, Status> {
         let GetManyRequest { group, keys } = GetManyRequest::parse(request)?;
@@ -229,9 +230,10 @@ impl Service {
             return Ok(Many::Reply(answers.finish(&self.outgoing)?));
         }
         // Before anything is loaded: a call that is refused is to cost nothing.
-        let ticket = self.waiting.enter(deadline)?;
-        Gathering::start(self, group, &keys, deadline, answers, answer);
-        Ok(Many::Loading(ticket))
+        let caller = caller();
+        let place = self.waiting.enter(group, caller.clone())?;
+        Gathering::start(self, group, &keys, caller, answers, answer);
+        Ok(Many::Loading(place))
     }
 
     pub fn group(&self, name: &[u8]) -> Result<&Group, Status> {

@@ -14,6 +14,7 @@ use super::connections::Connections;
 use super::loaders::LaneStats;
 use super::pb::cache::{Counters, GroupStats, StatsReply};
 use super::service::Service;
+use super::waiting::GroupWaiting;
 use crate::cluster::membership::{Doubt, Membership};
 use crate::engine::Stats;
 use crate::group::Group;
@@ -157,11 +158,16 @@ const GAUGES: [Figure<u64>; 2] = [
 /// A figure of what the loaders are doing for a group.
 type LaneFigure = (&'static str, &'static str, fn(LaneStats) -> f64);
 
-const LANES: [LaneFigure; 3] = [
+const LANES: [LaneFigure; 4] = [
     (
         "group_loads_queued",
         "Loads that wait for a loader",
         |lane| lane.queued as f64,
+    ),
+    (
+        "group_loads_roomless",
+        "Those among them that wait for room for a large value",
+        |lane| lane.roomless as f64,
     ),
     ("group_loads_running", "Loads that are running", |lane| {
         lane.running as f64
@@ -204,6 +210,11 @@ impl Collector for Metrics {
                 self.service.reads.open() as u64,
             ),
             (
+                "outgoing_bytes",
+                "Bytes of replies to GetMany and Fetch that are being put together, or are not yet read",
+                self.service.outgoing.bytes() as u64,
+            ),
+            (
                 "loading_bytes",
                 "Bytes of large values that are being loaded, or are held although they could not be kept",
                 self.service.groups.loading_bytes() as u64,
@@ -225,6 +236,9 @@ impl Collector for Metrics {
         let cut = ConstCounter::new(self.connections.cut());
         let help = "Connections that were cut because the process had grown too large";
         cut.encode(encoder.encode_descriptor("connections_cut", help, None, kind)?)?;
+        let stalled = ConstCounter::new(self.service.outgoing.stalled());
+        let help = "Streams of Fetch, and of other nodes, that were ended because their callers left a reply untaken";
+        stalled.encode(encoder.encode_descriptor("fetch_stalled", help, None, kind)?)?;
         for (name, help, read) in COUNTERS {
             let of = |group: &GroupStats| ConstCounter::new(read(&group.counters));
             self.by_group(&mut encoder, &reply, name, help, MetricType::Counter, of)?;
@@ -243,6 +257,15 @@ impl Collector for Metrics {
             let of = |group: &GroupStats| ConstGauge::new(read(&group.counters) as i64);
             self.by_group(&mut encoder, &reply, name, help, MetricType::Gauge, of)?;
         }
+        let help = "Calls that wait for keys of the group";
+        let of = |group: &GroupStats| ConstGauge::new(self.waiting(&group.name).waiting as i64);
+        let name = "group_calls_waiting";
+        self.by_group(&mut encoder, &reply, name, help, MetricType::Gauge, of)?;
+        let help =
+            "Calls, or groups of a stream, that were refused because too many of the group waited";
+        let of = |group: &GroupStats| ConstCounter::new(self.waiting(&group.name).refused);
+        let (name, kind) = ("group_calls_refused", MetricType::Counter);
+        self.by_group(&mut encoder, &reply, name, help, kind, of)?;
         for (name, help, read) in LANES {
             let of = |group: &GroupStats| ConstGauge::new(read(self.lane(&group.name)));
             self.by_group(&mut encoder, &reply, name, help, MetricType::Gauge, of)?;
@@ -256,6 +279,13 @@ impl Metrics {
         let group = self.service.groups.get(group);
         group.map_or_else(LaneStats::default, |group| {
             self.service.loaders.stats(group)
+        })
+    }
+
+    fn waiting(&self, group: &str) -> GroupWaiting {
+        let group = self.service.groups.get(group);
+        group.map_or_else(GroupWaiting::default, |group| {
+            self.service.waiting.of(group)
         })
     }
 

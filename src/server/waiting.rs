@@ -1,191 +1,171 @@
-//! The callers that wait for a load: bounded over all keys and connections, and let go when their time is over. The gRPC
-//! core does not tell when a caller has given up, so their deadlines are looked at now and then.
+//! The places of callers that wait for a load: bounded over all keys and connections, and shared by the groups.
+//!
+//! A group may take as many places as are free. So one that hangs alone takes half of them, and two a third each; however
+//! many hang, as many places as each of those has are left to the others.
 
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use futures_channel::oneshot;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
+
+use super::lookout::{Caller, Lookout, Ticket};
+use crate::group::Group;
 
 /// Callers that may wait; the gRPC core keeps some 20 KB for each.
 const WAITING_MAX: usize = 8192;
-/// How often the deadlines are looked at, while anybody waits.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) struct Waiting {
-    shared: Arc<Shared>,
+    lookout: Lookout,
+    taken: Arc<Mutex<Taken>>,
+    /// By the group's name.
+    index: HashMap<Box<str>, usize>,
 }
 
-#[derive(Default)]
-struct Shared {
-    calls: Mutex<Calls>,
-    /// The first caller has come, or the end.
-    changed: Condvar,
+struct Taken {
+    all: usize,
+    by_group: Vec<GroupWaiting>,
 }
 
-#[derive(Default)]
-struct Calls {
-    by_number: HashMap<u64, Call>,
-    next_number: u64,
-    ended: bool,
-}
-
-struct Call {
-    deadline: Option<Instant>,
-    /// Dropped with the call, it wakes who waits.
-    _let_go: oneshot::Sender<()>,
+/// The callers of one group.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct GroupWaiting {
+    /// Those that wait now.
+    pub waiting: usize,
+    /// How many were refused a place.
+    pub refused: u64,
 }
 
 /// Too many callers wait already.
 #[derive(Debug, thiserror::Error)]
-#[error("{WAITING_MAX} calls wait for loads on this node already; try again later")]
-pub(super) struct Crowded;
+#[error(
+    "{of_group} calls wait for keys of group {group:?} and {of_others} for those of others, {WAITING_MAX} are the most, and \
+     one group may take as many as are free; its origin is slow, or hangs: try again later, and give calls deadlines"
+)]
+pub(super) struct Crowded {
+    group: String,
+    of_group: usize,
+    of_others: usize,
+}
 
 impl Waiting {
-    /// Starts the thread that looks at the deadlines. It sleeps while nobody waits.
-    pub fn start() -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let looked_at = shared.clone();
-        thread::Builder::new()
-            .name("deadlines".to_owned())
-            .spawn(move || looked_at.run())?;
-        Ok(Self { shared })
+    /// Starts the thread that looks who has gone.
+    pub fn start<'a>(groups: impl Iterator<Item = &'a Group>) -> io::Result<Self> {
+        let index: HashMap<_, _> = groups.map(|group| group.name().into()).zip(0..).collect();
+        let by_group = vec![GroupWaiting::default(); index.len()];
+        Ok(Self {
+            lookout: Lookout::start("deadlines")?,
+            taken: Arc::new(Mutex::new(Taken { all: 0, by_group })),
+            index,
+        })
     }
 
-    /// Lets a caller wait until the ticket is dropped, or its deadline has passed.
-    pub fn enter(&self, deadline: Option<Instant>) -> Result<Ticket, Crowded> {
-        let (let_go, over) = oneshot::channel();
-        let mut calls = self.shared.calls.lock();
-        if calls.by_number.len() >= WAITING_MAX {
-            return Err(Crowded);
+    /// Lets a caller wait for keys of a group until the place is dropped, or he has gone.
+    pub fn enter(&self, group: &Group, caller: Caller) -> Result<Place, Crowded> {
+        let number = self.index[group.name()];
+        let mut taken = self.taken.lock();
+        let free = WAITING_MAX - taken.all;
+        let is_alone = taken.by_group.len() == 1;
+        let of_group = &mut taken.by_group[number];
+        // A group that has no others to think of may have the last place too.
+        if free == 0 || of_group.waiting >= free && !is_alone {
+            of_group.refused += 1;
+            let of_group = of_group.waiting;
+            return Err(Crowded {
+                group: group.name().to_owned(),
+                of_group,
+                of_others: taken.all - of_group,
+            });
         }
-        if calls.by_number.is_empty() {
-            self.shared.changed.notify_one();
-        }
-        let number = calls.next_number;
-        calls.next_number += 1;
-        let call = Call {
-            deadline,
-            _let_go: let_go,
-        };
-        calls.by_number.insert(number, call);
-        drop(calls);
-        Ok(Ticket {
-            shared: self.shared.clone(),
-            number,
-            over,
+        of_group.waiting += 1;
+        taken.all += 1;
+        drop(taken);
+        Ok(Place {
+            ticket: self.lookout.enter(caller),
+            taken: self.taken.clone(),
+            group: number,
         })
     }
 
     /// Callers that wait now.
     pub fn len(&self) -> usize {
-        self.shared.calls.lock().by_number.len()
+        self.taken.lock().all
+    }
+
+    pub fn of(&self, group: &Group) -> GroupWaiting {
+        self.taken.lock().by_group[self.index[group.name()]]
     }
 }
 
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.shared.calls.lock().ended = true;
-        self.shared.changed.notify_one();
-    }
+/// A place among those who wait. As a future it is done when the caller has gone.
+pub(super) struct Place {
+    ticket: Ticket,
+    taken: Arc<Mutex<Taken>>,
+    group: usize,
 }
 
-impl Shared {
-    fn run(&self) {
-        let mut calls = self.calls.lock();
-        while !calls.ended {
-            if calls.by_number.is_empty() {
-                self.changed.wait(&mut calls);
-                continue;
-            }
-            self.changed.wait_for(&mut calls, LOOK_EVERY);
-            let now = Instant::now();
-            let is_over = |call: &Call| call.deadline.is_some_and(|deadline| deadline <= now);
-            let over: Vec<Call> = calls
-                .by_number
-                .extract_if(|_, call| is_over(call))
-                .map(|(_, call)| call)
-                .collect();
-            // Who is woken gives its ticket back, and wants the lock for that.
-            drop(calls);
-            drop(over);
-            calls = self.calls.lock();
-        }
-    }
-}
-
-/// A place among those who wait. As a future it is done when the caller's time is over.
-pub(super) struct Ticket {
-    shared: Arc<Shared>,
-    number: u64,
-    over: oneshot::Receiver<()>,
-}
-
-impl Ticket {
-    /// Lets the caller wait until then instead, if it is not over yet.
-    pub fn put_off(&self, deadline: Instant) {
-        let mut calls = self.shared.calls.lock();
-        if let Some(call) = calls.by_number.get_mut(&self.number) {
-            call.deadline = Some(deadline);
-        }
-    }
-}
-
-impl Future for Ticket {
+impl Future for Place {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        // Nothing is ever sent: that the sender was dropped is the news.
-        Pin::new(&mut self.over).poll(context).map(drop)
+        Pin::new(&mut self.ticket).poll(context)
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Place {
     fn drop(&mut self) {
-        let call = self.shared.calls.lock().by_number.remove(&self.number);
-        // Outside the lock: it wakes.
-        drop(call);
+        let mut taken = self.taken.lock();
+        taken.all -= 1;
+        taken.by_group[self.group].waiting -= 1;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_executor::block_on;
-
     use super::*;
+    use crate::engine::Builder;
+    use crate::group::{GroupConfig, Groups, LoadContext, Sink};
 
-    #[test]
-    fn one_more_than_may_wait_is_refused_until_one_has_gone() {
-        let waiting = Waiting::start().unwrap();
-        let mut tickets: Vec<_> = (0..WAITING_MAX)
-            .map(|_| waiting.enter(None).unwrap())
-            .collect();
-        assert!(waiting.enter(None).is_err());
-        assert_eq!(waiting.len(), WAITING_MAX);
-        tickets.pop();
-        assert!(waiting.enter(None).is_ok());
-        drop(tickets);
-        assert_eq!(waiting.len(), 0);
+    fn groups(count: usize) -> Vec<Group> {
+        let load = |key: &[u8], _: &LoadContext<'_>, sink: &mut Sink| sink.append(key);
+        let configs = (0..count).map(|number| GroupConfig::new(format!("g{number}"), load));
+        let groups = Groups::new(&Builder::new(1 << 20), configs).unwrap();
+        groups.iter().cloned().collect()
+    }
+
+    fn all_it_gets(waiting: &Waiting, group: &Group) -> Vec<Place> {
+        let places = std::iter::from_fn(|| waiting.enter(group, Caller::default()).ok());
+        places.collect()
     }
 
     #[test]
-    fn whose_time_is_over_is_let_go_and_the_others_wait_on() {
-        let waiting = Waiting::start().unwrap();
-        let hour = Instant::now() + Duration::from_secs(3600);
-        let mut patient = [None, Some(hour)].map(|deadline| waiting.enter(deadline).unwrap());
-        let hasty = waiting.enter(Some(Instant::now())).unwrap();
-        block_on(hasty);
-        assert_eq!(waiting.len(), 2);
-        patient[1].put_off(Instant::now());
-        let [_, hasty] = &mut patient;
-        block_on(hasty);
-        assert_eq!(waiting.len(), 1);
-        drop(patient);
+    fn a_group_alone_takes_all_places_and_gives_them_back() {
+        let groups = groups(1);
+        let waiting = Waiting::start(groups.iter()).unwrap();
+        let mut places = all_it_gets(&waiting, &groups[0]);
+        assert_eq!((places.len(), waiting.len()), (WAITING_MAX, WAITING_MAX));
+        places.pop();
+        places.push(waiting.enter(&groups[0], Caller::default()).unwrap());
+        drop(places);
         assert_eq!(waiting.len(), 0);
+        assert_eq!(waiting.of(&groups[0]).refused, 1);
+    }
+
+    #[test]
+    fn groups_that_hang_leave_places_to_the_others() {
+        let groups = groups(8);
+        let waiting = Waiting::start(groups.iter()).unwrap();
+        let first = all_it_gets(&waiting, &groups[0]);
+        assert_eq!(first.len(), WAITING_MAX / 2);
+        let error = waiting.enter(&groups[0], Caller::default()).err().unwrap();
+        let words =
+            "4096 calls wait for keys of group \"g0\" and 0 for those of others, 8192 are the most";
+        assert!(error.to_string().starts_with(words), "{error}");
+        let _others: Vec<_> = (1..7)
+            .map(|at| all_it_gets(&waiting, &groups[at]))
+            .collect();
+        assert!(!all_it_gets(&waiting, &groups[7]).is_empty());
     }
 }

@@ -68,15 +68,12 @@ pub struct Client(Stub);
 
 impl Client {
     pub fn connect(addr: SocketAddr) -> Client {
-        let env = Arc::new(Environment::new(1));
-        Client(Stub::new(
-            ChannelBuilder::new(env).connect(&addr.to_string()),
-        ))
+        Client(Stub::new(channel().connect(&addr.to_string())))
     }
 
     /// A client that is sent no more than it has room for, however fast the connection is.
     pub fn connect_narrow(addr: SocketAddr) -> Client {
-        let channel = ChannelBuilder::new(Arc::new(Environment::new(1))).http2_bdp_probe(false);
+        let channel = channel().http2_bdp_probe(false);
         Client(Stub::new(channel.connect(&addr.to_string())))
     }
 
@@ -93,6 +90,24 @@ impl Client {
         let request = request(group, &[key.as_ref()]);
         let method = bytes("/corecache.v1.Cache/Get");
         let sent = self.0.unary_call_async(&method, &request, patience());
+        Pending(sent.expect("a call can be sent"))
+    }
+
+    /// As `start_get`, by a caller without a deadline.
+    pub fn start_endless_get(&self, group: &str, key: impl AsRef<[u8]>) -> Pending {
+        self.start_endless("/corecache.v1.Cache/Get", request(group, &[key.as_ref()]))
+    }
+
+    /// As `get_many`, by a caller without a deadline, and only begun.
+    pub fn start_endless_get_many(&self, group: &str, keys: &[&[u8]]) -> Pending {
+        self.start_endless("/corecache.v1.Cache/GetMany", request(group, keys))
+    }
+
+    fn start_endless(&self, path: &'static str, request: Vec<u8>) -> Pending {
+        let method = bytes(path);
+        let sent = self
+            .0
+            .unary_call_async(&method, &request, CallOption::default());
         Pending(sent.expect("a call can be sent"))
     }
 
@@ -331,6 +346,12 @@ impl Reader {
     pub fn next(&mut self) -> Result<Option<Chunk>, Refusal> {
         Ok(block_on(self.0.next()).transpose()?)
     }
+}
+
+/// A channel that shares its connection with no other to the same node.
+fn channel() -> ChannelBuilder {
+    let channel = ChannelBuilder::new(Arc::new(Environment::new(1)));
+    channel.raw_cfg_int(c"grpc.use_local_subchannel_pool".into(), 1)
 }
 
 /// A limit for calls that are expected to end long before it.

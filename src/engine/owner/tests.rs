@@ -158,3 +158,42 @@ fn guarantees_that_add_up_to_more_than_the_budget_are_refused() {
         assert!(matches!(built, Err(BuildError::TooMuchGuaranteed { .. })));
     }
 }
+
+/// A test that hangs fails too, if late.
+#[test]
+fn chores_that_never_end_hold_up_neither_a_flush_nor_the_end() {
+    let cache = cache(&[(0, 8 * MIB)], 2);
+    for key in 0..20_000 {
+        insert(&cache, 0, key, 300);
+    }
+    cache.core().plant_endless_chores();
+    let (done, flushed) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        cache.flush();
+        done.send("flushed").unwrap();
+        drop(cache);
+        done.send("dropped").unwrap();
+    });
+    for step in ["flushed", "dropped"] {
+        let within = std::time::Duration::from_secs(60);
+        assert_eq!(flushed.recv_timeout(within), Ok(step));
+    }
+}
+
+#[test]
+fn the_turns_of_a_flush_suffice_for_all_that_is_to_be_gathered() {
+    let cache = cache(&[(0, 8 * MIB)], 1);
+    for key in 0..20_000 {
+        insert(&cache, 0, key, 200);
+    }
+    for key in (0..20_000_usize).filter(|key| key % 16 != 0) {
+        let key = key.to_le_bytes();
+        cache
+            .core()
+            .remove(cache.hash(0, &key), (0, key.as_slice().into()));
+    }
+    let is_tidy = || !cache.core().has_chores();
+    cache.flush();
+    assert!(is_tidy());
+    assert_eq!(stats(&cache, 0).entries, 20_000 / 16);
+}

@@ -133,6 +133,33 @@ fn what_the_account_has_no_room_for_is_refused() {
 }
 
 #[test]
+fn what_was_refused_begins_again_with_its_room_taken() {
+    let large = large(LIMIT_BYTES);
+    let account = large.account.clone();
+    let mut first = Filling::new(b"1", Some(large.clone()));
+    first.expect(30 << 20).unwrap();
+    let mut second = Filling::new(b"2", Some(large.clone()));
+    second.expect(20 << 20).unwrap_err();
+    let lacks = second.lacks_bytes().unwrap();
+    assert!(lacks >= 20 << 20);
+    drop(second);
+    assert!(Room::take(&account, lacks).is_none());
+    drop(first);
+
+    let room = Room::take(&account, lacks).unwrap();
+    let mut second = Filling::with_room(b"2", Some(large.clone()), Some(room));
+    assert_eq!(account.bytes(), lacks);
+    second.append(&value(OVER_BYTES + 1)).unwrap();
+    assert_eq!(account.bytes(), lacks, "its room stays its own");
+    let mut third = Filling::new(b"3", Some(large));
+    third.expect(30 << 20).unwrap_err();
+    second.expect(LIMIT_BYTES).unwrap();
+    assert_eq!(second.lacks_bytes(), None);
+    drop((second, third));
+    assert_eq!(account.bytes(), 0);
+}
+
+#[test]
 fn without_a_node_a_value_lies_in_one_piece() {
     let mut filling = Filling::new(b"key", None);
     let value = value(OVER_BYTES + 1);

@@ -7,6 +7,7 @@ use grpcio::{
     ServiceBuilder,
 };
 
+use super::super::connections::Connections;
 use super::super::gate::Gate;
 use super::super::peer::Answering;
 use super::super::service::Service;
@@ -39,11 +40,13 @@ pub(in super::super) const LINK: Method<Reply, Request> = Method {
 pub(in super::super) fn service(
     service: &Arc<Service>,
     gate: &Arc<Gate>,
+    connections: Connections,
     message_max_bytes: usize,
 ) -> grpcio::Service {
     let door = Door {
         service: service.clone(),
         gate: gate.clone(),
+        connections,
     };
     ServiceBuilder::new()
         .add_duplex_streaming_handler(&ANSWERED, move |ctx, requests, sink| {

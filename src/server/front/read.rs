@@ -10,7 +10,6 @@ use futures_util::SinkExt;
 use futures_util::future::{Either, select};
 use grpcio::{GrpcSlice, Method, MethodType, RpcContext, ServerStreamingSink, WriteFlags};
 
-use super::super::deadline;
 use super::super::read::{Message, Reading, Start};
 use super::super::slice::{self, Reply};
 use super::{Door, Request, caught, log_lost, raw, within};
@@ -27,20 +26,20 @@ impl Door {
         request: Request,
         sink: ServerStreamingSink<Reply>,
     ) {
-        let deadline = deadline::of(ctx);
+        let caller = self.caller(ctx);
         let (answer, loaded) = oneshot::channel();
         let started = caught(|| {
             // The call may be gone by then.
             let answer = move |value| drop(answer.send(value));
-            request.with_bytes(|bytes| self.service.read(bytes, deadline, answer))
+            request.with_bytes(|bytes| self.service.read(bytes, caller, answer))
         });
         let gate = self.gate.clone();
         ctx.spawn(log_lost(async move {
             let mut sink = sink;
             let reading = match started {
                 Ok(Start::Held(reading)) => Ok(reading),
-                Ok(Start::Loading(wanted, ticket)) => {
-                    let loaded = unless_gone(&mut sink, within(loaded, ticket)).await?;
+                Ok(Start::Loading(wanted, place)) => {
+                    let loaded = unless_gone(&mut sink, within(loaded, place)).await?;
                     loaded.and_then(|value| wanted.of(value?))
                 }
                 Err(status) => Err(status),

@@ -17,6 +17,9 @@ use super::{Request, caught};
 
 /// What a stream means.
 pub(super) trait Answers {
+    /// The last reply has been taken, or has not been yet. Ready when that has been so for too long: then the call is to end.
+    fn poll_taken(&mut self, is_taken: bool, cx: &mut Context<'_>) -> Poll<()>;
+
     /// Whether another request may be read.
     fn wants_requests(&self) -> bool;
 
@@ -37,6 +40,10 @@ pub(super) trait Answers {
 macro_rules! answers {
     ($($stream:ty),*) => {$(
         impl Answers for $stream {
+            fn poll_taken(&mut self, is_taken: bool, cx: &mut Context<'_>) -> Poll<()> {
+                <$stream>::poll_taken(self, is_taken, cx)
+            }
+
             fn wants_requests(&self) -> bool {
                 <$stream>::wants_requests(self)
             }
@@ -71,6 +78,14 @@ pub(super) struct Stream<A> {
     reads: bool,
 }
 
+/// How a call ends.
+enum End {
+    Answered,
+    Failed(Status),
+    /// Its caller does not take what is sent.
+    Stalled,
+}
+
 impl<A: Answers> Stream<A> {
     pub fn new(
         answers: A,
@@ -90,17 +105,22 @@ impl<A: Answers> Stream<A> {
     pub async fn run(mut self) -> grpcio::Result<()> {
         let ended = poll_fn(|cx| self.poll(cx)).await?;
         match ended {
-            Ok(()) => self.sink.close().await,
-            Err(status) => self.sink.fail(status.into()).await,
+            End::Answered => self.sink.close().await,
+            End::Failed(status) => self.sink.fail(status.into()).await,
+            // A status would wait behind what is not taken: dropped, the sink cancels the call.
+            End::Stalled => Ok(()),
         }
     }
 
     /// How the call ends. It fails when the caller has gone, or its time is over: the sink tells.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<grpcio::Result<Result<(), Status>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<grpcio::Result<End>> {
         loop {
             let can_send = self.sink.poll_ready_unpin(cx)?.is_ready();
+            if self.answers.poll_taken(can_send, cx).is_ready() {
+                return Poll::Ready(Ok(End::Stalled));
+            }
             if let Err(status) = self.gather(cx) {
-                return Poll::Ready(Ok(Err(status)));
+                return Poll::Ready(Ok(End::Failed(status)));
             }
             if can_send && let Some(reply) = self.answers.take_reply() {
                 let reply = Reply::new(slice::of_encoded(reply));
@@ -109,14 +129,14 @@ impl<A: Answers> Stream<A> {
             }
             match self.poll_request(cx)? {
                 Poll::Ready(Ok(())) => continue,
-                Poll::Ready(Err(status)) => return Poll::Ready(Ok(Err(status))),
+                Poll::Ready(Err(status)) => return Poll::Ready(Ok(End::Failed(status))),
                 Poll::Pending => {}
             }
             if self.reads || !self.answers.is_done() {
                 return Poll::Pending;
             }
             ready!(self.sink.poll_flush_unpin(cx))?;
-            return Poll::Ready(Ok(Ok(())));
+            return Poll::Ready(Ok(End::Answered));
         }
     }
 

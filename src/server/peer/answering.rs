@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::super::arriving::{Arrivals, Reply};
@@ -85,6 +85,11 @@ impl Answering {
             loading: 0,
             has_greeted: false,
         }
+    }
+
+    /// The last reply has been taken, or has not been yet. Ready when that has been so for too long: then the call is to end.
+    pub fn poll_taken(&mut self, is_taken: bool, cx: &mut Context<'_>) -> Poll<()> {
+        self.reply.poll_taken(is_taken, &self.service, cx)
     }
 
     /// Whether another message may be read.

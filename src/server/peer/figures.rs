@@ -46,7 +46,7 @@ const COUNTERS: [Figure; 3] = [
 /// A figure of all nodes together.
 type Count = (&'static str, &'static str, fn(&Counts) -> &AtomicU64);
 
-const COUNTS: [Count; 5] = [
+const COUNTS: [Count; 6] = [
     (
         "peers_asked",
         "Keys of other nodes that were missed, and asked for there",
@@ -71,6 +71,11 @@ const COUNTS: [Count; 5] = [
         "peers_sent_back",
         "Keys of other nodes that were loaded here, as the other goes by another ring, or the value is too large for a link",
         |counts| &counts.sent_back,
+    ),
+    (
+        "peers_roomless",
+        "Values of other nodes that had no room beside the large ones, and so were loaded and kept here",
+        |counts| &counts.roomless,
     ),
 ];
 

@@ -91,6 +91,8 @@ pub(super) struct Counts {
     pub alone: AtomicU64,
     /// Keys that were loaded here because the other node said so: it goes by another ring, or the value is too large.
     pub sent_back: AtomicU64,
+    /// Values that came, but had no room beside the large ones, so that they were loaded and kept here.
+    pub roomless: AtomicU64,
 }
 
 /// The other nodes, and which of them is asked for what.
@@ -287,13 +289,18 @@ impl Peers {
         match *outcome {
             Outcome::Value(stored, sum) => {
                 let load = forward.load;
-                if wire::checksum(load.key(), stored) != sum || !frame::is_whole(stored) {
+                if wire::checksum(load.key(), stored) != sum || !frame::is_valid(stored) {
                     self.go_on(Forward { load, ..forward });
                     return false;
                 }
                 self.counts.values.fetch_add(1, Ordering::Relaxed);
                 let keep = self.keep(load.group(), load.key());
-                load.fulfil(stored, keep);
+                if let Err(mut load) = load.fulfil(stored, keep) {
+                    // Loaded and kept here it is in the budget, and waits as others do.
+                    self.counts.roomless.fetch_add(1, Ordering::Relaxed);
+                    load.take_back(Some(KEEP_ALONE));
+                    self.load_here(load);
+                }
                 true
             }
             Outcome::Failure(code, message) => match kind_of(code) {

@@ -133,3 +133,33 @@ fn a_checksum_is_of_the_key_and_the_value() {
     assert_ne!(sum, checksum(b"kez", b"value"));
     assert_ne!(sum, checksum(b"key", b"valuf"));
 }
+
+proptest::proptest! {
+    /// Whatever a peer sends is read or refused; and what is read is what was written, where that was cut or not.
+    #[test]
+    fn whatever_comes_is_read_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        let _ = Ask::parse(&bytes);
+        let _ = Answer::parse(&bytes);
+    }
+
+    #[test]
+    fn a_message_that_was_changed_does_no_harm(at in 0_usize..100, byte in proptest::num::u8::ANY) {
+        let frame = [0x0a, 3, b'a', b'b', b'c'];
+        let mut bytes = Vec::new();
+        put_news(&mut bytes, Epoch(9), 1);
+        question(1, "group", "key").put(b"", &mut bytes);
+        let label = Label::Checked { id: 300, checksum: checksum(b"key", &frame) };
+        Head::of_value(label, &frame).put_before(&frame, &mut bytes);
+        put_loading(&mut bytes, 4);
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        let _ = Ask::parse(&bytes);
+        if let Ok(answer) = Answer::parse(&bytes) {
+            for reply in answer.replies {
+                if let Outcome::Value(value, sum) = reply.result {
+                    proptest::prop_assert!(value == frame || checksum(b"key", value) != sum);
+                }
+            }
+        }
+    }
+}
