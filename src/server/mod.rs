@@ -16,6 +16,7 @@
 mod admin;
 mod arriving;
 mod brake;
+mod cluster;
 mod connections;
 mod cores;
 mod deadline;
