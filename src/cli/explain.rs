@@ -56,6 +56,16 @@ impl Explain {
                 Err(words) => format!("not known: {words}"),
             };
             if let Ok(seen) = seen
+                && let Some(load) = seen.last_load
+            {
+                words += &format!(
+                    "; loaded {:.1} s ago in {} ms: {}",
+                    load.age.as_secs_f64(),
+                    load.took.as_millis(),
+                    load.code_name()
+                );
+            }
+            if let Ok(seen) = seen
                 && seen.epoch != *epoch
             {
                 words += &format!("; it goes by epoch {:016x}", seen.epoch.0);
@@ -74,6 +84,11 @@ impl Explain {
                 "value_bytes": seen.held.map(|held| held.value_bytes),
                 "entry_bytes": seen.held.map(|held| held.entry_bytes),
                 "expires_in_seconds": seen.held.and_then(|held| held.expires_in).map(|left| left.as_secs_f64()),
+                "last_load": seen.last_load.map(|load| json!({
+                    "age_seconds": load.age.as_secs_f64(),
+                    "took_seconds": load.took.as_secs_f64(),
+                    "code": load.code_name(),
+                })),
             }),
             Err(words) => json!({ "node": rank.node, "error": words }),
         });

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::node::name_of;
 use super::{Client, ClientError};
 use crate::cluster::Epoch;
 
@@ -32,6 +33,26 @@ pub struct Seen {
     pub epoch: Epoch,
     /// How it holds the key, if it does.
     pub held: Option<Held>,
+    /// The last load of the key by this node, if the node remembers it.
+    pub last_load: Option<LastLoad>,
+}
+
+/// A load that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastLoad {
+    /// How long ago that was.
+    pub age: Duration,
+    /// How long it took.
+    pub took: Duration,
+    /// The gRPC status code of what it brought: 0 for the value.
+    pub code: i32,
+}
+
+impl LastLoad {
+    /// The name of its code: `OK`, `NOT_FOUND`.
+    pub fn code_name(&self) -> String {
+        name_of(self.code)
+    }
 }
 
 /// An entry.
@@ -79,6 +100,11 @@ impl Client {
                         value_bytes: reply.value_bytes,
                         entry_bytes: reply.entry_bytes,
                         expires_in: reply.expires_in_ms.map(Duration::from_millis),
+                    }),
+                    last_load: reply.last_load.into_option().map(|load| LastLoad {
+                        age: Duration::from_millis(load.age_ms),
+                        took: Duration::from_millis(load.took_ms),
+                        code: load.code,
                     }),
                 }),
                 Ok(Err(fault)) => Err(fault.to_string()),

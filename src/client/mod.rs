@@ -64,7 +64,7 @@ use crate::server::pb::cluster::MembersReply;
 use budget::Budget;
 use error::Asked;
 pub use error::{BuildClientError, ClientError};
-pub use explain::{Explanation, Held, Ranked, Seen};
+pub use explain::{Explanation, Held, LastLoad, Ranked, Seen};
 use known::Known;
 use node::{Dialler, Fault, Node};
 pub use plan::{Amount, Change, Plan, PlanError, Weighed, WeighedGroup};

@@ -1,8 +1,8 @@
-//! What a group holds, looked at without a trace.
+//! What a group holds, looked at without a trace, and what became of its loads.
 
 use std::time::Duration;
 
-use super::{Group, chunks};
+use super::{ErrorKind, GetError, Group, PendingLoad, chunks};
 use crate::engine::NEVER;
 
 /// What is known of an entry.
@@ -32,5 +32,13 @@ impl Group {
     pub(crate) fn for_each_held(&self, mut f: impl FnMut(&[u8], u64)) {
         let entries = self.inner.cache.weighed_in(self.inner.partition);
         entries.for_each(|(blob, weight_bytes)| f(blob.key(), weight_bytes.into()));
+    }
+}
+
+impl PendingLoad {
+    /// As [`PendingLoad::run`], and tells how the load ended; none if there was nothing to load any more.
+    pub(crate) fn run_and_tell(self) -> Option<Result<(), ErrorKind>> {
+        let kind = |failure| GetError::from_failure("", b"", &failure).kind();
+        Some(self.run_to_end()?.map(drop).map_err(kind))
     }
 }

@@ -193,13 +193,18 @@ pub struct PendingLoad {
 
 impl PendingLoad {
     /// Loads on this thread. A panic of the loader becomes an error of those who wait.
-    pub fn run(mut self) {
-        let Some(lead) = self.claim() else { return };
+    pub fn run(self) {
+        // The outcome reaches the callers by the flight.
+        let _ = self.run_to_end();
+    }
+
+    /// The same; none if there was nothing to load any more.
+    pub(super) fn run_to_end(mut self) -> Option<Outcome<Bytes>> {
+        let lead = self.claim()?;
         let inner = &self.group.inner;
         let flight = lead.flight().clone();
         let load = |key: &(u16, Box<[u8]>)| self.load(&flight, &key.1);
-        // The outcome reaches the callers by the flight.
-        let _ = inner.cache.core().lead(inner.partition, lead, load);
+        Some(inner.cache.core().lead(inner.partition, lead, load))
     }
 
     fn load(&self, flight: &Flight<Bytes>, key: &[u8]) -> Result<Loaded<Bytes>, Failure> {

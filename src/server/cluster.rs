@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::last_loads::LastLoad;
+use super::pb::cluster as pb;
 use super::pb::cluster::{
     ClusterMember, MembersReply, MembersRequest, PeekReply, PeekRequest, WeighReply, WeighRequest,
     WeighedGroup,
@@ -52,6 +54,8 @@ impl Cluster {
             reply.entry_bytes = holding.entry_bytes;
             reply.expires_in_ms = holding.expires_in.map(|left| left.as_millis() as u64);
         }
+        let last = self.service.loaders.last(group, &request.key);
+        reply.last_load = last.map(told).into();
         Ok(reply)
     }
 
@@ -92,6 +96,16 @@ fn written(member: &Member) -> ClusterMember {
     written.weight = member.weight;
     written.zone.clone_from(&member.zone);
     written
+}
+
+fn told(load: LastLoad) -> pb::LastLoad {
+    let mut told = pb::LastLoad::new();
+    told.age_ms = load.ended.elapsed().as_millis() as u64;
+    told.took_ms = load.took.as_millis() as u64;
+    told.code = load
+        .outcome
+        .map_or_else(|kind| Code::from(kind) as i32, |()| 0);
+    told
 }
 
 /// The view after a change. Who is added takes the place of one with that address.
@@ -159,7 +173,7 @@ fn weighed(group: &Group, own: Option<usize>, now: &Placement, then: &Placement)
     let mut weighed = WeighedGroup::new();
     weighed.name = group.name().to_owned();
     weighed.origin = group.origin().to_owned();
-    let address = |placement: &Placement, slot: usize| -> Option<usize> {
+    let owner = |placement: &Placement, slot: usize| -> Option<usize> {
         let owner = usize::from(placement.owners()[slot]);
         (owner < placement.view().members().len()).then_some(owner)
     };
@@ -171,12 +185,12 @@ fn weighed(group: &Group, own: Option<usize>, now: &Placement, then: &Placement)
         weighed.entries += 1;
         weighed.bytes += bytes;
         let slot = slot(group.name().as_bytes(), key);
-        if own.is_none() || address(now, slot) != own {
+        if own.is_none() || owner(now, slot) != own {
             return;
         }
         weighed.owned_entries += 1;
         weighed.owned_bytes += bytes;
-        if own_then.is_none() || address(then, slot) != own_then {
+        if own_then.is_none() || owner(then, slot) != own_then {
             weighed.moving_entries += 1;
             weighed.moving_bytes += bytes;
         }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::last_loads::{LastLoad, LastLoads};
 use crate::group::{Group, PendingLoad};
 
 /// How often queues are looked at for what has waited too long.
@@ -46,6 +47,7 @@ struct Shared {
     limits: Limits,
     running_an_origin: usize,
     state: Mutex<State>,
+    last: LastLoads,
     work: Condvar,
     /// A queue is not empty any more.
     aging: Condvar,
@@ -110,6 +112,7 @@ impl Loaders {
             limits,
             running_an_origin,
             state: Mutex::new(state),
+            last: LastLoads::new(),
             work: Condvar::new(),
             aging: Condvar::new(),
         });
@@ -153,6 +156,12 @@ impl Loaders {
         }
     }
 
+    /// How the last load of a key ended here, if that is remembered.
+    pub fn last(&self, group: &Group, key: &[u8]) -> Option<LastLoad> {
+        let last = &self.shared.last;
+        last.last(last.hash(group.name(), key))
+    }
+
     pub fn stats(&self, group: &Group) -> LaneStats {
         let state = self.shared.state.lock();
         let lane = &state.lanes[state.index[group.name()]];
@@ -182,7 +191,7 @@ impl Shared {
                 load.give_up();
                 End::GivenUp
             } else {
-                load.run();
+                self.run_one(load);
                 End::Loaded
             };
             state = self.state.lock();
@@ -194,6 +203,23 @@ impl Shared {
 }
 
 impl Shared {
+    fn run_one(&self, load: PendingLoad) {
+        let hash = self.last.hash(load.group().name(), load.key());
+        let begun = Instant::now();
+        if let Some(outcome) = load.run_and_tell() {
+            let took = begun.elapsed();
+            let ended = begun + took;
+            self.last.note(
+                hash,
+                LastLoad {
+                    ended,
+                    took,
+                    outcome,
+                },
+            );
+        }
+    }
+
     /// Refuses what has waited too long, while loaders may all be busy.
     fn refuse_overdue(&self) {
         let wait = self.limits.wait;
