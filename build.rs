@@ -14,8 +14,9 @@ mod messages {
 
     /// A folder of `OUT_DIR`, and the file whose messages it gets. Each file has a folder of its
     /// own, because the generated modules carry the base names of the files.
-    const FILES: [(&str, &str); 7] = [
+    const FILES: [(&str, &str); 8] = [
         ("corecache_v1", "proto/corecache/v1/cache.proto"),
+        ("cluster_v1", "proto/corecache/v1/cluster.proto"),
         ("peer_v1", "proto/corecache/peer/v1/peer.proto"),
         ("etcd_v3", "proto/etcd/v3/etcd.proto"),
         ("health_v1", "proto/grpc/health/v1/health.proto"),

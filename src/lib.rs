@@ -1,17 +1,17 @@
 //! corecache: a synchronous, thread-per-core cache that fills itself.
 //!
-//! Three ways in, from the bottom up:
+//! The ways in, from the bottom up:
 //!
 //! * [`engine`]: a concurrent in-memory cache, typed ([`engine::Cache`]) or of bytes ([`engine::BlobCache`]), with one
 //!   budget in bytes, reads without locks, and one load for a key however many ask.
 //! * [`group`]: named caches side by side in one budget, each filled by a [`group::Loader`].
 #![cfg_attr(
     feature = "server",
-    doc = "* [`server`]: a node that serves groups over gRPC; the binary `corecache` is made of it."
+    doc = "* [`server`]: a node that serves groups over gRPC; the binary `corecache` is made of it.\n* [`client`]: a client of such nodes, which asks the owner of a key."
 )]
 #![cfg_attr(
     not(feature = "server"),
-    doc = "* `server` (feature `server`): a node that serves groups over gRPC."
+    doc = "* `server` and `client` (feature `server`): a node that serves groups over gRPC, and a client of such nodes."
 )]
 //!
 //! # A cache in a program
@@ -35,9 +35,14 @@
 //! How large, how many shards, which cores, and what it costs: see [`engine`].
 #![warn(missing_docs)]
 
+#[cfg(feature = "server")]
+pub mod client;
 #[cfg(any(feature = "server", test))]
 pub mod cluster;
 pub mod engine;
 pub mod group;
 #[cfg(feature = "server")]
 pub mod server;
+
+#[cfg(feature = "server")]
+pub use client::Client;

@@ -196,7 +196,7 @@ fn a_node_serves_when_nobody_reads_its_output() {
 
 #[test]
 fn help_tells_each_flag() {
-    for command in ["serve", "get", "stats"] {
+    for command in ["serve", "get", "explain", "plan", "stats"] {
         let output = run(corecache().args([command, "--help"]));
         assert!(output.status.success());
         let help = String::from_utf8(output.stdout).unwrap();

@@ -6,7 +6,13 @@ use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use corecache::server::pb;
+use corecache::server::pb::cache::{GetManyReply, GetManyRequest};
+use grpcio::{
+    CallOption, ChannelBuilder, ChannelCredentialsBuilder, Client, Environment, MethodType,
+};
 use support::cluster::{Cluster, figure};
 use support::{Node, corecache, folder, group, run};
 use tempfile::TempDir;
@@ -34,6 +40,21 @@ fn identity() -> Option<TempDir> {
     // Past the test harness, which would swallow what a passing test prints.
     let _ = writeln!(io::stderr(), "skipped, no certificate: {reason}");
     None
+}
+
+/// Asks one node, over TLS.
+fn get_many(node: &str, ca: &Path, keys: &[String]) -> GetManyReply {
+    let credentials = ChannelCredentialsBuilder::new()
+        .root_cert(std::fs::read(ca).unwrap())
+        .build();
+    let channel = ChannelBuilder::new(Arc::new(Environment::new(1))).set_credentials(credentials);
+    let method = pb::method(MethodType::Unary, "/corecache.v1.Cache/GetMany");
+    let mut request = GetManyRequest::new();
+    request.group = "blobs".to_owned();
+    request.keys = keys.to_vec();
+    let options = CallOption::default().timeout(support::PATIENCE);
+    let reply = Client::new(channel.connect(node)).unary_call(&method, &request, options);
+    reply.expect("the node answers")
 }
 
 fn files(identity: &TempDir) -> (PathBuf, PathBuf) {
@@ -100,17 +121,24 @@ fn nodes_with_tls_ask_each_other_over_tls() {
 
     let cluster = Cluster::start(2, &[&args[..], &["--peer-ca", text(&cert)]].concat());
     let address = cluster.nodes[0].addr.to_string();
-    for name in &names {
-        let got = run(corecache()
-            .args(["get", "blobs", name, "--node", &address])
-            .args(["--ca", text(&cert)]));
-        assert_eq!(got.stdout, name.as_bytes(), "{got:?}");
+    // The client of the command line would ask the owners itself.
+    let got = get_many(&address, &cert, &names);
+    for (name, answer) in names.iter().zip(&got.answers) {
+        assert_eq!(answer.value().value, name.as_bytes());
     }
     let values = figure(&cluster.nodes[0], "peers_values_total", "");
     assert!(
         (5..40).contains(&values),
         "{values} came from the other node"
     );
+    for name in &names[..4] {
+        let got = run(corecache()
+            .args(["get", "blobs", name, "--node", &address])
+            .args(["--ca", text(&cert)]));
+        assert_eq!(got.stdout, name.as_bytes(), "{got:?}");
+    }
+    let asked = figure(&cluster.nodes[0], "peers_values_total", "");
+    assert_eq!(asked, values, "the client asks the owners");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the commands that call a node share.
+//! What the commands share that ask one node.
 
 use std::error::Error;
 use std::fs;
@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use clap::Args;
 use corecache::server::pb;
-use futures_executor::block_on;
-use futures_util::StreamExt;
 use grpcio::{
     CallOption, Channel, ChannelBuilder, Client, EnvBuilder, Method, MethodType, RpcStatusCode,
 };
@@ -36,7 +34,7 @@ pub struct Target {
 }
 
 /// Checks that `text` is HOST:PORT. Without a port the gRPC core would take 443.
-fn address(text: &str) -> Result<String, String> {
+pub fn address(text: &str) -> Result<String, String> {
     let wrong = || "write HOST:PORT, such as 127.0.0.1:8800 or [::1]:8800".to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let is_host = match host.strip_prefix('[') {
@@ -64,32 +62,6 @@ impl Target {
         client
             .unary_call(&method, request, options)
             .map_err(|error| self.explain(&error).into())
-    }
-
-    /// Makes a call of `corecache.v1.Cache` whose answer is a stream; `take` gets each message, and tells whether it wants
-    /// more.
-    pub fn stream<Q: Message, R: Message + Unpin>(
-        &self,
-        path: &'static str,
-        request: &Q,
-        mut take: impl FnMut(R) -> Result<bool, String>,
-    ) -> Result<(), Box<dyn Error>> {
-        let client = Client::new(self.channel()?);
-        let method: Method<Q, R> = pb::method(MethodType::ServerStreaming, path);
-        let options = CallOption::default()
-            .timeout(self.timeout)
-            .wait_for_ready(false);
-        let mut stream = client
-            .server_streaming(&method, request, options)
-            .map_err(|error| self.explain(&error))?;
-        while let Some(message) = block_on(stream.next()) {
-            let message = message.map_err(|error| self.explain(&error))?;
-            if !take(message)? {
-                stream.cancel();
-                break;
-            }
-        }
-        Ok(())
     }
 
     fn explain(&self, error: &grpcio::Error) -> String {

@@ -6,9 +6,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use corecache::server::pb::cache::{Chunk, ReadRequest};
 
-use super::client::Target;
+use super::nodes::{Nodes, words};
 use super::{output, size};
 
 #[derive(Args)]
@@ -20,7 +19,7 @@ pub struct Get {
     key: String,
 
     #[command(flatten)]
-    target: Target,
+    nodes: Nodes,
 
     /// Write the value to this file, in place of standard output
     #[arg(short, long, value_name = "FILE")]
@@ -37,24 +36,24 @@ pub struct Get {
 
 impl Get {
     pub fn run(self) -> Result<(), Box<dyn Error>> {
-        let mut request = ReadRequest::new();
-        request.group = self.group;
-        request.key = self.key;
-        request.offset = self.offset as u64;
-        request.length = self.length as u64;
+        let client = self.nodes.client()?;
         let mut file = None;
-        let take = |chunk: Chunk| match &self.output {
-            Some(path) => append(&mut file, path, &chunk.data).map(|()| true),
-            None => output::write_part(&chunk.data),
+        let mut taken = Ok(true);
+        let take = |chunk: &[u8]| {
+            taken = match &self.output {
+                Some(path) => append(&mut file, path, chunk).map(|()| true),
+                None => output::write_part(chunk),
+            };
+            taken == Ok(true)
         };
-        let read = self
-            .target
-            .stream("/corecache.v1.Cache/Read", &request, take);
+        let (offset, length) = (self.offset as u64, self.length as u64);
+        let read = client.read(&self.group, &self.key, offset, length, take);
+        let read = read.map_err(|error| words(&error)).and(taken);
         match (read, &self.output) {
             (Err(error), Some(path)) if file.is_some() => {
                 Err(format!("{error}; {} has what came before", path.display()).into())
             }
-            (read, _) => read,
+            (read, _) => Ok(read.map(drop)?),
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Arguments, and which command they call.
 
 mod client;
+mod explain;
 mod get;
 mod limits;
 mod links;
 mod members;
 mod memory;
+mod nodes;
 mod output;
+mod plan;
 mod ring;
 mod seconds;
 mod serve;
@@ -31,12 +34,16 @@ struct Arguments {
 enum Command {
     /// Runs a node until SIGTERM or SIGINT.
     Serve(Box<serve::Serve>),
-    /// Asks a node for a key and writes the value to standard output.
+    /// Asks for a key, at the node of a cluster that owns it, and writes the value to standard output.
     Get(get::Get),
     /// Shows what a node has done and holds.
     Stats(stats::Stats),
     /// Shows which members of a cluster are asked for a key, and why.
     Ring(ring::Ring),
+    /// Shows which nodes of a cluster are asked for a key, and which of them hold it.
+    Explain(explain::Explain),
+    /// Shows what would move if nodes joined or left.
+    Plan(plan::Plan),
     /// Replays a trace of requests: how large should a cache be?
     Simulate(simulate::Simulate),
 }
@@ -48,6 +55,8 @@ pub fn run() -> Result<(), Box<dyn Error>> {
         Command::Get(get) => get.run(),
         Command::Stats(stats) => stats.run(),
         Command::Ring(ring) => ring.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Plan(plan) => plan.run(),
         Command::Simulate(simulate) => simulate.run(),
     }
 }

@@ -195,6 +195,18 @@ impl BlobCache {
             .read(partition, hash, is_it, |entry| f(&Lent(entry)))
     }
 
+    /// A value, with what its entry weighs in bytes and when it expires by the cache's clock. Nothing counts that.
+    #[cfg(feature = "server")]
+    pub(crate) fn peek_in(&self, partition: u16, key: &[u8]) -> Option<(Blob, u32, u64)> {
+        let (hash, is_it) = (self.hash(partition, key), is_key(partition, key));
+        self.core.peek(partition, hash, is_it, |entry| {
+            // SAFETY: an entry of this cache, protected while this closure runs.
+            let entry = unsafe { Handle::<Bytes>::acquire(entry) };
+            let (weight_bytes, expiry_ns) = (entry.weight_bytes(), entry.expiry_ns());
+            (Blob(entry), weight_bytes, expiry_ns)
+        })
+    }
+
     /// Reads many values in place, in the order of their keys, until `f` breaks off: it gets the index of each, and
     /// none for a value that is not held. Their memory is fetched together; each read is counted.
     #[cfg(feature = "server")]

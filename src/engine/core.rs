@@ -126,6 +126,25 @@ impl<B: Body> Core<B> {
         Some(f(entry))
     }
 
+    /// As [`Core::read`], without a trace: it is not counted, and keeps nothing in memory for longer.
+    #[cfg(feature = "server")]
+    pub fn peek<R>(
+        &self,
+        partition: u16,
+        hash: u64,
+        is_it: impl Fn(NonNull<Header>) -> bool,
+        f: impl FnOnce(NonNull<Header>) -> R,
+    ) -> Option<R> {
+        let guard = Guard::enter();
+        let entry = self.shard(hash).table.find(&guard, hash, is_it)?;
+        // SAFETY: protected by the guard.
+        let header = unsafe { entry.as_ref() };
+        // SAFETY: as above; built by `B`, as all entries here.
+        let is_past = || header.expires() && self.clock.is_past(unsafe { B::expiry_ns(entry) });
+        let is_current = header.generation() == self.generation(partition);
+        (is_current && !is_past()).then(|| f(entry))
+    }
+
     #[inline(always)]
     fn find_live(
         &self,
@@ -240,16 +259,14 @@ impl<B: Body> Core<B> {
         partition: u16,
         lead: Lead<B>,
         load: impl FnOnce(&B::OwnedKey) -> Option<Result<Loaded<B>, Failure>>,
-    ) -> Option<Lead<B>> {
+    ) -> Result<Outcome<B>, Lead<B>> {
         let (outcome, timed) = self.run(partition, &lead, load);
         let Some(outcome) = outcome else {
             timed.forget();
-            return Some(lead);
+            return Err(lead);
         };
         timed.stop(outcome.is_ok());
-        // The outcome reaches those who wait by the flight.
-        let _ = self.conclude(lead, outcome);
-        None
+        Ok(self.conclude(lead, outcome))
     }
 
     fn run<R>(

@@ -237,6 +237,15 @@ impl BlobCache {
         BlobIter(Walk::new(self.core(), 0))
     }
 
+    /// As [`BlobCache::iter`], of a partition, with what each entry weighs in bytes.
+    #[cfg(feature = "server")]
+    pub(crate) fn weighed_in(&self, partition: u16) -> impl Iterator<Item = (Blob, u32)> {
+        Walk::new(self.core(), partition).map(|entry| {
+            let weight_bytes = entry.weight_bytes();
+            (Blob::new(entry), weight_bytes)
+        })
+    }
+
     /// The number of entries. Those that have expired count until their memory is given back.
     pub fn len(&self) -> usize {
         self.core().len(0)

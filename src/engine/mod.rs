@@ -159,6 +159,8 @@ pub use warm::{RestoreError, Restored, SaveError, Saved};
 pub(crate) use blobs::Lent;
 pub use budget::Share;
 pub(crate) use charge::{Account, Charge, Full};
+#[cfg(feature = "server")]
+pub(crate) use clock::NEVER;
 pub(crate) use core::Loaded;
 #[cfg(feature = "server")]
 pub(crate) use core::pin_or_warn;

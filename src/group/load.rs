@@ -229,10 +229,15 @@ impl PendingLoad {
 
     /// As [`PendingLoad::run`], with room that was taken for a large value. Where there is too little for it, it is still
     /// to be loaded: from its beginning, when there is so much.
+    ///
+    /// None: there was nothing to load any more.
     #[cfg(feature = "server")]
-    pub(crate) fn run_with(mut self, room: Option<Room>) -> Result<(), Roomless> {
+    pub(super) fn run_with(
+        mut self,
+        room: Option<Room>,
+    ) -> Result<Option<Outcome<Bytes>>, Roomless> {
         let Some(lead) = self.claim() else {
-            return Ok(());
+            return Ok(None);
         };
         let inner = &self.group.inner;
         let flight = lead.flight().clone();
@@ -244,8 +249,9 @@ impl PendingLoad {
             let outcome = self.load(&flight, &key.1, &mut attempt);
             attempt.lacks_bytes.is_none().then_some(outcome)
         };
-        let Some(lead) = inner.cache.core().try_lead(inner.partition, lead, load) else {
-            return Ok(());
+        let lead = match inner.cache.core().try_lead(inner.partition, lead, load) {
+            Ok(outcome) => return Ok(Some(outcome)),
+            Err(lead) => lead,
         };
         self.parked = Some(lead.park());
         Err(Roomless {

@@ -23,6 +23,8 @@ pub(crate) mod chunks;
 pub(crate) mod error;
 mod filling;
 pub(crate) mod frame;
+#[cfg(feature = "server")]
+pub(crate) mod holding;
 mod load;
 mod loader;
 #[cfg(feature = "server")]

@@ -3,6 +3,7 @@
 //! A hit is answered on the completion-queue thread where the call arrives, from the stored frame. A miss never blocks
 //! that thread: a future waits on it for the answer, which a loader brings.
 
+mod cluster;
 mod fetch;
 mod link;
 mod stream;
@@ -30,6 +31,7 @@ use crate::group::Value;
 
 mod read;
 
+pub(super) use cluster::service as cluster_service;
 pub(super) use link::{LINK, service as peer_service};
 
 /// `Get` with request and reply as the bytes that they are on the wire.

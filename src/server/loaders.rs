@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::last_loads::{LastLoad, LastLoads};
 use crate::group::{Group, PendingLoad, Room, Roomless};
 
 /// How often queues are looked at for what has waited too long.
@@ -50,6 +51,7 @@ struct Shared {
     limits: Limits,
     running_an_origin: usize,
     state: Mutex<State>,
+    last: LastLoads,
     work: Condvar,
     /// A queue is not empty any more.
     aging: Condvar,
@@ -132,6 +134,7 @@ impl Loaders {
             limits,
             running_an_origin,
             state: Mutex::new(state),
+            last: LastLoads::new(),
             work: Condvar::new(),
             aging: Condvar::new(),
         });
@@ -175,6 +178,12 @@ impl Loaders {
         }
     }
 
+    /// How the last load of a key ended here, if that is remembered.
+    pub fn last(&self, group: &Group, key: &[u8]) -> Option<LastLoad> {
+        let last = &self.shared.last;
+        last.last(last.hash(group.name(), key))
+    }
+
     pub fn stats(&self, group: &Group) -> LaneStats {
         let state = self.shared.state.lock();
         let lane = &state.lanes[state.index[group.name()]];
@@ -206,8 +215,7 @@ impl Shared {
                 load.give_up();
                 End::GivenUp
             } else {
-                let ran = load.run_with(room);
-                ran.map_or_else(End::Roomless, |()| End::Loaded)
+                self.run_one(load, room)
             };
             let is_roomless = matches!(end, End::Roomless(_));
             state = self.state.lock();
@@ -222,6 +230,28 @@ impl Shared {
 }
 
 impl Shared {
+    fn run_one(&self, load: PendingLoad, room: Option<Room>) -> End {
+        let hash = self.last.hash(load.group().name(), load.key());
+        let begun = Instant::now();
+        let outcome = match load.run_and_tell(room) {
+            Ok(outcome) => outcome,
+            Err(roomless) => return End::Roomless(roomless),
+        };
+        if let Some(outcome) = outcome {
+            let took = begun.elapsed();
+            let ended = begun + took;
+            self.last.note(
+                hash,
+                LastLoad {
+                    ended,
+                    took,
+                    outcome,
+                },
+            );
+        }
+        End::Loaded
+    }
+
     /// Refuses what has waited too long, while loaders may all be busy. Room that readers have given back is news to nobody,
     /// so that it is looked for here too.
     fn refuse_overdue(&self) {

@@ -16,6 +16,7 @@
 mod admin;
 mod arriving;
 mod brake;
+mod cluster;
 mod connections;
 mod cores;
 mod deadline;
@@ -25,6 +26,7 @@ mod front;
 mod gate;
 #[doc(hidden)]
 pub mod health;
+mod last_loads;
 mod limits;
 mod loaders;
 mod lookout;

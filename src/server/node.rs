@@ -175,6 +175,7 @@ impl Node {
         let gate = Arc::new(Gate::default());
         let services = [
             front::service(&service, &gate, connections),
+            front::cluster_service(&service, &gate, connections),
             front::peer_service(&service, &gate, connections, config.limits.request_bytes),
             health.service(),
             reflection::service(&pb::files())?,

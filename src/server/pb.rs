@@ -4,11 +4,16 @@ use grpcio::{Marshaller, Method, MethodType};
 use protobuf::Message;
 use protobuf::descriptor::FileDescriptorProto;
 
+pub use cluster_v1::cluster;
 pub use corecache_v1::cache;
 pub use etcd_v3::etcd;
 pub use health_v1::health;
 pub use peer_v1::peer;
 pub use reflection_v1::reflection;
+
+mod cluster_v1 {
+    include!(concat!(env!("OUT_DIR"), "/cluster_v1/mod.rs"));
+}
 
 mod corecache_v1 {
     include!(concat!(env!("OUT_DIR"), "/corecache_v1/mod.rs"));
@@ -40,6 +45,7 @@ mod reflection_v1alpha {
 pub fn files() -> Vec<FileDescriptorProto> {
     [
         cache::file_descriptor(),
+        cluster::file_descriptor(),
         peer::file_descriptor(),
         health::file_descriptor(),
         reflection::file_descriptor(),

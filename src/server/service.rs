@@ -93,19 +93,24 @@ impl From<Crowded> for Status {
     }
 }
 
+impl From<ErrorKind> for Code {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::InvalidKey => Self::InvalidArgument,
+            ErrorKind::TooLarge => Self::OutOfRange,
+            ErrorKind::TimedOut => Self::DeadlineExceeded,
+            ErrorKind::Unavailable | ErrorKind::Closed => Self::Unavailable,
+            ErrorKind::Busy => Self::ResourceExhausted,
+            ErrorKind::Refused => Self::FailedPrecondition,
+            ErrorKind::Panicked | ErrorKind::Reentrant | ErrorKind::Other => Self::Internal,
+        }
+    }
+}
+
 impl From<GetError> for Status {
     fn from(error: GetError) -> Self {
-        let code = match error.kind() {
-            ErrorKind::NotFound => Code::NotFound,
-            ErrorKind::InvalidKey => Code::InvalidArgument,
-            ErrorKind::TooLarge => Code::OutOfRange,
-            ErrorKind::TimedOut => Code::DeadlineExceeded,
-            ErrorKind::Unavailable | ErrorKind::Closed => Code::Unavailable,
-            ErrorKind::Busy => Code::ResourceExhausted,
-            ErrorKind::Refused => Code::FailedPrecondition,
-            ErrorKind::Panicked | ErrorKind::Reentrant | ErrorKind::Other => Code::Internal,
-        };
-        Self::new(code, error.to_string())
+        Self::new(error.kind().into(), error.to_string())
     }
 }
 

@@ -186,6 +186,11 @@ impl Peers {
         self.own_address.get().map_or("", String::as_str)
     }
 
+    /// The ring that this node goes by; none if it has always been alone.
+    pub fn ring(&self) -> Option<Arc<dyn Ring>> {
+        self.roster.read().ring.clone()
+    }
+
     /// The ring that this node goes by.
     pub fn epoch(&self) -> Epoch {
         self.roster.read().epoch()

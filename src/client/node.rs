@@ -1,0 +1,388 @@
+//! A node as the client sees it, over grpcio: no other file of the client names it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam::channel::{self, Receiver, RecvTimeoutError};
+use futures_executor::block_on;
+use futures_util::StreamExt;
+use grpcio::{
+    CallOption, Channel, ChannelBuilder, EnvBuilder, Environment, GrpcSlice, Marshaller, Method,
+    MethodType, RpcStatusCode,
+};
+use protobuf::Message;
+
+use super::error::BuildClientError;
+use crate::server::pb::cache::{Chunk, GetManyReply, ReadRequest, Value};
+use crate::server::pb::cluster::{
+    MembersReply, MembersRequest, PeekReply, PeekRequest, WeighReply, WeighRequest,
+};
+use crate::server::{UNARY_LIMIT_BYTES, pb};
+
+/// What the gRPC core says when the time of a call is over; a node says more.
+const OWN_DEADLINE: &str = "Deadline Exceeded";
+/// How soon a connection that was lost is made again, and how late at the most.
+const RECONNECT_MIN: Duration = Duration::from_millis(100);
+const RECONNECT_MAX: Duration = Duration::from_secs(3);
+/// A connection on which nothing comes is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+const GET: Method<Vec<u8>, Value> = asking("/corecache.v1.Cache/Get");
+const GET_MANY: Method<Vec<u8>, GetManyReply> = asking("/corecache.v1.Cache/GetMany");
+const READ: Method<Vec<u8>, Chunk> = Method {
+    ty: MethodType::ServerStreaming,
+    ..asking("/corecache.v1.Cache/Read")
+};
+const MEMBERS: Method<MembersRequest, MembersReply> =
+    pb::method(MethodType::Unary, "/corecache.v1.Cluster/Members");
+const PEEK: Method<PeekRequest, PeekReply> =
+    pb::method(MethodType::Unary, "/corecache.v1.Cluster/Peek");
+const WEIGH: Method<WeighRequest, WeighReply> =
+    pb::method(MethodType::Unary, "/corecache.v1.Cluster/Weigh");
+
+/// A method whose request is encoded already: keys are bytes, and the generated messages take text.
+const fn asking<R: Message>(path: &'static str) -> Method<Vec<u8>, R> {
+    Method {
+        ty: MethodType::Unary,
+        name: path,
+        req_mar: Marshaller {
+            ser: |bytes, slice| {
+                *slice = GrpcSlice::from(bytes.as_slice());
+                Ok(())
+            },
+            de: |_| Ok(Vec::new()),
+        },
+        resp_mar: Marshaller {
+            ser: grpcio::pb_ser,
+            de: grpcio::pb_de,
+        },
+    }
+}
+
+/// Why a call brought nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The node has answered with this status.
+    Said(String, String),
+    /// The node could not be reached, or is stopping, or silent: another one may be asked.
+    Lost(String),
+    /// As `Lost`, when a part of the value had been taken.
+    Cut(String),
+    /// The time of the call is over.
+    Late,
+}
+
+impl From<grpcio::Error> for Fault {
+    fn from(error: grpcio::Error) -> Self {
+        let (grpcio::Error::RpcFailure(status) | grpcio::Error::RpcFinished(Some(status))) = error
+        else {
+            return Self::Lost(error.to_string());
+        };
+        let message = status.message().to_owned();
+        match status.code() {
+            RpcStatusCode::DEADLINE_EXCEEDED if message == OWN_DEADLINE => Self::Late,
+            RpcStatusCode::UNAVAILABLE if !is_of_origin(&message) => Self::Lost(message),
+            // What the core says of a stream whose connection ends in the middle of it.
+            RpcStatusCode::CANCELLED => Self::Lost(message),
+            RpcStatusCode::INTERNAL | RpcStatusCode::UNKNOWN
+                if message.contains("RST_STREAM") || message.contains("Stream removed") =>
+            {
+                Self::Lost(message)
+            }
+            code => Self::Said(name_of(code), message),
+        }
+    }
+}
+
+/// Whether a node says of a key that its origin failed. Another node would ask the same origin, and that once more.
+fn is_of_origin(message: &str) -> bool {
+    message.starts_with("key ") && message.contains(" could not be loaded: ")
+}
+
+/// `RESOURCE_EXHAUSTED` for 8.
+pub(super) fn name_of(code: impl Into<RpcStatusCode>) -> String {
+    let code = code.into().to_string();
+    let name = code.split_once('-').map_or(code.as_str(), |(_, name)| name);
+    name.to_owned()
+}
+
+/// Makes channels to nodes, all on the same threads.
+pub(super) struct Dialler {
+    env: Arc<Environment>,
+    roots: Option<Vec<u8>>,
+}
+
+impl Dialler {
+    pub fn new(threads: usize, roots: Option<Vec<u8>>) -> Result<Self, BuildClientError> {
+        if roots.is_some() && cfg!(not(feature = "tls")) {
+            return Err(BuildClientError::NoTls);
+        }
+        let env = EnvBuilder::new()
+            .cq_count(threads)
+            .name_prefix("client-cq")
+            .build();
+        Ok(Self {
+            env: Arc::new(env),
+            roots,
+        })
+    }
+
+    pub fn node(&self, address: &str) -> Arc<Node> {
+        Arc::new(Node {
+            address: address.to_owned(),
+            stub: grpcio::Client::new(self.channel(address)),
+            is_down: AtomicBool::new(false),
+        })
+    }
+
+    fn channel(&self, address: &str) -> Channel {
+        let builder = ChannelBuilder::new(self.env.clone())
+            .max_receive_message_len(UNARY_LIMIT_BYTES as i32)
+            .initial_reconnect_backoff(RECONNECT_MIN)
+            .max_reconnect_backoff(RECONNECT_MAX)
+            .enable_retry(false)
+            .keepalive_time(KEEPALIVE)
+            .keepalive_timeout(KEEPALIVE);
+        match &self.roots {
+            Some(roots) => secure(builder, roots.clone(), address),
+            None => builder.connect(address),
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+fn secure(builder: ChannelBuilder, roots: Vec<u8>, address: &str) -> Channel {
+    let credentials = grpcio::ChannelCredentialsBuilder::new()
+        .root_cert(roots)
+        .build();
+    builder.set_credentials(credentials).connect(address)
+}
+
+#[cfg(not(feature = "tls"))]
+fn secure(builder: ChannelBuilder, _: Vec<u8>, address: &str) -> Channel {
+    // A dialler with roots is not made without the feature.
+    builder.connect(address)
+}
+
+/// A node, and a channel to it.
+pub(super) struct Node {
+    pub address: String,
+    stub: grpcio::Client,
+    is_down: AtomicBool,
+}
+
+impl Node {
+    /// Whether it is asked before those that are not up.
+    pub fn is_up(&self) -> bool {
+        !self.is_down.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether that is news.
+    pub fn set_down(&self, is_down: bool) -> bool {
+        self.is_up() == is_down && self.is_down.swap(is_down, Ordering::Relaxed) != is_down
+    }
+
+    /// Makes a call, and has its answer handed over on one of grpcio's threads.
+    fn start<Q, R: Send + Unpin + 'static>(
+        &self,
+        method: &Method<Q, R>,
+        request: &Q,
+        timeout: Duration,
+        done: impl FnOnce(Result<R, Fault>) + Send + 'static,
+    ) {
+        let options = CallOption::default().timeout(timeout).wait_for_ready(false);
+        match self.stub.unary_call_async(method, request, options) {
+            Ok(answer) => {
+                // The channel would end with the last of those who have it.
+                let stub = self.stub.clone();
+                self.stub.spawn(async move {
+                    done(answer.await.map_err(Fault::from));
+                    drop(stub);
+                });
+            }
+            Err(error) => done(Err(error.into())),
+        }
+    }
+
+    /// As `start`, and the answer comes by a channel.
+    fn ask<Q, R: Send + Unpin + 'static>(
+        &self,
+        method: &Method<Q, R>,
+        request: &Q,
+        timeout: Duration,
+    ) -> Receiver<Result<R, Fault>> {
+        let (answer, answers) = channel::bounded(1);
+        // Nobody may wait for it any more.
+        self.start(method, request, timeout, move |reply| {
+            drop(answer.send(reply));
+        });
+        answers
+    }
+
+    /// A value in one message. A node that has nothing to say for `patience` is asked whether it is there.
+    pub fn get(
+        &self,
+        group: &str,
+        key: &[u8],
+        timeout: Duration,
+        patience: Duration,
+    ) -> Result<Vec<u8>, Fault> {
+        let answers = self.ask(&GET, &request(group, [key]), timeout);
+        loop {
+            match answers.recv_timeout(patience) {
+                Ok(reply) => return reply.map(|reply| reply.value),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Fault::Lost("the call was dropped".to_owned()));
+                }
+                Err(RecvTimeoutError::Timeout) => self.check(patience)?,
+            }
+        }
+    }
+
+    /// Asks for many keys; `done` is called on one of grpcio's threads.
+    pub fn start_get_many<'a>(
+        &self,
+        group: &str,
+        keys: impl IntoIterator<Item = &'a [u8]>,
+        timeout: Duration,
+        done: impl FnOnce(Result<GetManyReply, Fault>) + Send + 'static,
+    ) {
+        self.start(&GET_MANY, &request(group, keys), timeout, done);
+    }
+
+    /// Reads a value, or a part of it; `take` gets each chunk, and tells whether it wants more.
+    pub fn read(
+        &self,
+        group: &str,
+        key: &[u8],
+        part: (u64, u64),
+        timeout: Duration,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), Fault> {
+        let mut bytes = request(group, [key]);
+        let mut rest = ReadRequest::new();
+        (rest.offset, rest.length) = part;
+        // Of two parts of a message that follow each other, the fields come together.
+        bytes.extend(rest.write_to_bytes().unwrap_or_default());
+        let options = CallOption::default().timeout(timeout).wait_for_ready(false);
+        let mut chunks = self.stub.server_streaming(&READ, &bytes, options)?;
+        let mut has_begun = false;
+        while let Some(chunk) = block_on(chunks.next()) {
+            let chunk = chunk.map_err(|error| match Fault::from(error) {
+                Fault::Lost(why) if has_begun => Fault::Cut(why),
+                fault => fault,
+            })?;
+            has_begun = true;
+            if !take(&chunk.data) {
+                chunks.cancel();
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the node still answers: it is one that is loading, then.
+    pub fn check(&self, patience: Duration) -> Result<(), Fault> {
+        match self.members(0, patience).recv() {
+            Ok(Err(Fault::Late | Fault::Lost(_))) | Err(_) => {
+                let seconds = patience.as_secs_f64();
+                Err(Fault::Lost(format!(
+                    "the node says nothing, for {seconds} s and more"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Who is in, unless the epoch is the one that is known.
+    pub fn members(
+        &self,
+        known_epoch: u64,
+        timeout: Duration,
+    ) -> Receiver<Result<MembersReply, Fault>> {
+        let mut request = MembersRequest::new();
+        request.known_epoch = known_epoch;
+        self.ask(&MEMBERS, &request, timeout)
+    }
+
+    /// The same, of a client that knows nothing yet; `done` is called on one of grpcio's threads.
+    pub fn start_members(
+        &self,
+        timeout: Duration,
+        done: impl FnOnce(Result<MembersReply, Fault>) + Send + 'static,
+    ) {
+        self.start(&MEMBERS, &MembersRequest::new(), timeout, done);
+    }
+
+    pub fn peek(
+        &self,
+        group: &str,
+        key: &[u8],
+        timeout: Duration,
+    ) -> Receiver<Result<PeekReply, Fault>> {
+        let mut request = PeekRequest::new();
+        request.group = group.to_owned();
+        request.key = key.to_vec();
+        self.ask(&PEEK, &request, timeout)
+    }
+
+    pub fn weigh(
+        &self,
+        request: &WeighRequest,
+        timeout: Duration,
+    ) -> Receiver<Result<WeighReply, Fault>> {
+        self.ask(&WEIGH, request, timeout)
+    }
+}
+
+/// An encoded `GetRequest`, `GetManyRequest`, or the head of a `ReadRequest`: they have group and keys in common.
+fn request<'a>(group: &str, keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    const GROUP: u8 = 0x0a;
+    const KEY: u8 = 0x12;
+    let mut bytes = Vec::with_capacity(64);
+    let mut put = |tag: u8, field: &[u8]| {
+        bytes.push(tag);
+        let mut len = field.len();
+        while len >= 0x80 {
+            bytes.push(len as u8 | 0x80);
+            len >>= 7;
+        }
+        bytes.push(len as u8);
+        bytes.extend_from_slice(field);
+    };
+    put(GROUP, group.as_bytes());
+    keys.into_iter().for_each(|key| put(KEY, key));
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::pb::cache::GetManyRequest;
+
+    #[test]
+    fn a_request_is_the_message_of_the_interface() {
+        let long = "k".repeat(300);
+        let bytes = request("blobs", [&b"a"[..], long.as_bytes()]);
+        let read = GetManyRequest::parse_from_bytes(&bytes).unwrap();
+        assert_eq!(
+            (read.group.as_str(), read.keys),
+            ("blobs", vec!["a".to_owned(), long])
+        );
+    }
+
+    #[test]
+    fn what_the_origin_did_is_not_taken_for_a_node_that_is_gone() {
+        let fault = |message: &str| {
+            let status =
+                grpcio::RpcStatus::with_message(RpcStatusCode::UNAVAILABLE, message.into());
+            Fault::from(grpcio::Error::RpcFailure(status))
+        };
+        let of_origin = "key \"a\" of group \"b\" could not be loaded: it is closed";
+        assert!(matches!(fault(of_origin), Fault::Said(..)));
+        for of_node in ["the node is stopping", "failed to connect to all addresses"] {
+            assert_eq!(fault(of_node), Fault::Lost(of_node.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! The client of a cluster, and the commands that ask one.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use corecache::client::{Client, ClientError, ClientStats};
+use corecache::cluster::{Movement, SLOTS};
+use support::cluster::{Cluster, figure, free_addresses, placement, start_member, wait_for_links};
+use support::origin::{Answer, Origin};
+use support::{Node, corecache, folder, group, run};
+
+fn origin() -> Origin {
+    Origin::start(|path, _| match path {
+        "/missing" => Answer::Status("404 Not Found", "no such page"),
+        "/broken" => Answer::Status("503 Service Unavailable", "closed today"),
+        "/large" => Answer::Value(vec![7; 5 << 20]),
+        _ => Answer::Value(path.as_bytes().to_vec()),
+    })
+}
+
+fn client(nodes: &[&Node]) -> Client {
+    Client::builder()
+        .nodes(nodes.iter().map(|node| node.addr.to_string()))
+        .deadline(support::PATIENCE)
+        .build()
+        .unwrap()
+}
+
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("k{number}")).collect()
+}
+
+/// Keys that other nodes were asked for, by all nodes.
+fn forwarded(cluster: &Cluster) -> u64 {
+    let of = |node: &Node| figure(node, "peers_asked_total", "");
+    cluster.nodes.iter().map(of).sum()
+}
+
+fn loads(cluster: &Cluster, node: usize) -> u64 {
+    cluster.client(node).counters().loads
+}
+
+#[test]
+fn a_key_is_asked_for_where_it_is_owned() {
+    let origin = origin();
+    let cluster = Cluster::start(3, &["--group", &origin.group("pages")]);
+    let client = client(&[&cluster.nodes[0]]);
+    let keys = keys(90);
+    for key in &keys {
+        let value = client.get("pages", key).unwrap();
+        assert_eq!(value, format!("/{key}").into_bytes());
+    }
+    assert_eq!(forwarded(&cluster), 0);
+    for node in 0..3 {
+        let owned = |key: &&String| cluster.ranks("pages", key)[0] == node;
+        let owned = keys.iter().filter(owned).count() as u64;
+        assert!(owned > 10, "{owned}");
+        assert_eq!(loads(&cluster, node), owned);
+    }
+    assert_eq!(client.view().members().len(), 3);
+    let stats = ClientStats {
+        calls: 90,
+        retries: 0,
+    };
+    assert_eq!(client.stats(), stats);
+}
+
+#[test]
+fn many_keys_are_split_by_their_owners_and_answered_in_order() {
+    let origin = origin();
+    let cluster = Cluster::start(3, &["--group", &origin.group("pages")]);
+    let client = client(&[&cluster.nodes[1]]);
+    let mut keys = keys(3000);
+    keys[7] = "missing".to_owned();
+    keys[8] = "large".to_owned();
+    keys[9] = String::new();
+    let answers = client.get_many("pages", &keys);
+    assert_eq!(answers.len(), keys.len());
+    for (place, (key, answer)) in keys.iter().zip(&answers).enumerate() {
+        match (place, answer) {
+            (7, Err(error @ ClientError::NotFound { .. })) => {
+                assert_eq!((error.group(), error.key()), ("pages", &b"missing"[..]));
+            }
+            (8, Ok(value)) => assert_eq!(*value, vec![7; 5 << 20]),
+            (9, Err(ClientError::Failed { code, .. })) => assert_eq!(code, "INVALID_ARGUMENT"),
+            (_, answer) => assert_eq!(*answer, Ok(format!("/{key}").into_bytes())),
+        }
+    }
+    assert_eq!(forwarded(&cluster), 0);
+    let all: u64 = (0..3).map(|node| loads(&cluster, node)).sum();
+    assert_eq!(all, 2999);
+    // Three nodes, a thousand keys a message at the most: six messages, and one for the large value alone.
+    assert!(client.stats().calls <= 9, "{:?}", client.stats());
+    assert!(client.get_many::<&str>("pages", &[]).is_empty());
+}
+
+#[test]
+fn a_reply_that_is_full_is_asked_for_again() {
+    let origin = Origin::start(|_, _| Answer::Value(vec![1; 300 << 10]));
+    let cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    let client = client(&[&cluster.nodes[0]]);
+    let keys = keys(60);
+    for answer in client.get_many("pages", &keys) {
+        assert_eq!(answer.unwrap(), vec![1; 300 << 10]);
+    }
+    assert_eq!(client.stats().retries, 0);
+}
+
+#[test]
+fn what_the_origin_says_is_not_asked_for_again() {
+    let origin = origin();
+    let cluster = Cluster::start(3, &["--group", &origin.group("pages")]);
+    let client = client(&[&cluster.nodes[0], &cluster.nodes[1]]);
+    let owner = cluster.ranks("pages", "broken")[0];
+    let refused = cluster.client(owner).get("pages", "broken").unwrap_err();
+    let before = origin.requests("/broken");
+    match client.get("pages", "broken").unwrap_err() {
+        ClientError::Failed { code, message, .. } => {
+            assert_eq!((code.as_str(), message), ("UNAVAILABLE", refused.text));
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(origin.requests("/broken"), 2 * before);
+    assert_eq!(client.stats().retries, 0);
+}
+
+#[test]
+fn a_node_that_is_alone_or_gone_is_told_apart() {
+    let blobs = folder(&[("a", b"1")]);
+    let node = Node::start(["--group", &group("blobs", &blobs)]);
+    let alone = client(&[&node]);
+    assert_eq!(alone.get("blobs", "a").unwrap(), b"1");
+    assert!(alone.view().members().is_empty());
+    let gone = free_addresses(1)[0].to_string();
+    // One of two is enough.
+    let both = Client::builder().nodes([gone.clone(), node.addr.to_string()]);
+    let both = both.build().unwrap();
+    for _ in 0..20 {
+        assert_eq!(both.get("blobs", "a").unwrap(), b"1");
+    }
+    assert!(both.stats().retries <= 1, "{:?}", both.stats());
+    let none = Client::builder().node(&gone).build().unwrap();
+    match none.get("blobs", "a").unwrap_err() {
+        ClientError::Unreachable { node, group, .. } => {
+            assert_eq!((node, group), (gone, "blobs".to_owned()));
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_node_that_joins_is_found() {
+    let origin = origin();
+    let group = origin.group("pages");
+    let list = tempfile::tempdir().unwrap();
+    let path = list.path().join("peers");
+    let addresses = free_addresses(3);
+    let write = |nodes: &[SocketAddr]| {
+        let lines: Vec<_> = nodes.iter().map(|node| format!("{node}\n")).collect();
+        std::fs::write(&path, lines.concat()).unwrap();
+    };
+    write(&addresses[..2]);
+    let file = path.to_str().unwrap();
+    let start = |own| Node::start_with(corecache(), own, ["--peers-file", file, "--group", &group]);
+    let mut nodes = vec![start(addresses[0]), start(addresses[1])];
+    let client = Client::builder()
+        .node(addresses[0].to_string())
+        .refresh(Duration::from_millis(100))
+        .build()
+        .unwrap();
+    assert_eq!(client.view().members().len(), 2);
+    write(&addresses);
+    nodes.push(start(addresses[2]));
+    nodes.iter().for_each(|node| wait_for_links(node, 2));
+    support::eventually("the client knows of three", || {
+        client.view().members().len() == 3
+    });
+    for key in keys(60) {
+        client.get("pages", &key).unwrap();
+    }
+    let asked = nodes
+        .iter()
+        .map(|node| figure(node, "peers_asked_total", ""));
+    assert_eq!(asked.sum::<u64>(), 0);
+}
+
+/// Callers that ask all the time, each answer checked.
+struct Load {
+    stop: Arc<AtomicBool>,
+    callers: Vec<JoinHandle<Vec<(Instant, Duration)>>>,
+}
+
+impl Load {
+    fn start(client: &Client, keys: &[String]) -> Load {
+        let stop = Arc::<AtomicBool>::default();
+        let caller = |number: usize| {
+            let (stop, keys, client) = (stop.clone(), keys.to_vec(), client.clone());
+            thread::spawn(move || {
+                let mut calls = Vec::new();
+                let mut keys = keys.iter().cycle().skip(number * 17);
+                while !stop.load(Ordering::SeqCst) {
+                    let key = keys.next().unwrap();
+                    let begun = Instant::now();
+                    let value = client.get("pages", key);
+                    calls.push((begun, begun.elapsed()));
+                    assert_eq!(value, Ok(format!("/{key}").into_bytes()));
+                    if calls.len() % 16 == 0 {
+                        let some: Vec<_> = keys.by_ref().take(64).collect();
+                        for (key, value) in some.iter().zip(client.get_many("pages", &some)) {
+                            assert_eq!(value, Ok(format!("/{key}").into_bytes()));
+                        }
+                    }
+                }
+                calls
+            })
+        };
+        Load {
+            callers: (0..8).map(caller).collect(),
+            stop,
+        }
+    }
+
+    /// When the calls of `get` began, and what they took.
+    fn end(self) -> Vec<(Instant, Duration)> {
+        self.stop.store(true, Ordering::SeqCst);
+        let callers = self.callers.into_iter();
+        let calls = callers.flat_map(|caller| caller.join().expect("no call failed"));
+        calls.collect()
+    }
+}
+
+/// A client that was told of two nodes, with a deadline of two seconds, under load, when another one is sent `signal`.
+/// Returns the calls that began later than `after` from then on.
+fn under_load(signal: &str, after: Duration) -> (Client, Vec<Duration>) {
+    let origin = origin();
+    let cluster = Cluster::start(4, &["--group", &origin.group("pages")]);
+    let client = Client::builder()
+        .nodes([0, 1].map(|node| cluster.nodes[node].addr.to_string()))
+        .deadline(Duration::from_secs(2))
+        .build()
+        .unwrap();
+    let load = Load::start(&client, &keys(2000));
+    support::eventually("the load is there", || client.stats().calls > 4000);
+    cluster.nodes[3].signal(signal);
+    let sent = Instant::now();
+    support::eventually("time passes under load", || {
+        sent.elapsed() > after + Duration::from_secs(2)
+    });
+    let calls = load.end();
+    let later = calls.into_iter().filter(|(begun, _)| *begun > sent + after);
+    (client, later.map(|(_, took)| took).collect())
+}
+
+fn within_budget(client: &Client) {
+    let ClientStats { calls, retries } = client.stats();
+    println!("{retries} retries of {calls} calls");
+    assert!(retries >= 1, "the node was asked when it died");
+    assert!(retries * 10 <= calls, "{retries} retries of {calls} calls");
+}
+
+#[test]
+fn a_node_that_is_killed_under_load_fails_no_call() {
+    let (client, calls) = under_load("KILL", Duration::ZERO);
+    assert!(calls.len() > 500, "{} calls", calls.len());
+    within_budget(&client);
+}
+
+#[test]
+fn a_node_that_hangs_under_load_fails_no_call_and_is_gone_around() {
+    let (client, mut calls) = under_load("STOP", Duration::from_secs(2));
+    assert!(calls.len() > 500, "{} calls", calls.len());
+    within_budget(&client);
+    calls.sort();
+    let p99 = calls[calls.len() * 99 / 100];
+    println!("p99 {p99:?} of {} calls, 2 s later", calls.len());
+    assert!(p99 < Duration::from_millis(200), "{p99:?}");
+}
+
+#[test]
+fn a_node_that_is_back_is_asked_again() {
+    let origin = origin();
+    let group = origin.group("pages");
+    let mut cluster = Cluster::start(2, &["--group", &group]);
+    let client = client(&[&cluster.nodes[0]]);
+    let of_second = cluster.keys_of(1, "pages", "k", 20);
+    client.get("pages", &of_second[0]).unwrap();
+    let addresses: Vec<_> = cluster.nodes.iter().map(|node| node.addr).collect();
+    cluster.nodes[1].signal("KILL");
+    cluster.nodes[1].wait();
+    for key in &of_second {
+        client.get("pages", key).unwrap();
+    }
+    assert!(client.stats().retries <= 1, "{:?}", client.stats());
+    cluster.nodes[1] = start_member(addresses[1], &addresses, &["--group", &group]);
+    let reads = |node: usize| {
+        let counters = cluster.client(node).counters();
+        counters.hits + counters.misses
+    };
+    let mut turn = of_second.iter().cycle();
+    support::eventually("it is asked again, and not by the other node", || {
+        let (before, forwarded_before) = (reads(1), forwarded(&cluster));
+        client.get("pages", turn.next().unwrap()).unwrap();
+        reads(1) == before + 1 && forwarded(&cluster) == forwarded_before
+    });
+}
+
+/// What a command prints.
+fn printed(args: &[&str]) -> String {
+    let output = run(corecache().args(args));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(args: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&printed(&[args, &["--json"]].concat())).expect("it is JSON")
+}
+
+#[test]
+fn get_takes_several_nodes_and_asks_the_owner() {
+    let origin = origin();
+    let cluster = Cluster::start(3, &["--group", &origin.group("pages")]);
+    let gone = free_addresses(1)[0].to_string();
+    let nodes = format!("{gone},{}", cluster.nodes[2].addr);
+    for key in keys(6) {
+        let value = printed(&["get", "pages", &key, "--node", &nodes]);
+        assert_eq!(value, format!("/{key}"));
+    }
+    assert_eq!(forwarded(&cluster), 0);
+    let second = cluster.nodes[0].addr.to_string();
+    let args = ["get", "pages", "k7", "--node", &gone, "--node", &second];
+    assert_eq!(printed(&args), "/k7");
+}
+
+#[test]
+fn a_key_is_explained() {
+    let origin = origin();
+    let mut cluster = Cluster::start(3, &["--group", &origin.group("pages")]);
+    let ranks = cluster.ranks("pages", "a");
+    let address = |rank: usize| cluster.nodes[ranks[rank]].addr.to_string();
+    let (owner, last) = (address(0), address(2));
+    let args = ["explain", "pages", "a", "--node", &last];
+    let before = json(&args);
+    let asked: Vec<_> = (0..3).map(address).collect();
+    for (rank, expected) in before["ranks"].as_array().unwrap().iter().zip(&asked) {
+        assert_eq!(rank["node"], expected.as_str());
+        assert_eq!(rank["held"], false);
+        assert_eq!(rank["epoch"], before["epoch"]);
+    }
+    assert_eq!(origin.requests("/a"), 0, "nothing is loaded");
+    cluster.client(ranks[0]).get("pages", "a").unwrap();
+    let counters = cluster.client(ranks[0]).counters();
+    let after = json(&args);
+    assert_eq!(after["ranks"][0]["held"], true);
+    assert_eq!(after["ranks"][0]["value_bytes"], 2);
+    assert_eq!(
+        after["ranks"][0]["expires_in_seconds"],
+        serde_json::Value::Null
+    );
+    assert_eq!(after["ranks"][1]["held"], false);
+    assert_eq!(after["ranks"][0]["last_load"]["code"], "OK");
+    assert_eq!(after["ranks"][1]["last_load"], serde_json::Value::Null);
+    let missing = cluster.ranks("pages", "missing")[0];
+    cluster.client(missing).get("pages", "missing").unwrap_err();
+    let missing = json(&["explain", "pages", "missing", "--node", &last]);
+    assert_eq!(missing["ranks"][0]["held"], false);
+    assert_eq!(missing["ranks"][0]["last_load"]["code"], "NOT_FOUND");
+    // It is not counted as a read.
+    let now = cluster.client(ranks[0]).counters();
+    assert_eq!((now.hits, now.misses), (counters.hits, counters.misses));
+    let table = printed(&args);
+    assert!(
+        table.contains(&format!("   1  {owner}  2 B in an entry of ")),
+        "{table}"
+    );
+    let killed = &mut cluster.nodes[ranks[1]];
+    killed.signal("KILL");
+    killed.wait();
+    let table = printed(&args);
+    assert!(table.contains("not known: UNAVAILABLE"), "{table}");
+    let unknown = run(corecache().args(["explain", "books", "a", "--node", &last]));
+    let words = String::from_utf8(unknown.stdout).unwrap();
+    assert!(words.contains("no group \"books\""), "{words}");
+}
+
+#[test]
+fn a_plan_counts_what_would_move() {
+    let origin = origin();
+    let cluster = Cluster::start(3, &["--group", &origin.group("pages")]);
+    let keys = keys(600);
+    let client = client(&[&cluster.nodes[0]]);
+    for answer in client.get_many("pages", &keys) {
+        answer.unwrap();
+    }
+    let first = cluster.nodes[0].addr.to_string();
+    let three: Vec<_> = cluster.nodes.iter().map(|node| node.addr).collect();
+    let joins = free_addresses(1)[0];
+    let four: Vec<_> = three.iter().copied().chain([joins]).collect();
+    let joining = joins.to_string();
+    let added = json(&["plan", "--add", &joining, "--node", &first]);
+    let (now, then) = (placement(&three), placement(&four));
+    let movement = Movement::between(&now, &then);
+    assert_eq!(added["slots_moved"], movement.moved);
+    assert_eq!(
+        (
+            added["members_now"].as_u64(),
+            added["members_then"].as_u64()
+        ),
+        (Some(3), Some(4))
+    );
+    let moves = |key: &&String| then.owner(b"pages", key.as_bytes()).unwrap().address == joining;
+    let moving = keys.iter().filter(moves).count();
+    assert!(moving > 60, "{moving}");
+    let loads = &added["loads_at_most"][0];
+    assert_eq!(
+        (&loads["group"], &loads["keys"]),
+        (&"pages".into(), &moving.into())
+    );
+
+    let removed = json(&["plan", "--remove", &first, "--node", &first]);
+    let share = now.shares()[now.view().position(&first).unwrap()];
+    assert_eq!(removed["slots_moved"], share);
+    let owned = keys
+        .iter()
+        .filter(|key| cluster.ranks("pages", key)[0] == 0);
+    let owned = owned.count();
+    assert_eq!(removed["loads_at_most"][0]["keys"], owned);
+    for node in removed["nodes"].as_array().unwrap() {
+        let group = &node["groups"][0];
+        let is_it = node["node"] == first.as_str();
+        assert_eq!(group["moving"]["entries"], if is_it { owned } else { 0 });
+    }
+    let table = printed(&["plan", "--remove", &first, "--node", &first]);
+    assert!(
+        table.contains(&format!("{share} of {SLOTS} slots move")),
+        "{table}"
+    );
+    assert!(table.contains(&format!("{owned} keys")), "{table}");
+
+    let refused = run(corecache().args(["plan", "--remove", &joining, "--node", &first]));
+    let words = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        !refused.status.success() && words.contains("is no member of the cluster"),
+        "{words}"
+    );
+}
