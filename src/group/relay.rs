@@ -22,6 +22,15 @@ pub(crate) struct Relayed {
     pub message: String,
 }
 
+/// What becomes of a value of another process once those who wait have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    No,
+    For(Duration),
+    /// As one that was loaded here and does not expire.
+    Always,
+}
+
 /// The key is being loaded, but by another process.
 pub(crate) struct Elsewhere;
 
@@ -35,6 +44,16 @@ impl Group {
     ) -> Result<Option<PendingLoad>, Elsewhere> {
         self.join_by(key, deadline, answer, |flight| flight.keep_here())
             .map_err(|_| Elsewhere)
+    }
+}
+
+impl Group {
+    /// How long an entry may be served still, in milliseconds; 0 for one that does not expire.
+    pub(crate) fn lives_ms(&self, expiry_ns: Option<u64>) -> u64 {
+        let clock = &self.inner.cache.core().clock;
+        expiry_ns.map_or(0, |expiry_ns| {
+            (clock.until(expiry_ns).as_millis() as u64).max(1)
+        })
     }
 }
 
@@ -69,20 +88,19 @@ impl PendingLoad {
         }
     }
 
-    /// Ends it with a stored frame that came from elsewhere, on a thread that does not block. The frame is kept for so
-    /// long, or not at all.
-    pub(crate) fn fulfil(mut self, stored: &[u8], keep: Option<Duration>) {
+    /// Ends it with a stored frame that came from elsewhere, on a thread that does not block.
+    pub(crate) fn fulfil(mut self, stored: &[u8], keep: Keep) {
         debug_assert!(frame::is_whole(stored), "it was looked at");
         let Some(lead) = self.claim() else { return };
         let inner = &self.group.inner;
         let core = inner.cache.core();
         let key = &lead.flight().key().1;
         let mut facts = inner.cache.facts(inner.partition, key);
-        if let Some(keep) = keep {
+        if let Keep::For(keep) = keep {
             facts.expiry_ns = core.clock.expiry_after(keep);
         }
         let mut value = BlobBuilder::new(key, 0);
-        if keep.is_none()
+        if keep == Keep::No
             && stored.len() > SMALL_BYTES
             && let Some(large) = &inner.large
         {
@@ -97,7 +115,7 @@ impl PendingLoad {
         value.reserve(stored.len());
         value.extend(stored);
         let entry = inner.cache.seal(value, &facts, b"");
-        let stored = keep.is_some();
+        let stored = keep != Keep::No;
         // The outcome reaches the callers by the flight.
         let _ = core.conclude_soon(lead, Ok(Loaded { entry, stored }));
     }
@@ -144,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_comes_from_elsewhere_goes_to_all_who_wait_and_is_kept_if_it_is_to_be() {
-        for keep in [None, Some(Duration::from_secs(60))] {
+        for keep in [Keep::No, Keep::For(Duration::from_secs(60)), Keep::Always] {
             let groups = groups();
             let (load, first) = ask(&groups, b"key");
             let (joined, second) = ask(&groups, b"key");
@@ -156,7 +174,8 @@ mod tests {
             let pages = groups.get("pages").unwrap();
             pages.flush();
             let held = pages.held(b"key").map(|value| value.to_vec());
-            assert_eq!(held, keep.map(|_| b"value".to_vec()));
+            assert_eq!(held.is_some(), keep != Keep::No);
+            assert!(held.is_none_or(|held| held == *b"value"));
             assert_eq!(pages.stats().loads, 0, "nothing was loaded here");
         }
     }
@@ -166,7 +185,7 @@ mod tests {
         let groups = groups();
         let (load, answers) = ask(&groups, b"key");
         load.unwrap()
-            .fulfil(&stored(b"value"), Some(Duration::ZERO));
+            .fulfil(&stored(b"value"), Keep::For(Duration::ZERO));
         answers.recv().unwrap().unwrap();
         let pages = groups.get("pages").unwrap();
         pages.flush();
@@ -219,7 +238,7 @@ mod tests {
         let refusal = loop {
             let key = format!("{}", held.len());
             let (load, answers) = ask(&groups, key.as_bytes());
-            load.unwrap().fulfil(&value, None);
+            load.unwrap().fulfil(&value, Keep::No);
             match answers.recv().unwrap() {
                 Ok(value) => held.push(value),
                 Err(error) => break error,
@@ -233,7 +252,7 @@ mod tests {
         );
         held.clear();
         let (load, answers) = ask(&groups, b"more");
-        load.unwrap().fulfil(&value, None);
+        load.unwrap().fulfil(&value, Keep::No);
         assert!(answers.recv().unwrap().is_ok());
     }
 }

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod dns;
 pub mod etcd;
 pub mod fake_peer;
+pub mod fleet;
 pub mod go;
 pub mod http;
 pub mod http2;

@@ -219,7 +219,7 @@ impl Asking {
                         key: load.key(),
                         left_ms: wire::left_ms(until.saturating_duration_since(now)),
                         hops: 1,
-                        peek: false,
+                        peek: forward.is_peek(),
                     };
                     let before = group
                         .as_ref()

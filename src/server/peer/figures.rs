@@ -46,7 +46,7 @@ const COUNTERS: [Figure; 3] = [
 /// A figure of all nodes together.
 type Count = (&'static str, &'static str, fn(&Counts) -> &AtomicU64);
 
-const COUNTS: [Count; 5] = [
+const COUNTS: [Count; 7] = [
     (
         "peers_asked",
         "Keys of other nodes that were missed, and asked for there",
@@ -71,6 +71,16 @@ const COUNTS: [Count; 5] = [
         "peers_sent_back",
         "Keys of other nodes that were loaded here, as the other goes by another ring, or the value is too large for a link",
         |counts| &counts.sent_back,
+    ),
+    (
+        "peers_peeked",
+        "Times that another node was asked whether it holds a key that has become this node's",
+        |counts| &counts.peeked,
+    ),
+    (
+        "peers_handed_over",
+        "Values of keys that have become this node's, and that another node held",
+        |counts| &counts.handed_over,
     ),
 ];
 

@@ -68,12 +68,17 @@ fn answers_are_read_by_protobuf_and_by_us_as_they_were_written() {
     let label = Label::Checked {
         id: 1 << 40,
         checksum: sum,
+        lives_ms: 70_000,
     };
     let head = Head::of_value(label, &frame);
     head.put_before(&frame, &mut bytes);
     put_failure(
         &mut bytes,
-        Label::Checked { id: 2, checksum: 0 },
+        Label::Checked {
+            id: 2,
+            checksum: 0,
+            lives_ms: 0,
+        },
         5,
         "no such key",
     );
@@ -81,7 +86,14 @@ fn answers_are_read_by_protobuf_and_by_us_as_they_were_written() {
     put_loading(&mut bytes, 4);
     let answer = Answer::parse(&bytes).unwrap();
     let expected = [
-        (1 << 40, Outcome::Value(&frame, sum)),
+        (
+            1 << 40,
+            Outcome::Value(Sent {
+                frame: &frame,
+                checksum: sum,
+                lives: Some(Duration::from_secs(70)),
+            }),
+        ),
         (2, Outcome::Failure(5, b"no such key")),
         (3, Outcome::Refusal(Refusal::TooLarge)),
         (4, Outcome::Loading),
