@@ -59,3 +59,29 @@ fn without_handover_what_has_moved_is_loaded_again() {
         "{again} loads again, {moved} keys moved"
     );
 }
+
+/// Half of those who leave do so in order, the others are killed; each is told of when it is done.
+#[test]
+fn fifty_joins_and_leaves_in_a_row_fail_no_call() {
+    let (origin, keys) = (origin(), keys(1000));
+    let group = origin.group("pages");
+    let mut fleet = Fleet::start(3, &["--group", &group]);
+    warm(&fleet.nodes[0], &keys);
+    // Those two stay; who leaves was not asked by callers, but is by nodes.
+    let load = Checker::start(6, &fleet.addresses()[..2], &keys);
+    for round in 0..25 {
+        fleet.join();
+        match round % 2 {
+            0 => fleet.kill(2),
+            _ => assert!(fleet.part(2).terminate().success()),
+        }
+    }
+    let calls = load.end_well();
+    let again = second_loads(&origin, &keys);
+    println!(
+        "{} calls, {again} loads of keys that were held before",
+        calls.len()
+    );
+    // A node that is killed takes a quarter of the keys with it, at the most.
+    assert!(again < 13 * keys.len() / 4, "{again} loads");
+}

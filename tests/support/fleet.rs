@@ -1,7 +1,7 @@
 //! A cluster whose members come and go, and callers that check each answer.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,12 @@ pub fn value_of(key: &str) -> Vec<u8> {
 
 /// An origin of such values.
 pub fn origin() -> Origin {
-    Origin::start(|path, _| Answer::Value(path.as_bytes().to_vec()))
+    origin_at(Ipv4Addr::LOCALHOST)
+}
+
+/// The same, at that address of this machine.
+pub fn origin_at(address: Ipv4Addr) -> Origin {
+    Origin::start_at(address, |path, _| Answer::Value(path.as_bytes().to_vec()))
 }
 
 pub fn keys(count: usize) -> Vec<String> {
@@ -65,6 +70,15 @@ impl Fleet {
         self.tell(&self.addresses());
         self.settle();
         node
+    }
+
+    /// Kills this node, and tells the others then.
+    pub fn kill(&mut self, node: usize) {
+        let mut node = self.nodes.remove(node);
+        node.signal("KILL");
+        node.wait();
+        self.tell(&self.addresses());
+        self.settle();
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {
