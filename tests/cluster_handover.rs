@@ -2,7 +2,10 @@
 
 mod support;
 
-use support::cluster::{figure, placement};
+use corecache::server::pb::peer::{Keys, Offer};
+use grpcio::RpcStatusCode;
+use protobuf::Message;
+use support::cluster::{Cluster, figure, placement};
 use support::eventually;
 use support::fleet::{Checker, Fleet, keys, origin, second_loads, warm};
 
@@ -84,4 +87,51 @@ fn fifty_joins_and_leaves_in_a_row_fail_no_call() {
     );
     // A node that is killed takes a quarter of the keys with it, at the most.
     assert!(again < 13 * keys.len() / 4, "{again} loads");
+}
+
+/// A node that leaves gives away what it was asked for again and again; what was asked for once is loaded again.
+#[test]
+fn a_node_that_leaves_in_order_gives_its_hot_keys_away() {
+    let origin = origin();
+    let group = origin.group("pages");
+    let mut cluster = Cluster::start(3, &[&["--group", &group], &ASK_ALWAYS[..]].concat());
+    let hot = cluster.keys_of(2, "pages", "hot", 1500);
+    for _ in 0..5 {
+        warm(&cluster.nodes[2], &hot);
+    }
+    assert!(cluster.nodes[2].terminate().success());
+    assert_eq!(second_loads(&origin, &hot), 0);
+    for node in &cluster.nodes[..2] {
+        let handed_over = figure(node, "peers_handed_over_total", "");
+        assert!(handed_over > 300, "{handed_over} keys");
+        warm(node, &hot);
+    }
+    assert_eq!(second_loads(&origin, &hot), 0, "the next owners had them");
+    let log = cluster.nodes[2].stderr();
+    assert!(
+        log.contains("1500 keys were offered to 2 nodes, which hold 1500"),
+        "{log}"
+    );
+}
+
+/// Whoever reaches the port can offer keys; who is no member is not even asked for them.
+#[test]
+fn offers_of_who_is_no_member_are_refused() {
+    let origin = origin();
+    let cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    let mut keys = Keys::new();
+    keys.group = "pages".to_owned();
+    keys.keys.push(b"key".to_vec());
+    let mut offer = Offer::new();
+    offer.address = "127.0.0.1:1".to_owned();
+    offer.keys.push(keys);
+    let offer = offer.write_to_bytes().unwrap();
+    let refusal = cluster
+        .client(0)
+        .call("/corecache.peer.v1.Peer/Take", offer);
+    refusal.unwrap_err().expect(
+        RpcStatusCode::FAILED_PRECONDITION,
+        &["127.0.0.1:1", "no member"],
+    );
+    assert_eq!(origin.requests("/key"), 0);
 }

@@ -149,8 +149,12 @@ impl Serve {
             }
         });
         systemd::stopping(linger + drain);
+        // While the others still take it for a member: they fetch what it offers.
+        let begun = Instant::now();
+        node.hand_over(drain / 2);
+        let left = drain.saturating_sub(begun.elapsed());
         node.linger(linger);
-        if node.drain(drain) {
+        if node.drain(left) {
             log::info!("all calls have finished");
         } else {
             log::warn!(

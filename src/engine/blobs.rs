@@ -78,6 +78,12 @@ impl PartialEq<[u8]> for Blob {
 }
 
 impl Blob {
+    /// How hot it is, up to [`COUNTER_TOP`](super::policy::COUNTER_TOP).
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(crate) fn counter(&self) -> u8 {
+        self.0.header().counter()
+    }
+
     /// When it must not be served any more, if it expires.
     #[cfg_attr(not(feature = "server"), allow(dead_code))]
     pub(crate) fn expiry_ns(&self) -> Option<u64> {

@@ -9,7 +9,7 @@ use super::filling;
 use super::frame;
 use super::load::PendingLoad;
 use super::{GetError, Group, Value};
-use crate::engine::{BlobBuilder, Failure, Loaded};
+use crate::engine::{Blob, BlobBuilder, Failure, Loaded};
 
 /// What is smaller is copied into the replies; those who wait for it are bounded.
 const SMALL_BYTES: usize = 4096;
@@ -48,6 +48,12 @@ impl Group {
 }
 
 impl Group {
+    /// Stored frames that are held and so hot, from 0 to 3, in no order.
+    pub(crate) fn as_hot_as(&self, counter: u8) -> impl Iterator<Item = Blob> {
+        let held = self.inner.cache.iter_in(self.inner.partition);
+        held.filter(move |blob| blob.counter() == counter)
+    }
+
     /// How long an entry may be served still, in milliseconds; 0 for one that does not expire.
     pub(crate) fn lives_ms(&self, expiry_ns: Option<u64>) -> u64 {
         let clock = &self.inner.cache.core().clock;

@@ -158,6 +158,7 @@ pub struct Node {
     members: Arc<Membership>,
     listen: SocketAddr,
     admin: Option<SocketAddr>,
+    memory_bytes: usize,
 }
 
 impl Node {
@@ -201,6 +202,7 @@ impl Node {
             members,
             listen,
             admin,
+            memory_bytes: config.memory_bytes,
         };
         node.server.start();
         node.health.set("", Status::Serving);
@@ -250,6 +252,25 @@ impl Node {
             service.groups.iter().take(1).for_each(Group::flush);
             drop(stats::reply(&service));
             service.waiting.len();
+        }
+    }
+
+    /// Says that the node is about to stop, and gives the hottest of its keys to the nodes that will own them, within
+    /// `patience`. It answers as before.
+    pub fn hand_over(&self, patience: Duration) {
+        self.ready.store(false, Ordering::Relaxed);
+        self.health.set_all_not_serving();
+        let begun = Instant::now();
+        let peers = &self.service.peers;
+        let offered = peers.offer_hottest(&self.service.groups, self.memory_bytes, patience);
+        if offered.keys > 0 {
+            log::info!(
+                "{} keys were offered to {} nodes, which hold {} of them now, {} ms later",
+                offered.keys,
+                offered.nodes,
+                offered.held,
+                begun.elapsed().as_millis()
+            );
         }
     }
 

@@ -26,7 +26,7 @@ const UNANSWERED_MAX: usize = KEYS_MAX;
 /// What is said of one key.
 const MESSAGE_MAX_BYTES: usize = 2048;
 /// The largest frame that a link carries.
-const FRAME_MAX_BYTES: usize = UNARY_LIMIT_BYTES - BESIDE_BYTES;
+pub(super) const FRAME_MAX_BYTES: usize = UNARY_LIMIT_BYTES - BESIDE_BYTES;
 
 /// One stream, as the thread sees it that polls it.
 pub(in super::super) struct Answering {

@@ -4,6 +4,7 @@
 //! peek waits for another one. Who is asked: the owner by the former ring, then who follows this node in rank.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -44,15 +45,23 @@ impl Former {
 }
 
 impl Roster {
-    /// What is remembered by the roster that takes the place of this one.
-    pub(super) fn former_from(&self, now: Instant, handover: Duration) -> Vec<Former> {
-        let this = self.ring.as_ref().map(|ring| Former {
-            ring: ring.clone(),
-            peers: self.peers.clone(),
+    /// What is remembered by the roster that takes the place of this one: the ring `before` it, and those before that.
+    pub(super) fn former_and(
+        &self,
+        before: Arc<dyn Ring>,
+        new: &[Option<Arc<Peer>>],
+        handover: Duration,
+    ) -> Vec<Former> {
+        let now = Instant::now();
+        let known = || self.peers.iter().chain(new).flatten();
+        let members = before.members().iter();
+        let peers = members.map(|member| known().find(|peer| peer.address == member.address));
+        let last = Former {
+            peers: peers.map(Option::<&_>::cloned).collect(),
+            ring: before,
             until: now + handover,
-        });
-        let before = self.former.iter().cloned();
-        let all = this.into_iter().chain(before);
+        };
+        let all = iter::once(last).chain(self.former.iter().cloned());
         let mut former: Vec<_> = all.filter(|former| former.until > now).collect();
         former.truncate(FORMER_MAX);
         former
@@ -131,7 +140,32 @@ impl Peers {
                 Err((back, _)) => forward = back,
             }
         }
-        self.load_here(forward.load);
+        let load = forward.load;
+        if !load.is_wanted() {
+            load.give_up();
+        } else if forward.roster.is_own(&load) {
+            self.load_here(load);
+        } else {
+            // It was offered, and others have asked for it meanwhile.
+            self.load(load);
+        }
+    }
+
+    /// Has a key from the one who has offered it, if it is still there.
+    pub(super) fn take_from(&self, peer: &Arc<Peer>, load: PendingLoad) {
+        self.go_on(Forward {
+            until: load.wanted_until(),
+            load,
+            aim: Aim::Holders([peer.clone()].into()),
+            roster: self.roster.read().clone(),
+        });
+    }
+
+    /// The member of that address, if it is another one.
+    pub(super) fn member(&self, address: &str) -> Option<Arc<Peer>> {
+        let roster = self.roster.read();
+        let mut members = roster.peers.iter().flatten();
+        members.find(|peer| peer.address == address).cloned()
     }
 
     /// All nodes that there are links to: the other members, and those that were it a short time ago.

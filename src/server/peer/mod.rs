@@ -18,6 +18,7 @@ mod answering;
 mod dial;
 mod figures;
 mod handover;
+mod offers;
 mod recent;
 mod wire;
 
@@ -197,18 +198,11 @@ impl Peers {
             if last.is_none() && view.members().len() < 2 {
                 return;
             }
-            let ring = Arc::new(match &last {
-                Some(last) => last.next(&view),
-                // The others had their keys without this node.
-                None => {
-                    let without = peers.without_own(&view);
-                    let before = Placement::new(&without);
-                    let ring = before.next(&view);
-                    peers.turn_to(Arc::new(before));
-                    ring
-                }
-            });
-            peers.turn_to(ring.clone());
+            // The others had their keys without this node.
+            let first = || Arc::new(Placement::new(&peers.without_own(&view)));
+            let before = last.take().unwrap_or_else(first);
+            let ring = Arc::new(before.next(&view));
+            peers.turn_to(ring.clone(), before);
             last = Some(ring);
         });
     }
@@ -223,9 +217,9 @@ impl Peers {
         self.roster.read().epoch()
     }
 
-    /// Goes by this ring from now on. Links to nodes that are in it still stay as they are.
-    pub fn turn_to(&self, ring: Arc<dyn Ring>) {
-        let now = Instant::now();
+    /// Goes by this ring from now on, by which keys have come from where the one before says. Links to nodes that are in it
+    /// still stay as they are.
+    fn turn_to(&self, ring: Arc<dyn Ring>, before: Arc<dyn Ring>) {
         let _turn = self.turning.lock();
         let old = self.roster.read().clone();
         let peer = |address: &str| {
@@ -241,10 +235,11 @@ impl Peers {
         };
         let members = ring.members().iter().map(|member| &*member.address);
         let peers = members.map(|address| (address != self.own_address()).then(|| peer(address)));
+        let peers: Vec<_> = peers.collect();
         let new = Arc::new(Roster {
-            peers: peers.collect(),
+            former: old.former_and(before, &peers, self.config.handover),
+            peers,
             ring: Some(ring),
-            former: old.former_from(now, self.config.handover),
         });
         self.replace(&old, new);
         let _look = self.look.lock();
