@@ -2,12 +2,14 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use corecache::server::pb::peer::{Keys, Offer};
 use grpcio::RpcStatusCode;
 use protobuf::Message;
 use support::cluster::{Cluster, figure, placement};
 use support::eventually;
-use support::fleet::{Checker, Fleet, keys, origin, second_loads, warm};
+use support::fleet::{Checker, Fleet, keys, origin, second_loads, value_of, warm};
 
 /// Each call for a key of another node goes there: none is answered from a copy.
 const ASK_ALWAYS: [&str; 2] = ["--peer-keep", "0"];
@@ -134,4 +136,29 @@ fn offers_of_who_is_no_member_are_refused() {
         &["127.0.0.1:1", "no member"],
     );
     assert_eq!(origin.requests("/key"), 0);
+}
+
+/// Three cold nodes together load no faster than the origin is to be asked, and nobody is refused for it.
+#[test]
+fn a_cold_cluster_loads_no_faster_than_it_may() {
+    const RATE: u32 = 60;
+    let (origin, keys) = (origin(), keys(180));
+    let group = origin.group("pages");
+    let rate = RATE.to_string();
+    let cluster = Cluster::start(3, &["--group", &group, "--load-rate", &rate]);
+    let client = cluster.client(0);
+    let begun = Instant::now();
+    let calls: Vec<_> = keys
+        .iter()
+        .map(|key| client.start_get("pages", key))
+        .collect();
+    for (key, call) in keys.iter().zip(calls) {
+        assert_eq!(call.value().unwrap(), value_of(key));
+    }
+    let took = begun.elapsed();
+    // What each node may begin at once is not much.
+    let least = Duration::from_secs_f64(f64::from(180 - 3 * 3) / f64::from(RATE) * 0.9);
+    println!("180 cold keys at {RATE} loads a second: {took:?}");
+    assert!(took > least, "{took:?}");
+    assert_eq!(second_loads(&origin, &keys), 0);
 }

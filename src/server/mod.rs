@@ -32,6 +32,7 @@ mod members;
 mod node;
 pub mod origin;
 mod outgoing;
+mod pace;
 #[doc(hidden)]
 pub mod pb;
 mod peer;

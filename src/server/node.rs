@@ -70,6 +70,9 @@ pub struct NodeConfig {
     pub loaders: usize,
     /// Loads from one origin that run at once; if not given, all loaders for a single origin, else three in four.
     pub loads_an_origin: Option<usize>,
+    /// Loads from one origin that begin in a second, on all nodes of the cluster together; any number if not given. Each
+    /// node has a part of them, by its weight.
+    pub load_rate: Option<u32>,
     /// Loads of one group that wait.
     pub load_queue: usize,
     /// What the reader of a `Read` has to take a chunk.
@@ -329,6 +332,7 @@ fn service(config: &mut NodeConfig, env: &Arc<Environment>) -> Result<Service, S
     let limits = Limits {
         loaders: config.loaders,
         running_an_origin: config.loads_an_origin,
+        rate_an_origin: config.load_rate,
         queued_a_group: config.load_queue,
         wait: config.load_wait,
     };

@@ -34,7 +34,7 @@ use super::loaders::Loaders;
 use super::service::Code;
 use crate::cluster::link::{Figures, Link, Lost, Refused};
 use crate::cluster::membership::Membership;
-use crate::cluster::{Epoch, Placement, Ring};
+use crate::cluster::{Epoch, Member, Placement, Ring};
 use crate::group::error::ErrorKind;
 use crate::group::frame;
 use crate::group::relay::{Keep, Relayed};
@@ -233,6 +233,7 @@ impl Peers {
                 None => Arc::new(Peer::new(address, &self.config, &self.hasher)),
             }
         };
+        self.loaders.set_share(self.share_of(ring.members()));
         let members = ring.members().iter().map(|member| &*member.address);
         let peers = members.map(|address| (address != self.own_address()).then(|| peer(address)));
         let peers: Vec<_> = peers.collect();
@@ -244,6 +245,17 @@ impl Peers {
         self.replace(&old, new);
         let _look = self.look.lock();
         self.changed.notify_one();
+    }
+
+    /// This node's part of all weights.
+    fn share_of(&self, members: &[Member]) -> f64 {
+        let weight = |member: &Member| f64::from(member.weight);
+        let own = members
+            .iter()
+            .filter(|member| member.address == self.own_address());
+        let share = own.map(weight).sum::<f64>() / members.iter().map(weight).sum::<f64>();
+        // Who is no member has no part; what it is asked for is to be loaded all the same.
+        if share > 0.0 { share } else { 1.0 }
     }
 
     /// Goes by another roster from now on, and closes the links to nodes that it does not know.
