@@ -156,7 +156,7 @@ impl Peers {
         self.go_on(Forward {
             until: load.wanted_until(),
             load,
-            aim: Aim::Holders([peer.clone()].into()),
+            aim: Aim::Holders(Box::new([peer.clone()].into())),
             roster: self.roster.read().clone(),
         });
     }

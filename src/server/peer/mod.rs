@@ -158,7 +158,7 @@ enum Aim {
         next: usize,
     },
     /// Those who may hold a key of this node's, whether they do.
-    Holders(Holders),
+    Holders(Box<Holders>),
 }
 
 impl Peers {
@@ -325,7 +325,7 @@ impl Peers {
         self.go_on(Forward {
             until: load.wanted_until(),
             load,
-            aim: Aim::Holders(holders),
+            aim: Aim::Holders(Box::new(holders)),
             roster,
         });
     }

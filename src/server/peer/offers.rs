@@ -161,11 +161,14 @@ impl Parcel {
     }
 }
 
+/// Is told how many keys are held.
+type Tell = Box<dyn FnOnce(u32) + Send>;
+
 /// Keys that were offered, until the last of them is held or is known not to be.
-pub(in super::super) struct Takings {
+struct Takings {
     left: AtomicUsize,
     held: AtomicU32,
-    answer: Mutex<Option<Box<dyn FnOnce(u32) + Send>>>,
+    answer: Mutex<Option<Tell>>,
 }
 
 impl Takings {
