@@ -177,6 +177,7 @@ fn asking_node(own: SocketAddr, addresses: &[SocketAddr]) -> NodeConfig {
         shards: None,
         loaders: 1,
         loads_an_origin: None,
+        load_rate: None,
         load_queue: 1024,
         read_stall: Duration::from_secs(60),
         load_wait: Duration::from_secs(5),

@@ -59,6 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         shards: None,
         loaders: 4,
         loads_an_origin: None,
+        load_rate: None,
         load_queue: 1024,
         load_wait: Duration::from_secs(5),
         read_stall: Duration::from_secs(60),

@@ -22,6 +22,7 @@ fn start(load: impl Fn(&[u8], &mut Sink) -> Result<(), LoadError> + Send + Sync 
         shards: None,
         loaders: 2,
         loads_an_origin: Some(2),
+        load_rate: None,
         load_queue: 16,
         read_stall: Duration::from_secs(60),
         load_wait: Duration::from_secs(5),

@@ -24,6 +24,11 @@ pub struct Links {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = keep)]
     peer_keep: Duration,
 
+    /// Seconds after a change of the members in which a node asks the others for keys that have become its own, before it
+    /// loads them; 0 for never
+    #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = keep)]
+    handover: Duration,
+
     /// Who signs the certificates of the other nodes, a PEM file; needed where the nodes have TLS
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     peer_ca: Option<PathBuf>,
@@ -38,6 +43,7 @@ impl Links {
             links: self.peer_links,
             patience: self.peer_patience,
             keep: self.peer_keep,
+            handover: self.handover,
             roots: self.peer_ca.as_ref().map(read).transpose()?,
         })
     }

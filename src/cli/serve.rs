@@ -74,6 +74,11 @@ pub struct Serve {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     group_loads: Option<usize>,
 
+    /// Loads from one origin that may begin in a second, on all nodes of the cluster together; each node has a part of them,
+    /// by its weight [default: any number]
+    #[arg(long, value_name = "N", value_parser = rate)]
+    load_rate: Option<u32>,
+
     /// Loads of one group that may wait for a loader; one more is refused
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
     load_queue: usize,
@@ -150,8 +155,12 @@ impl Serve {
             }
         });
         systemd::stopping(linger + drain);
+        // While the others still take it for a member: they fetch what it offers.
+        let begun = Instant::now();
+        node.hand_over(drain / 2);
+        let left = drain.saturating_sub(begun.elapsed());
         node.linger(linger);
-        if node.drain(drain) {
+        if node.drain(left) {
             log::info!("all calls have finished");
         } else {
             log::warn!(
@@ -199,6 +208,7 @@ impl Serve {
             shards: self.shards,
             loaders: self.loaders,
             loads_an_origin: self.group_loads,
+            load_rate: self.load_rate,
             load_queue: self.load_queue,
             read_stall: self.read_stall,
             load_wait: self.load_wait,
@@ -370,6 +380,11 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     addresses
         .next()
         .ok_or_else(|| "the host has no address".to_owned())
+}
+
+fn rate(text: &str) -> Result<u32, String> {
+    let number = at_least_one(text)?;
+    u32::try_from(number).map_err(|_| format!("at most {}", u32::MAX))
 }
 
 fn threads(text: &str) -> Result<usize, String> {

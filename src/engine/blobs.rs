@@ -15,7 +15,9 @@ use super::builder::{BuildError, Builder};
 #[cfg(feature = "server")]
 use super::bulk::BATCH;
 use super::core::{Core, Loaded};
-use super::entry::{BLOB_MAX_BYTES, BlobBuilder, Bytes, Facts, Handle, Header, KEY_MAX_BYTES};
+use super::entry::{
+    BLOB_MAX_BYTES, BlobBuilder, Body, Bytes, Facts, Handle, Header, KEY_MAX_BYTES,
+};
 use super::flight::{EntryTooLarge, Failure, Joined, Outcome};
 use super::stats::{Cause, Stats};
 
@@ -75,6 +77,20 @@ impl PartialEq<[u8]> for Blob {
     }
 }
 
+impl Blob {
+    /// How hot it is, up to [`COUNTER_TOP`](super::policy::COUNTER_TOP).
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(crate) fn counter(&self) -> u8 {
+        self.0.header().counter()
+    }
+
+    /// When it must not be served any more, if it expires.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(crate) fn expiry_ns(&self) -> Option<u64> {
+        self.0.header().expires().then(|| self.0.expiry_ns())
+    }
+}
+
 /// A value that is lent while a read runs.
 pub(crate) struct Lent(NonNull<Header>);
 
@@ -87,6 +103,16 @@ impl Lent {
     pub fn to_blob(&self) -> Blob {
         // SAFETY: as above.
         Blob(unsafe { Handle::acquire(self.0) })
+    }
+
+    /// When it must not be served any more, if it expires.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub fn expiry_ns(&self) -> Option<u64> {
+        // SAFETY: as above; asked only of one that expires.
+        unsafe {
+            let expires = self.0.as_ref().expires();
+            expires.then(|| Bytes::expiry_ns(self.0))
+        }
     }
 }
 

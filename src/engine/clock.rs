@@ -34,6 +34,12 @@ impl Clock {
         self.now_ns().saturating_add(as_ns(after)).min(NEVER - 1)
     }
 
+    /// How long it is until then.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub fn until(&self, expiry_ns: u64) -> Duration {
+        Duration::from_nanos(expiry_ns.saturating_sub(self.now_ns()))
+    }
+
     /// A moment of the wall clock, as it stands now: if that clock is set later, this expiry does not move.
     pub fn expiry_at(&self, at: SystemTime) -> u64 {
         let left = at.duration_since(SystemTime::now()).unwrap_or_default();

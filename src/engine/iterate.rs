@@ -219,6 +219,12 @@ impl Iterator for BlobIter<'_> {
 impl FusedIterator for BlobIter<'_> {}
 
 impl BlobCache {
+    /// All that one partition holds; as [`iter`](Self::iter).
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(crate) fn iter_in(&self, partition: u16) -> BlobIter<'_> {
+        BlobIter(Walk::new(self.core(), partition))
+    }
+
     /// All that the cache holds, in no order, each as a value that knows its [key](Blob::key). The rules are those of
     /// [`Cache::iter`].
     ///

@@ -8,7 +8,7 @@ use super::error::ErrorKind;
 use super::frame;
 use super::load::PendingLoad;
 use super::{GetError, Group, Value};
-use crate::engine::{BlobBuilder, Charge, Failure, Full, Loaded};
+use crate::engine::{Blob, BlobBuilder, Charge, Failure, Full, Loaded};
 
 /// What is smaller is copied into the replies; those who wait for it are bounded.
 const SMALL_BYTES: usize = 4096;
@@ -19,6 +19,15 @@ const SMALL_BYTES: usize = 4096;
 pub(crate) struct Relayed {
     pub kind: ErrorKind,
     pub message: String,
+}
+
+/// What becomes of a value of another process once those who wait have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    No,
+    For(Duration),
+    /// As one that was loaded here and does not expire.
+    Always,
 }
 
 /// The key is being loaded, but by another process.
@@ -34,6 +43,22 @@ impl Group {
     ) -> Result<Option<PendingLoad>, Elsewhere> {
         self.join_by(key, deadline, answer, |flight| flight.keep_here())
             .map_err(|_| Elsewhere)
+    }
+}
+
+impl Group {
+    /// Stored frames that are held and so hot, from 0 to 3, in no order.
+    pub(crate) fn as_hot_as(&self, counter: u8) -> impl Iterator<Item = Blob> {
+        let held = self.inner.cache.iter_in(self.inner.partition);
+        held.filter(move |blob| blob.counter() == counter)
+    }
+
+    /// How long an entry may be served still, in milliseconds; 0 for one that does not expire.
+    pub(crate) fn lives_ms(&self, expiry_ns: Option<u64>) -> u64 {
+        let clock = &self.inner.cache.core().clock;
+        expiry_ns.map_or(0, |expiry_ns| {
+            (clock.until(expiry_ns).as_millis() as u64).max(1)
+        })
     }
 }
 
@@ -68,12 +93,12 @@ impl PendingLoad {
         }
     }
 
-    /// Ends it with a stored frame that came from elsewhere, on a thread that does not block. The frame is kept for so
-    /// long, or not at all. It comes back if it is not to be kept, and there is no room for it beside the cache.
-    pub(crate) fn fulfil(mut self, stored: &[u8], keep: Option<Duration>) -> Result<(), Self> {
+    /// Ends it with a stored frame that came from elsewhere, on a thread that does not block. It comes back if it is not to
+    /// be kept, and there is no room for it beside the cache.
+    pub(crate) fn fulfil(mut self, stored: &[u8], keep: Keep) -> Result<(), Self> {
         debug_assert!(frame::is_valid(stored), "it was looked at");
         let charge = match keep {
-            None if stored.len() > SMALL_BYTES => self.charge(stored.len()),
+            Keep::No if stored.len() > SMALL_BYTES => self.charge(stored.len()),
             _ => Ok(None),
         };
         let Ok(charge) = charge else { return Err(self) };
@@ -84,7 +109,7 @@ impl PendingLoad {
         let core = inner.cache.core();
         let key = &lead.flight().key().1;
         let mut facts = inner.cache.facts(inner.partition, key);
-        if let Some(keep) = keep {
+        if let Keep::For(keep) = keep {
             facts.expiry_ns = core.clock.expiry_after(keep);
         }
         let mut value = BlobBuilder::new(key, 0);
@@ -94,7 +119,7 @@ impl PendingLoad {
         value.reserve(stored.len());
         value.extend(stored);
         let entry = inner.cache.seal(value, &facts, b"");
-        let stored = keep.is_some();
+        let stored = keep != Keep::No;
         // The outcome reaches the callers by the flight.
         let _ = core.conclude_soon(lead, Ok(Loaded { entry, stored }));
         Ok(())
@@ -152,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_comes_from_elsewhere_goes_to_all_who_wait_and_is_kept_if_it_is_to_be() {
-        for keep in [None, Some(Duration::from_secs(60))] {
+        for keep in [Keep::No, Keep::For(Duration::from_secs(60)), Keep::Always] {
             let groups = groups();
             let (load, first) = ask(&groups, b"key");
             let (joined, second) = ask(&groups, b"key");
@@ -164,7 +189,8 @@ mod tests {
             let pages = groups.get("pages").unwrap();
             pages.flush();
             let held = pages.held(b"key").map(|value| value.to_vec());
-            assert_eq!(held, keep.map(|_| b"value".to_vec()));
+            assert_eq!(held.is_some(), keep != Keep::No);
+            assert!(held.is_none_or(|held| held == *b"value"));
             assert_eq!(pages.stats().loads, 0, "nothing was loaded here");
         }
     }
@@ -173,10 +199,8 @@ mod tests {
     fn a_value_is_kept_no_longer_than_it_is_to_be() {
         let groups = groups();
         let (load, answers) = ask(&groups, b"key");
-        let load = load
-            .unwrap()
-            .fulfil(&stored(b"value"), Some(Duration::ZERO));
-        assert!(load.is_ok());
+        let keep = Keep::For(Duration::ZERO);
+        assert!(load.unwrap().fulfil(&stored(b"value"), keep).is_ok());
         answers.recv().unwrap().unwrap();
         let pages = groups.get("pages").unwrap();
         pages.flush();
@@ -230,7 +254,7 @@ mod tests {
         let (load, answers) = loop {
             let key = format!("{}", held.len());
             let (load, answers) = ask(&groups, key.as_bytes());
-            match load.unwrap().fulfil(&value, None) {
+            match load.unwrap().fulfil(&value, Keep::No) {
                 Ok(()) => held.push(answers.recv().unwrap().unwrap()),
                 Err(load) => break (load, answers),
             }
@@ -241,11 +265,11 @@ mod tests {
             "{bytes}"
         );
         // One that is kept is in the budget.
-        let load = load.fulfil(&value, Some(Duration::from_secs(60)));
+        let load = load.fulfil(&value, Keep::For(Duration::from_secs(60)));
         assert!(load.is_ok() && answers.recv().unwrap().is_ok());
         held.clear();
         let (load, answers) = ask(&groups, b"more");
-        assert!(load.unwrap().fulfil(&value, None).is_ok());
+        assert!(load.unwrap().fulfil(&value, Keep::No).is_ok());
         assert!(answers.recv().unwrap().is_ok());
     }
 }

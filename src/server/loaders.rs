@@ -17,12 +17,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::last_loads::{LastLoad, LastLoads};
+use super::pace::Pace;
 use crate::group::{Group, PendingLoad, Room, Roomless};
 
 /// How often queues are looked at for what has waited too long.
@@ -36,6 +38,8 @@ pub(super) struct Limits {
     pub loaders: usize,
     /// Loads from one origin that run at once; if not given, no origin can take all loaders from the others.
     pub running_an_origin: Option<usize>,
+    /// Loads from one origin that begin in a second, on all nodes together; any number if not given.
+    pub rate_an_origin: Option<u32>,
     /// Loads of one group that wait.
     pub queued_a_group: usize,
     /// How long a load waits.
@@ -50,6 +54,8 @@ pub(super) struct Loaders {
 struct Shared {
     limits: Limits,
     running_an_origin: usize,
+    /// This node's part of the loads that all nodes may begin, as the bits of a fraction.
+    share: AtomicU64,
     state: Mutex<State>,
     last: LastLoads,
     work: Condvar,
@@ -63,6 +69,10 @@ struct State {
     lanes: Vec<Lane>,
     /// Loads that run, by origin.
     running: Vec<usize>,
+    /// How fast they begin, by origin.
+    paces: Vec<Pace>,
+    /// Until then a loader sleeps for the next load that may begin; the others sleep until there is work.
+    paced_until: Option<Instant>,
     /// The lane that is looked at first: they take turns.
     turn: usize,
 }
@@ -91,7 +101,7 @@ struct Waiting {
 }
 
 /// A load that is to begin.
-struct Next {
+struct Job {
     lane: usize,
     load: PendingLoad,
     room: Option<Room>,
@@ -110,6 +120,32 @@ pub(super) struct LaneStats {
     pub given_up: u64,
     /// How long the queue has not been empty.
     pub standing: Duration,
+}
+
+/// By what a load is chosen.
+#[derive(Clone, Copy)]
+struct Terms {
+    running_an_origin: usize,
+    rate_an_origin: Option<f64>,
+    wait: Duration,
+}
+
+/// What a loader is to do.
+enum Next {
+    /// Begin this.
+    Load(Job),
+    /// Wait until then: origins have had their loads for now.
+    At(Instant),
+    Nothing,
+}
+
+impl Next {
+    fn or_at(self, then: Instant) -> Self {
+        match self {
+            Self::At(sooner) if sooner < then => self,
+            _ => Self::At(then),
+        }
+    }
 }
 
 /// How a load left the queue.
@@ -133,6 +169,7 @@ impl Loaders {
         let shared = Arc::new(Shared {
             limits,
             running_an_origin,
+            share: AtomicU64::new(1.0_f64.to_bits()),
             state: Mutex::new(state),
             last: LastLoads::new(),
             work: Condvar::new(),
@@ -184,6 +221,11 @@ impl Loaders {
         last.last(last.hash(group.name(), key))
     }
 
+    /// This node is to load such a part of what all nodes may.
+    pub fn set_share(&self, share: f64) {
+        self.shared.share.store(share.to_bits(), Ordering::Relaxed);
+    }
+
     pub fn stats(&self, group: &Group) -> LaneStats {
         let state = self.shared.state.lock();
         let lane = &state.lanes[state.index[group.name()]];
@@ -202,12 +244,29 @@ impl Shared {
     fn run(&self) {
         let mut state = self.state.lock();
         loop {
-            let Some(next) = state.next(self.running_an_origin, self.limits.wait) else {
-                self.work.wait(&mut state);
-                continue;
+            let job = match state.next(self.terms()) {
+                Next::Load(job) => job,
+                Next::At(then) if state.paced_until.is_none_or(|until| then < until) => {
+                    state.paced_until = Some(then);
+                    self.work.wait_until(&mut state, then);
+                    state.paced_until = None;
+                    continue;
+                }
+                Next::At(_) | Next::Nothing => {
+                    self.work.wait(&mut state);
+                    continue;
+                }
             };
+            let is_paced = self.limits.rate_an_origin.is_some();
+            if is_paced
+                && state.paced_until.is_none()
+                && state.lanes.iter().any(|lane| !lane.queue.is_empty())
+            {
+                // Another one is to see to what comes next.
+                self.work.notify_one();
+            }
             drop(state);
-            let Next { lane, load, room } = next;
+            let Job { lane, load, room } = job;
             let end = if let Some(cause) = hopeless(&load) {
                 load.refuse(cause);
                 End::Shed
@@ -219,6 +278,9 @@ impl Shared {
             };
             let is_roomless = matches!(end, End::Roomless(_));
             state = self.state.lock();
+            if matches!(end, End::Shed | End::GivenUp) {
+                state.give_back(lane);
+            }
             if state.end(lane, end) {
                 self.work.notify_one();
             }
@@ -230,6 +292,18 @@ impl Shared {
 }
 
 impl Shared {
+    fn terms(&self) -> Terms {
+        let share = f64::from_bits(self.share.load(Ordering::Relaxed));
+        Terms {
+            running_an_origin: self.running_an_origin,
+            rate_an_origin: self
+                .limits
+                .rate_an_origin
+                .map(|rate| f64::from(rate) * share),
+            wait: self.limits.wait,
+        }
+    }
+
     fn run_one(&self, load: PendingLoad, room: Option<Room>) -> End {
         let hash = self.last.hash(load.group().name(), load.key());
         let begun = Instant::now();
@@ -302,30 +376,45 @@ impl State {
             index,
             lanes,
             running: vec![0; origins.len()],
+            paces: origins.iter().map(|_| Pace::new(Instant::now())).collect(),
+            paced_until: None,
             turn: 0,
         }
     }
 
     /// The next load: large values for which there is room now go first, as they have come before the others.
-    fn next(&mut self, running_an_origin: usize, wait: Duration) -> Option<Next> {
+    fn next(&mut self, terms: Terms) -> Next {
         let now = Instant::now();
+        let mut next = Next::Nothing;
         for _ in 0..self.lanes.len() {
             let number = self.turn;
             self.turn = (self.turn + 1) % self.lanes.len();
             let lane = &mut self.lanes[number];
-            if self.running[lane.origin] < running_an_origin
-                && let Some((load, room)) = lane.take(now, wait)
-            {
+            if self.running[lane.origin] >= terms.running_an_origin || lane.len() == 0 {
+                continue;
+            }
+            let pace = &mut self.paces[lane.origin];
+            if let Some(Err(then)) = terms.rate_an_origin.map(|rate| pace.take(rate, now)) {
+                next = next.or_at(then);
+            } else if let Some((load, room)) = lane.take(now, terms.wait) {
                 lane.stats.running += 1;
                 self.running[lane.origin] += 1;
-                return Some(Next {
+                return Next::Load(Job {
                     lane: number,
                     load,
                     room,
                 });
+            } else if terms.rate_an_origin.is_some() {
+                pace.give_back();
             }
         }
-        None
+        next
+    }
+
+    /// The origin was not asked.
+    fn give_back(&mut self, lane: usize) {
+        let origin = self.lanes[lane].origin;
+        self.paces[origin].give_back();
     }
 
     /// Returns whether more of that origin waits: it may have been at its limit, with more in its queues than the

@@ -35,6 +35,7 @@ mod members;
 mod node;
 pub mod origin;
 mod outgoing;
+mod pace;
 #[doc(hidden)]
 pub mod pb;
 mod peer;

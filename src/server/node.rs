@@ -70,6 +70,9 @@ pub struct NodeConfig {
     pub loaders: usize,
     /// Loads from one origin that run at once; if not given, all loaders for a single origin, else three in four.
     pub loads_an_origin: Option<usize>,
+    /// Loads from one origin that begin in a second, on all nodes of the cluster together; any number if not given. Each
+    /// node has a part of them, by its weight.
+    pub load_rate: Option<u32>,
     /// Loads of one group that wait.
     pub load_queue: usize,
     /// What the reader of a `Read` has to take a chunk, and that of a `Fetch` a reply.
@@ -158,6 +161,7 @@ pub struct Node {
     members: Arc<Membership>,
     listen: SocketAddr,
     admin: Option<SocketAddr>,
+    memory_bytes: usize,
 }
 
 impl Node {
@@ -202,6 +206,7 @@ impl Node {
             members,
             listen,
             admin,
+            memory_bytes: config.memory_bytes,
         };
         node.server.start();
         node.health.set("", Status::Serving);
@@ -251,6 +256,25 @@ impl Node {
             service.groups.iter().take(1).for_each(Group::flush);
             drop(stats::reply(&service));
             service.waiting.len();
+        }
+    }
+
+    /// Says that the node is about to stop, and gives the hottest of its keys to the nodes that will own them, within
+    /// `patience`. It answers as before.
+    pub fn hand_over(&self, patience: Duration) {
+        self.ready.store(false, Ordering::Relaxed);
+        self.health.set_all_not_serving();
+        let begun = Instant::now();
+        let peers = &self.service.peers;
+        let offered = peers.offer_hottest(&self.service.groups, self.memory_bytes, patience);
+        if offered.keys > 0 {
+            log::info!(
+                "{} keys were offered to {} nodes, which hold {} of them now, {} ms later",
+                offered.keys,
+                offered.nodes,
+                offered.held,
+                begun.elapsed().as_millis()
+            );
         }
     }
 
@@ -309,6 +333,7 @@ fn service(config: &mut NodeConfig, env: &Arc<Environment>) -> Result<Service, S
     let limits = Limits {
         loaders: config.loaders,
         running_an_origin: config.loads_an_origin,
+        rate_an_origin: config.load_rate,
         queued_a_group: config.load_queue,
         wait: config.load_wait,
     };

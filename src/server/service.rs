@@ -211,7 +211,7 @@ impl Service {
     ) -> Served {
         let answer = move |value: Result<Value, GetError>| answer(value.map_err(Status::from));
         match miss.group.ask_here(miss.key, deadline, answer) {
-            Ok(Some(load)) => self.loaders.submit(miss.group, load),
+            Ok(Some(load)) => self.peers.load_own(load),
             Ok(None) => {}
             Err(Elsewhere) => return Served::Elsewhere,
         }

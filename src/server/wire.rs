@@ -207,6 +207,8 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
 /// Field 4, 32 bits, and what it takes with its tag.
 const CHECKSUM_TAG: u64 = 4 << 3 | FIXED32;
 const CHECKSUM_BYTES: usize = 1 + 4;
+/// Field 8, a number of up to ten bytes.
+const LIVES_TAG: u64 = 8 << 3 | VARINT;
 
 /// What tells whose answer it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,8 +217,13 @@ pub(super) enum Label {
     Place,
     /// Its id: `FetchAnswer` in a `FetchReply`.
     Id(u64),
-    /// Its id, with a checksum of the value: `Reply` in an `Answer` of peer.proto.
-    Checked { id: u64, checksum: u32 },
+    /// Its id, with a checksum of the value and how long it may be kept: `Reply` in an `Answer` of peer.proto.
+    Checked {
+        id: u64,
+        checksum: u32,
+        /// 0 where there is no end to it.
+        lives_ms: u64,
+    },
 }
 
 impl Label {
@@ -225,7 +232,14 @@ impl Label {
         match self {
             Label::Place => 0,
             Label::Id(id) => 1 + varint_len(id),
-            Label::Checked { id, .. } => 1 + varint_len(id) + CHECKSUM_BYTES,
+            Label::Checked { id, lives_ms, .. } => {
+                let lives = if lives_ms == 0 {
+                    0
+                } else {
+                    1 + varint_len(lives_ms)
+                };
+                1 + varint_len(id) + CHECKSUM_BYTES + lives
+            }
         }
     }
 
@@ -242,9 +256,16 @@ impl Label {
             put_varint(reply, 1 << 3 | VARINT);
             put_varint(reply, id);
         }
-        if let Label::Checked { checksum, .. } = self {
+        if let Label::Checked {
+            checksum, lives_ms, ..
+        } = self
+        {
             put_varint(reply, CHECKSUM_TAG);
             reply.extend_from_slice(&checksum.to_le_bytes());
+            if lives_ms != 0 {
+                put_varint(reply, LIVES_TAG);
+                put_varint(reply, lives_ms);
+            }
         }
     }
 }
@@ -256,8 +277,8 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Two tags with their lengths, of up to five bytes each, an id with its tag, and a checksum.
-    const MAX_BYTES: usize = 2 * (1 + 5) + 1 + 10 + CHECKSUM_BYTES;
+    /// Two tags with their lengths, of up to five bytes each, an id and a time with their tags, and a checksum.
+    const MAX_BYTES: usize = 2 * (1 + 5) + 2 * (1 + 10) + CHECKSUM_BYTES;
 
     /// For the answer with a value; the frame is the encoded `Value`, of less than 4 GiB.
     #[inline]
@@ -274,11 +295,18 @@ impl Head {
             head.put(1 << 3 | VARINT);
             head.put(id);
         }
-        if let Label::Checked { checksum, .. } = label {
+        if let Label::Checked {
+            checksum, lives_ms, ..
+        } = label
+        {
             head.put(CHECKSUM_TAG);
             for byte in checksum.to_le_bytes() {
                 head.bytes[head.len] = byte;
                 head.len += 1;
+            }
+            if lives_ms != 0 {
+                head.put(LIVES_TAG);
+                head.put(lives_ms);
             }
         }
         head.put(label.value_field() << 3 | LENGTH_DELIMITED);

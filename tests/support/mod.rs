@@ -8,9 +8,11 @@ pub mod cluster;
 pub mod dns;
 pub mod etcd;
 pub mod fake_peer;
+pub mod fleet;
 pub mod go;
 pub mod http;
 pub mod http2;
+pub mod net;
 pub mod origin;
 pub mod python;
 
@@ -131,14 +133,14 @@ impl Node {
         Node::start_with(shell, anywhere(), args)
     }
 
-    /// As `start`, by a command that is made ready, and serving gRPC at `listen`.
+    /// As `start`, by a command that is made ready, and serving gRPC at `listen`, with its admin pages beside that.
     pub fn start_with<S: AsRef<OsStr>>(
         mut command: Command,
         listen: SocketAddr,
         args: impl IntoIterator<Item = S>,
     ) -> Node {
         let mut child = command
-            .args(["serve", "--admin", "127.0.0.1:0"])
+            .args(["serve", "--admin", &format!("{}:0", listen.ip())])
             .args(["--listen", &listen.to_string()])
             .args(args)
             .stdout(Stdio::piped())

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
@@ -42,7 +42,15 @@ impl Origin {
     /// Starts an origin. Its script is told the path of a request and how many there have been for it, this one
     /// included. It may block.
     pub fn start(script: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Origin {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        Origin::start_at(Ipv4Addr::LOCALHOST, script)
+    }
+
+    /// The same, at that address of this machine.
+    pub fn start_at(
+        address: Ipv4Addr,
+        script: impl Fn(&str, usize) -> Answer + Send + Sync + 'static,
+    ) -> Origin {
+        let listener = TcpListener::bind((address, 0)).expect("there is a free port");
         let addr = listener
             .local_addr()
             .expect("a bound socket has an address");

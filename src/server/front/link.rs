@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
+use futures_channel::oneshot;
 use grpcio::{
     DuplexSink, GrpcSlice, Marshaller, Method, MethodType, RequestStream, RpcContext,
-    ServiceBuilder,
+    ServiceBuilder, UnarySink,
 };
 
 use super::super::connections::Connections;
 use super::super::gate::Gate;
+use super::super::pb;
 use super::super::peer::Answering;
-use super::super::service::Service;
+use super::super::service::{Service, Status};
 use super::super::slice::Reply;
 use super::stream::Stream;
-use super::{Door, Request, log_lost, raw};
+use super::{Door, Request, caught, log_lost, raw};
 
 const PATH: &str = "/corecache.peer.v1.Peer/Link";
 
@@ -21,6 +23,10 @@ const ANSWERED: Method<Request, Reply> = Method {
     ty: MethodType::Duplex,
     ..raw(PATH)
 };
+
+/// The method as either side has it.
+pub(in super::super) const TAKE: Method<pb::peer::Offer, pb::peer::Taken> =
+    pb::method(MethodType::Unary, "/corecache.peer.v1.Peer/Take");
 
 /// The method as the asking side calls it.
 pub(in super::super) const LINK: Method<Reply, Request> = Method {
@@ -48,7 +54,11 @@ pub(in super::super) fn service(
         gate: gate.clone(),
         connections,
     };
+    let taking = door.clone();
     ServiceBuilder::new()
+        .add_unary_handler(&TAKE, move |ctx, offer, sink| {
+            taking.on_take(&ctx, &offer, sink);
+        })
         .add_duplex_streaming_handler(&ANSWERED, move |ctx, requests, sink| {
             door.on_link(&ctx, requests, sink, message_max_bytes);
         })
@@ -56,6 +66,30 @@ pub(in super::super) fn service(
 }
 
 impl Door {
+    fn on_take(
+        &self,
+        ctx: &RpcContext<'_>,
+        offer: &pb::peer::Offer,
+        sink: UnarySink<pb::peer::Taken>,
+    ) {
+        let (answer, settled) = oneshot::channel();
+        let taken = caught(|| {
+            self.service.take(offer, move |held| {
+                // The call may be gone by then.
+                let _ = answer.send(held);
+            })
+        });
+        match taken {
+            Err(status) => self.answer(ctx, sink, Err(status)),
+            Ok(()) => self.answer_later(ctx, sink, async {
+                let held = settled.await.map_err(|_| Status::stopping())?;
+                let mut taken = pb::peer::Taken::new();
+                taken.held = held;
+                Ok(taken)
+            }),
+        }
+    }
+
     fn on_link(
         &self,
         ctx: &RpcContext<'_>,

@@ -26,7 +26,7 @@ const UNANSWERED_MAX: usize = KEYS_MAX;
 /// What is said of one key.
 const MESSAGE_MAX_BYTES: usize = 2048;
 /// The largest frame that a link carries.
-const FRAME_MAX_BYTES: usize = UNARY_LIMIT_BYTES - BESIDE_BYTES;
+pub(super) const FRAME_MAX_BYTES: usize = UNARY_LIMIT_BYTES - BESIDE_BYTES;
 
 /// One stream, as the thread sees it that polls it.
 pub(in super::super) struct Answering {
@@ -58,6 +58,7 @@ struct Arrival {
     id: u64,
     key: Box<[u8]>,
     outcome: Result<Value, Status>,
+    lives_ms: u64,
 }
 
 /// What holds for the questions of a message.
@@ -167,8 +168,14 @@ impl Answering {
             return;
         }
         self.arrivals.take(&mut self.arrived, cx.waker());
-        while let Some(Arrival { id, key, outcome }) = self.arrived.front() {
-            let frame = outcome.as_ref().map(|value| &**value.frame());
+        while let Some(Arrival {
+            id,
+            key,
+            outcome,
+            lives_ms,
+        }) = self.arrived.front()
+        {
+            let frame = outcome.as_ref().map(|value| (&**value.frame(), *lives_ms));
             if !put(&mut self.reply, *id, key, frame) {
                 break;
             }
@@ -240,7 +247,8 @@ impl Answering {
             let is_seen_to = match held {
                 Ok(Some(lent)) => {
                     reply.expect(lent.value(), keys.len() - index);
-                    put(reply, id, key, Ok(lent.value()))
+                    let lives_ms = group.lives_ms(lent.expiry_ns());
+                    put(reply, id, key, Ok((lent.value(), lives_ms)))
                 }
                 Ok(None) => {
                     missed.push(index);
@@ -273,11 +281,13 @@ impl Answering {
         }
         let until = terms.now + Duration::from_millis(question.left_ms);
         let arrivals = self.arrivals.clone();
-        let owned: Box<[u8]> = key.into();
-        let answer = move |outcome| {
+        let (owned, of): (Box<[u8]>, _) = (key.into(), group.clone());
+        let answer = move |outcome: Result<Value, Status>| {
+            let expiry_ns = outcome.as_ref().map(|value| value.frame().expiry_ns());
             arrivals.put(Arrival {
                 id,
                 key: owned,
+                lives_ms: of.lives_ms(expiry_ns.unwrap_or_default()),
                 outcome,
             });
         };
@@ -309,18 +319,22 @@ impl Drop for Answering {
     }
 }
 
-/// Puts an answer; false if there is no room for it.
-fn put(reply: &mut Reply, id: u64, key: &[u8], outcome: Result<&[u8], &Status>) -> bool {
+/// Puts an answer, a frame with the time for which it may be kept; false if there is no room for it.
+fn put(reply: &mut Reply, id: u64, key: &[u8], outcome: Result<(&[u8], u64), &Status>) -> bool {
     if !reply.wants_more() {
         return false;
     }
-    let label = |checksum| Label::Checked { id, checksum };
+    let label = |checksum, lives_ms| Label::Checked {
+        id,
+        checksum,
+        lives_ms,
+    };
     match outcome {
-        Ok(frame) if frame.len() > FRAME_MAX_BYTES - BESIDE_BYTES => {
+        Ok((frame, _)) if frame.len() > FRAME_MAX_BYTES - BESIDE_BYTES => {
             wire::put_refusal(reply.bytes(NOTE_MAX_BYTES), id, Refusal::TooLarge);
             true
         }
-        Ok(frame) => reply.put(label(wire::checksum(key, frame)), Ok(frame)),
-        Err(status) => reply.put(label(0), Err(status)),
+        Ok((frame, lives_ms)) => reply.put(label(wire::checksum(key, frame), lives_ms), Ok(frame)),
+        Err(status) => reply.put(label(0, 0), Err(status)),
     }
 }

@@ -43,7 +43,7 @@ pub(in super::super) struct LinkTls {
 
 impl Dialler {
     /// A channel with a connection of its own: another one to the same node would share it.
-    fn channel(&self, address: &str) -> Channel {
+    pub(super) fn channel(&self, address: &str) -> Channel {
         let builder = ChannelBuilder::new(self.env.clone())
             .use_local_subchannel_pool(true)
             .max_receive_message_len(UNARY_LIMIT_BYTES as i32)
@@ -219,7 +219,7 @@ impl Asking {
                         key: load.key(),
                         left_ms: wire::left_ms(until.saturating_duration_since(now)),
                         hops: 1,
-                        peek: false,
+                        peek: forward.is_peek(),
                     };
                     let before = group
                         .as_ref()

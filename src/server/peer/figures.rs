@@ -46,7 +46,7 @@ const COUNTERS: [Figure; 3] = [
 /// A figure of all nodes together.
 type Count = (&'static str, &'static str, fn(&Counts) -> &AtomicU64);
 
-const COUNTS: [Count; 6] = [
+const COUNTS: [Count; 8] = [
     (
         "peers_asked",
         "Keys of other nodes that were missed, and asked for there",
@@ -76,6 +76,16 @@ const COUNTS: [Count; 6] = [
         "peers_roomless",
         "Values of other nodes that had no room beside the large ones, and so were loaded and kept here",
         |counts| &counts.roomless,
+    ),
+    (
+        "peers_peeked",
+        "Times that another node was asked whether it holds a key that has become this node's",
+        |counts| &counts.peeked,
+    ),
+    (
+        "peers_handed_over",
+        "Values of keys that have become this node's, and that another node held",
+        |counts| &counts.handed_over,
     ),
 ];
 

@@ -10,12 +10,15 @@
 //! ```
 //!
 //! The parked load of the key waits at the link, so that a node asks for a key once, however many ask it. A node that is
-//! asked by another never passes the question on, and never waits for a third one: nodes whose rings differ load where
-//! they are. No transport is named here but in `dial`.
+//! asked by another never passes the question on, and never waits for a third one to load: nodes whose rings differ load
+//! where they are. A key that has just become this node's is peeked for before it is loaded: see `handover`. No transport
+//! is named here but in `dial`.
 
 mod answering;
 mod dial;
 mod figures;
+mod handover;
+mod offers;
 mod recent;
 mod wire;
 
@@ -31,16 +34,17 @@ use super::loaders::Loaders;
 use super::service::Code;
 use crate::cluster::link::{Figures, Link, Lost, Refused};
 use crate::cluster::membership::Membership;
-use crate::cluster::{Epoch, Placement, Ring};
+use crate::cluster::{Epoch, Member, Placement, Ring};
 use crate::group::error::ErrorKind;
 use crate::group::frame;
-use crate::group::relay::Relayed;
+use crate::group::relay::{Keep, Relayed};
 use crate::group::{Group, PendingLoad};
 pub(super) use answering::Answering;
 pub(super) use dial::{Dialler, LinkTls};
 pub(super) use figures::PeerMetrics;
+use handover::{Former, Holders};
 use recent::Recent;
-use wire::{Outcome, Refusal};
+use wire::{Outcome, Refusal, Sent};
 
 /// Nodes that are asked for a key, one after the other, before a node does it alone.
 const RANKS: usize = 3;
@@ -63,6 +67,9 @@ pub struct LinkConfig {
     pub patience: Duration,
     /// How long a value of another node is kept that is asked for again within that time; zero for not at all.
     pub keep: Duration,
+    /// How long, after the members have changed, a node asks the others whether they hold a key that has become its own,
+    /// before it loads it; zero for not at all.
+    pub handover: Duration,
     /// The PEM file of those who sign the certificates of the other nodes; needed where nodes have TLS.
     pub roots: Option<Vec<u8>>,
 }
@@ -73,6 +80,7 @@ impl Default for LinkConfig {
             links: 2,
             patience: Duration::from_millis(500),
             keep: Duration::from_secs(10),
+            handover: Duration::from_secs(180),
             roots: None,
         }
     }
@@ -93,6 +101,10 @@ pub(super) struct Counts {
     pub sent_back: AtomicU64,
     /// Values that came, but had no room beside the large ones, so that they were loaded and kept here.
     pub roomless: AtomicU64,
+    /// Times that another node was asked whether it holds a key that has become this node's.
+    pub peeked: AtomicU64,
+    /// Values that came from there.
+    pub handed_over: AtomicU64,
 }
 
 /// The other nodes, and which of them is asked for what.
@@ -102,6 +114,8 @@ pub(super) struct Peers {
     loaders: Loaders,
     dialler: Dialler,
     roster: RwLock<Arc<Roster>>,
+    /// Held while another roster is made.
+    turning: Mutex<()>,
     recent: Recent,
     hasher: ahash::RandomState,
     pub counts: Counts,
@@ -115,6 +129,8 @@ struct Roster {
     ring: Option<Arc<dyn Ring>>,
     /// By their positions in the ring; none for this node.
     peers: Vec<Option<Arc<Peer>>>,
+    /// Those that it went by before, the last one first.
+    former: Vec<Former>,
 }
 
 /// A node, and the links to it.
@@ -129,12 +145,22 @@ pub(super) struct Peer {
 pub(super) struct Forward {
     load: PendingLoad,
     roster: Arc<Roster>,
-    /// Who is first in rank. Who follows is looked for when that one has failed.
-    owner: u16,
-    /// The rank that is the next to be asked.
-    next: usize,
+    aim: Aim,
     /// What was said to be left to the one who was asked last.
     until: Instant,
+}
+
+/// Who is asked.
+enum Aim {
+    /// Those in rank for the key, until one has loaded it.
+    Ranks {
+        /// Who is first. Who follows is looked for when that one has failed.
+        owner: u16,
+        /// The rank that is the next to be asked.
+        next: usize,
+    },
+    /// Those who may hold a key of this node's, whether they do.
+    Holders(Box<Holders>),
 }
 
 impl Peers {
@@ -148,7 +174,9 @@ impl Peers {
             roster: RwLock::new(Arc::new(Roster {
                 ring: None,
                 peers: Vec::new(),
+                former: Vec::new(),
             })),
+            turning: Mutex::new(()),
             recent: Recent::new(),
             hasher: ahash::RandomState::new(),
             counts: Counts::default(),
@@ -172,11 +200,11 @@ impl Peers {
             if last.is_none() && view.members().len() < 2 {
                 return;
             }
-            let ring = Arc::new(match &last {
-                Some(last) => last.next(&view),
-                None => Placement::new(&view),
-            });
-            peers.turn_to(ring.clone());
+            // The others had their keys without this node.
+            let first = || Arc::new(Placement::new(&peers.without_own(&view)));
+            let before = last.take().unwrap_or_else(first);
+            let ring = Arc::new(before.next(&view));
+            peers.turn_to(ring.clone(), before);
             last = Some(ring);
         });
     }
@@ -196,30 +224,54 @@ impl Peers {
         self.roster.read().epoch()
     }
 
-    /// Goes by this ring from now on. Links to nodes that are in it still stay as they are.
-    pub fn turn_to(&self, ring: Arc<dyn Ring>) {
+    /// Goes by this ring from now on, by which keys have come from where the one before says. Links to nodes that are in it
+    /// still stay as they are.
+    fn turn_to(&self, ring: Arc<dyn Ring>, before: Arc<dyn Ring>) {
+        let _turn = self.turning.lock();
         let old = self.roster.read().clone();
         let peer = |address: &str| {
-            let mut known = old.peers.iter().flatten();
-            match known.find(|peer| peer.address == address) {
+            let mut members = old.peers.iter().flatten();
+            let member = members.find(|peer| peer.address == address);
+            // One that comes back while it can still be asked.
+            let mut former = old.former.iter().flat_map(Former::peers);
+            let back = || former.find(|peer| peer.address == address && peer.is_asked());
+            match member.or_else(back) {
                 Some(peer) => peer.clone(),
                 None => Arc::new(Peer::new(address, &self.config, &self.hasher)),
             }
         };
+        self.loaders.set_share(self.share_of(ring.members()));
         let members = ring.members().iter().map(|member| &*member.address);
         let peers = members.map(|address| (address != self.own_address()).then(|| peer(address)));
+        let peers: Vec<_> = peers.collect();
         let new = Arc::new(Roster {
-            peers: peers.collect(),
+            former: old.former_and(before, &peers, self.config.handover),
+            peers,
             ring: Some(ring),
         });
-        *self.roster.write() = new.clone();
-        let stays = |peer: &Arc<Peer>| new.peers.iter().flatten().any(|new| Arc::ptr_eq(new, peer));
-        let gone: Vec<_> = old
-            .peers
+        self.replace(&old, new);
+        let _look = self.look.lock();
+        self.changed.notify_one();
+    }
+
+    /// This node's part of all weights.
+    fn share_of(&self, members: &[Member]) -> f64 {
+        let weight = |member: &Member| f64::from(member.weight);
+        let own = members
             .iter()
-            .flatten()
-            .filter(|peer| !stays(peer))
-            .collect();
+            .filter(|member| member.address == self.own_address());
+        let share = own.map(weight).sum::<f64>() / members.iter().map(weight).sum::<f64>();
+        // Who is no member has no part; what it is asked for is to be loaded all the same.
+        if share > 0.0 { share } else { 1.0 }
+    }
+
+    /// Goes by another roster from now on, and closes the links to nodes that it does not know.
+    fn replace(&self, old: &Roster, new: Arc<Roster>) {
+        *self.roster.write() = new.clone();
+        let stays = new.linked();
+        let stays = |peer: &Arc<Peer>| stays.iter().any(|new| Arc::ptr_eq(new, peer));
+        let gone = old.linked().into_iter().filter(|peer| !stays(peer));
+        let gone: Vec<_> = gone.collect();
         for forward in gone
             .iter()
             .flat_map(|peer| &peer.links)
@@ -227,11 +279,9 @@ impl Peers {
         {
             self.go_on(forward);
         }
-        let _look = self.look.lock();
-        self.changed.notify_one();
     }
 
-    /// All other nodes.
+    /// All other members.
     pub fn all(&self) -> Vec<Arc<Peer>> {
         self.roster.read().peers.iter().flatten().cloned().collect()
     }
@@ -246,28 +296,63 @@ impl Peers {
         let ranks = ring.rank(load.group().name().as_bytes(), load.key(), &mut owner);
         let is_own = |position: u16| roster.peers[usize::from(position)].is_none();
         // Another node may wait for it here: it must not wait for yet another one.
-        if ranks == 0 || is_own(owner[0]) || !load.send_away() {
+        if ranks == 0 || is_own(owner[0]) {
+            return self.hand_over(load, roster);
+        }
+        if !load.send_away() {
             return self.load_here(load);
         }
         self.counts.asked.fetch_add(1, Ordering::Relaxed);
         self.go_on(Forward {
             until: load.wanted_until(),
             load,
-            owner: owner[0],
-            next: 0,
+            aim: Aim::Ranks {
+                owner: owner[0],
+                next: 0,
+            },
             roster,
         });
     }
 
-    /// Asks the next in rank.
-    fn go_on(&self, mut forward: Forward) {
+    /// Does a load for another node, which takes this one for the owner of the key or the next best.
+    pub fn load_own(&self, load: PendingLoad) {
+        let roster = self.roster.read().clone();
+        match roster.is_own(&load) {
+            true => self.hand_over(load, roster),
+            false => self.load_here(load),
+        }
+    }
+
+    /// Has a key of this node's from who held it until now, or loads it.
+    fn hand_over(&self, load: PendingLoad, roster: Arc<Roster>) {
+        let holders = roster.holders(&load, Instant::now());
+        if holders.is_empty() {
+            return self.load_here(load);
+        }
+        self.go_on(Forward {
+            until: load.wanted_until(),
+            load,
+            aim: Aim::Holders(Box::new(holders)),
+            roster,
+        });
+    }
+
+    /// Asks the next one.
+    fn go_on(&self, forward: Forward) {
+        match forward.is_peek() {
+            true => self.peek_on(forward),
+            false => self.rank_on(forward),
+        }
+    }
+
+    fn rank_on(&self, mut forward: Forward) {
         while let Some(position) = forward.take_next() {
             let Some(peer) = forward.roster.peers[usize::from(position)].clone() else {
                 // All before this node have failed: it stands in for them.
                 forward.load.take_back(None);
                 return self.load_here(forward.load);
             };
-            if forward.next > 1 {
+            if forward.is_passed_over() {
                 self.counts.passed_over.fetch_add(1, Ordering::Relaxed);
             }
             match peer.ask(forward) {
@@ -292,20 +377,18 @@ impl Peers {
     /// Takes what another node has answered; false if that is not what it was asked for.
     fn answered(&self, forward: Forward, outcome: &Outcome<'_>) -> bool {
         match *outcome {
-            Outcome::Value(stored, sum) => {
-                let load = forward.load;
-                if wire::checksum(load.key(), stored) != sum || !frame::is_valid(stored) {
-                    self.go_on(Forward { load, ..forward });
-                    return false;
+            Outcome::Value(sent) => {
+                let is_its = wire::checksum(forward.load.key(), sent.frame) == sent.checksum;
+                let is_good = is_its && frame::is_valid(sent.frame);
+                match is_good {
+                    true => self.take(forward, &sent),
+                    false => self.go_on(forward),
                 }
-                self.counts.values.fetch_add(1, Ordering::Relaxed);
-                let keep = self.keep(load.group(), load.key());
-                if let Err(mut load) = load.fulfil(stored, keep) {
-                    // Loaded and kept here it is in the budget, and waits as others do.
-                    self.counts.roomless.fetch_add(1, Ordering::Relaxed);
-                    load.take_back(Some(KEEP_ALONE));
-                    self.load_here(load);
-                }
+                is_good
+            }
+            // It was a peek: the next one may hold it.
+            Outcome::Failure(..) | Outcome::Refusal(_) if forward.is_peek() => {
+                self.go_on(forward);
                 true
             }
             Outcome::Failure(code, message) => match kind_of(code) {
@@ -338,8 +421,29 @@ impl Peers {
         }
     }
 
+    fn take(&self, forward: Forward, sent: &Sent<'_>) {
+        let load = &forward.load;
+        let (count, keep) = match forward.is_peek() {
+            true => (&self.counts.handed_over, Keep::Always),
+            false => (&self.counts.values, self.keep(load.group(), load.key())),
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        let keep = match (keep, sent.lives) {
+            (Keep::Always, Some(lives)) => Keep::For(lives),
+            (Keep::For(keep), Some(lives)) => Keep::For(keep.min(lives)),
+            (keep, _) => keep,
+        };
+        if let Err(mut load) = forward.load.fulfil(sent.frame, keep) {
+            // Loaded and kept here it is in the budget, and waits as others do.
+            self.counts.roomless.fetch_add(1, Ordering::Relaxed);
+            load.take_back(Some(KEEP_ALONE));
+            self.load_here(load);
+        }
+    }
+
     fn lost(&self, forward: Forward, why: Lost) {
         match why {
+            _ if forward.is_peek() => self.go_on(forward),
             Lost::Broken | Lost::Unheard => self.go_on(forward),
             Lost::TooLate if forward.load.wanted_until() > Instant::now() => {
                 self.ask_again(forward);
@@ -350,26 +454,31 @@ impl Peers {
 
     /// Others have come who have more time: the same node is asked once more.
     fn ask_again(&self, mut forward: Forward) {
-        forward.next -= 1;
+        if let Aim::Ranks { next, .. } = &mut forward.aim {
+            *next -= 1;
+        }
         self.go_on(forward);
     }
 
     /// How long a value of another node is kept: not at all, unless it is asked for again and again.
-    fn keep(&self, group: &Group, key: &[u8]) -> Option<Duration> {
+    fn keep(&self, group: &Group, key: &[u8]) -> Keep {
         let keep = self.config.keep;
         if keep.is_zero() {
-            return None;
+            return Keep::No;
         }
         let hash = self.hasher.hash_one((group.name(), key));
         let is_known = self.recent.note(hash, keep, Instant::now());
-        is_known.then_some(keep)
+        match is_known {
+            true => Keep::For(keep),
+            false => Keep::No,
+        }
     }
 
     /// Looks after the links; sleeps while there are none.
     fn run(self: &Arc<Self>) {
         let mut look = self.look.lock();
         loop {
-            let peers = self.all();
+            let peers = self.linked();
             let is_busy = peers.iter().any(|peer| peer.is_busy());
             if peers.is_empty() {
                 self.changed.wait(&mut look);
@@ -379,7 +488,8 @@ impl Peers {
                 self.changed.wait_for(&mut look, LOOK_IDLE);
             }
             parking_lot::MutexGuard::unlocked(&mut look, || {
-                for peer in self.all() {
+                self.forget_former(Instant::now());
+                for peer in self.linked() {
                     self.look_at(&peer);
                 }
             });
@@ -427,7 +537,10 @@ impl Peer {
         }
         let first = THREAD.with(|thread| *thread);
         let bytes = QUESTION_BYTES + forward.load.key().len();
-        forward.until = forward.load.wanted_until();
+        forward.until = match forward.is_peek() {
+            true => Instant::now() + handover::PATIENCE,
+            false => forward.load.wanted_until(),
+        };
         let until = forward.until;
         let mut refused = Refused::Unreachable;
         for offset in 0..self.links.len() {
@@ -470,6 +583,11 @@ impl Peer {
         others.any(|(other, link)| other != number && link.is_asked())
     }
 
+    /// Whether one of its links takes questions.
+    fn is_asked(&self) -> bool {
+        self.links.iter().any(|link| link.is_asked())
+    }
+
     fn is_busy(&self) -> bool {
         self.links.iter().any(|link| link.is_busy())
     }
@@ -493,11 +611,25 @@ impl Forward {
         self.roster.epoch()
     }
 
+    /// Whether only what is held is asked for.
+    fn is_peek(&self) -> bool {
+        matches!(self.aim, Aim::Holders(_))
+    }
+
+    /// Whether one that comes before who is asked now has failed.
+    fn is_passed_over(&self) -> bool {
+        matches!(self.aim, Aim::Ranks { next: 2.., .. })
+    }
+
+    /// The next in rank.
     fn take_next(&mut self) -> Option<u16> {
-        let rank = self.next;
-        self.next += 1;
+        let Aim::Ranks { owner, next } = &mut self.aim else {
+            return None;
+        };
+        let rank = *next;
+        *next += 1;
         if rank == 0 {
-            return Some(self.owner);
+            return Some(*owner);
         }
         let mut ranked = [0; RANKS];
         let (group, key) = (self.load.group().name(), self.load.key());

@@ -225,11 +225,20 @@ pub struct Reply<'a> {
     pub result: Outcome<'a>,
 }
 
+/// A value of another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent<'a> {
+    /// As it is stored.
+    pub frame: &'a [u8],
+    pub checksum: u32,
+    /// How long it may be kept, if there is an end to it.
+    pub lives: Option<Duration>,
+}
+
 /// What a reply says.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome<'a> {
-    /// The stored frame, and the checksum that was sent with it.
-    Value(&'a [u8], u32),
+    Value(Sent<'a>),
     /// A code of gRPC, and what is said.
     Failure(i32, &'a [u8]),
     Refusal(Refusal),
@@ -267,7 +276,7 @@ impl<'a> Answer<'a> {
 
 impl<'a> Reply<'a> {
     fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let (mut id, mut checksum, mut is_loading) = (0, 0, false);
+        let (mut id, mut checksum, mut is_loading, mut lives_ms) = (0, 0, false, 0);
         let (mut value, mut failure, mut refusal) = (None, None, None);
         for_each_field(bytes, |field| match field {
             (1, Number(number)) => id = number,
@@ -276,10 +285,15 @@ impl<'a> Reply<'a> {
             (4, Fixed(sum)) => checksum = sum as u32,
             (5, Number(number)) if number != 0 => refusal = Some(Refusal::of(number)),
             (6, Number(number)) => is_loading = number != 0,
+            (8, Number(number)) => lives_ms = number,
             _ => {}
         })?;
         let result = if let Some(frame) = value {
-            Outcome::Value(frame, checksum)
+            Outcome::Value(Sent {
+                frame,
+                checksum,
+                lives: (lives_ms != 0).then(|| Duration::from_millis(lives_ms)),
+            })
         } else if let Some(bytes) = failure {
             let (mut code, mut message): (_, &[u8]) = (0, b"");
             for_each_field(bytes, |field| match field {

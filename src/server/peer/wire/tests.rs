@@ -68,12 +68,17 @@ fn answers_are_read_by_protobuf_and_by_us_as_they_were_written() {
     let label = Label::Checked {
         id: 1 << 40,
         checksum: sum,
+        lives_ms: 70_000,
     };
     let head = Head::of_value(label, &frame);
     head.put_before(&frame, &mut bytes);
     put_failure(
         &mut bytes,
-        Label::Checked { id: 2, checksum: 0 },
+        Label::Checked {
+            id: 2,
+            checksum: 0,
+            lives_ms: 0,
+        },
         5,
         "no such key",
     );
@@ -81,7 +86,14 @@ fn answers_are_read_by_protobuf_and_by_us_as_they_were_written() {
     put_loading(&mut bytes, 4);
     let answer = Answer::parse(&bytes).unwrap();
     let expected = [
-        (1 << 40, Outcome::Value(&frame, sum)),
+        (
+            1 << 40,
+            Outcome::Value(Sent {
+                frame: &frame,
+                checksum: sum,
+                lives: Some(Duration::from_secs(70)),
+            }),
+        ),
         (2, Outcome::Failure(5, b"no such key")),
         (3, Outcome::Refusal(Refusal::TooLarge)),
         (4, Outcome::Loading),
@@ -148,7 +160,7 @@ proptest::proptest! {
         let mut bytes = Vec::new();
         put_news(&mut bytes, Epoch(9), 1);
         question(1, "group", "key").put(b"", &mut bytes);
-        let label = Label::Checked { id: 300, checksum: checksum(b"key", &frame) };
+        let label = Label::Checked { id: 300, checksum: checksum(b"key", &frame), lives_ms: 0 };
         Head::of_value(label, &frame).put_before(&frame, &mut bytes);
         put_loading(&mut bytes, 4);
         let at = at % bytes.len();
@@ -156,8 +168,9 @@ proptest::proptest! {
         let _ = Ask::parse(&bytes);
         if let Ok(answer) = Answer::parse(&bytes) {
             for reply in answer.replies {
-                if let Outcome::Value(value, sum) = reply.result {
-                    proptest::prop_assert!(value == frame || checksum(b"key", value) != sum);
+                if let Outcome::Value(sent) = reply.result {
+                    let is_its = checksum(b"key", sent.frame) == sent.checksum;
+                    proptest::prop_assert!(sent.frame == frame || !is_its);
                 }
             }
         }
