@@ -365,14 +365,14 @@ fn a_key_is_explained() {
     assert_eq!(after["ranks"][1]["held"], false);
     assert_eq!(after["ranks"][0]["last_load"]["code"], "OK");
     assert_eq!(after["ranks"][1]["last_load"], serde_json::Value::Null);
+    // It is not counted as a read.
+    let now = cluster.client(ranks[0]).counters();
+    assert_eq!((now.hits, now.misses), (counters.hits, counters.misses));
     let missing = cluster.ranks("pages", "missing")[0];
     cluster.client(missing).get("pages", "missing").unwrap_err();
     let missing = json(&["explain", "pages", "missing", "--node", &last]);
     assert_eq!(missing["ranks"][0]["held"], false);
     assert_eq!(missing["ranks"][0]["last_load"]["code"], "NOT_FOUND");
-    // It is not counted as a read.
-    let now = cluster.client(ranks[0]).counters();
-    assert_eq!((now.hits, now.misses), (counters.hits, counters.misses));
     let table = printed(&args);
     assert!(
         table.contains(&format!("   1  {owner}  2 B in an entry of ")),

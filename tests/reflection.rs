@@ -161,6 +161,7 @@ fn both_versions_list_the_services() {
             [
                 "corecache.peer.v1.Peer",
                 "corecache.v1.Cache",
+                "corecache.v1.Cluster",
                 "grpc.health.v1.Health",
                 "grpc.reflection.v1.ServerReflection",
                 "grpc.reflection.v1alpha.ServerReflection",
