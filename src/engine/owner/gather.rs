@@ -15,6 +15,8 @@ pub(super) const OWNER_BUCKETS: usize = 256;
 const BUCKETS: usize = 16;
 /// Between two walks this part of the slots in use has come or gone.
 const CHANGED_PART: usize = 16;
+/// And so many bytes at the least: what a walk has copied counts twice until it is dropped, and is no reason for another.
+const CHANGED_MIN_BYTES: usize = 4096;
 
 impl<B: Body> Owner<B> {
     /// Whether there is something to gather.
@@ -25,7 +27,10 @@ impl<B: Body> Owner<B> {
     /// What is left after a walk can not be moved, or the next one would have: that waits for changes.
     fn is_worth_gathering(&self) -> bool {
         let changed = self.arena.used_bytes().abs_diff(self.gathered_bytes);
-        self.arena.is_sparse() && changed > self.gathered_bytes / CHANGED_PART
+        let was_gathered = self.gathered_bytes > 0;
+        let least =
+            self.gathered_bytes / CHANGED_PART + usize::from(was_gathered) * CHANGED_MIN_BYTES;
+        self.arena.is_sparse() && changed > least
     }
 
     /// Where more is emptied than the owner can follow, those who change the shard help it.
