@@ -19,11 +19,7 @@ use super::sync::{AtomicUsize, Condvar, Mutex, Ordering};
 
 /// How often somebody looks whether the turn is free before he sleeps: it is held for a microsecond, and then what makes
 /// it last is mostly that its holder does not run.
-const TRIES: usize = if cfg!(all(test, corecache_model)) {
-    0
-} else {
-    64
-};
+const TRIES: usize = 64;
 
 /// What the word says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,15 +115,8 @@ impl Turn {
 
     #[cold]
     fn wait(&self) {
-        for tries in 0..TRIES {
-            if tries < TRIES / 2 {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
-            if self.try_take() {
-                return;
-            }
+        if !cfg!(all(test, corecache_model)) && self.try_often() {
+            return;
         }
         while !self.try_take() {
             let mut sleepers = self.sleepers.lock();
@@ -136,6 +125,17 @@ impl Turn {
                 self.given_back.wait(&mut sleepers);
             }
         }
+    }
+
+    fn try_often(&self) -> bool {
+        (0..TRIES).any(|tries| {
+            if tries < TRIES / 2 {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+            self.try_take()
+        })
     }
 
     /// Gives the turn back, unless something is said that is not in `known`: that is returned.
