@@ -82,6 +82,7 @@ fn a_load_that_takes_longer_than_a_silent_node_is_waited_for() {
 fn what_the_origin_says_is_passed_on_and_nobody_else_is_asked() {
     let origin = Origin::start(|path, _| match path {
         "/missing" => Answer::Status("404 Not Found", "no such page"),
+        "/secret" => Answer::Status("403 Forbidden", "not for you"),
         _ => Answer::Status("503 Service Unavailable", "closed today"),
     });
     let cluster = Cluster::start(
@@ -90,6 +91,7 @@ fn what_the_origin_says_is_passed_on_and_nobody_else_is_asked() {
     );
     for (key, code) in [
         ("missing", RpcStatusCode::NOT_FOUND),
+        ("secret", RpcStatusCode::FAILED_PRECONDITION),
         ("broken", RpcStatusCode::UNAVAILABLE),
     ] {
         let owner = cluster.ranks("pages", key)[0];

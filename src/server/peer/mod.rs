@@ -649,15 +649,16 @@ impl Forward {
 
 /// What a code means that came with a failure; none for one that no node answers a key with.
 fn kind_of(code: i32) -> Option<ErrorKind> {
-    const KINDS: [(Code, ErrorKind); 7] = [
-        (Code::NotFound, ErrorKind::NotFound),
-        (Code::InvalidArgument, ErrorKind::InvalidKey),
-        (Code::OutOfRange, ErrorKind::TooLarge),
-        (Code::DeadlineExceeded, ErrorKind::TimedOut),
-        (Code::Unavailable, ErrorKind::Unavailable),
-        (Code::ResourceExhausted, ErrorKind::Busy),
-        (Code::Internal, ErrorKind::Other),
+    const KINDS: [ErrorKind; 8] = [
+        ErrorKind::NotFound,
+        ErrorKind::InvalidKey,
+        ErrorKind::TooLarge,
+        ErrorKind::TimedOut,
+        ErrorKind::Unavailable,
+        ErrorKind::Refused,
+        ErrorKind::Busy,
+        ErrorKind::Other,
     ];
-    let known = KINDS.iter().find(|(known, _)| *known as i32 == code);
-    known.map(|(_, kind)| *kind)
+    let mut kinds = KINDS.into_iter();
+    kinds.find(|kind| Code::from(*kind) as i32 == code)
 }
