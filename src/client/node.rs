@@ -34,12 +34,6 @@ const READ: Method<Vec<u8>, Chunk> = Method {
     ty: MethodType::ServerStreaming,
     ..asking("/corecache.v1.Cache/Read")
 };
-const MEMBERS: Method<MembersRequest, MembersReply> =
-    pb::method(MethodType::Unary, "/corecache.v1.Cluster/Members");
-const PEEK: Method<PeekRequest, PeekReply> =
-    pb::method(MethodType::Unary, "/corecache.v1.Cluster/Peek");
-const WEIGH: Method<WeighRequest, WeighReply> =
-    pb::method(MethodType::Unary, "/corecache.v1.Cluster/Weigh");
 
 /// A method whose request is encoded already: keys are bytes, and the generated messages take text.
 const fn asking<R: Message>(path: &'static str) -> Method<Vec<u8>, R> {
@@ -303,7 +297,7 @@ impl Node {
     ) -> Receiver<Result<MembersReply, Fault>> {
         let mut request = MembersRequest::new();
         request.known_epoch = known_epoch;
-        self.ask(&MEMBERS, &request, timeout)
+        self.ask(&pb::MEMBERS, &request, timeout)
     }
 
     /// The same, of a client that knows nothing yet; `done` is called on one of grpcio's threads.
@@ -312,7 +306,7 @@ impl Node {
         timeout: Duration,
         done: impl FnOnce(Result<MembersReply, Fault>) + Send + 'static,
     ) {
-        self.start(&MEMBERS, &MembersRequest::new(), timeout, done);
+        self.start(&pb::MEMBERS, &MembersRequest::new(), timeout, done);
     }
 
     pub fn peek(
@@ -324,7 +318,7 @@ impl Node {
         let mut request = PeekRequest::new();
         request.group = group.to_owned();
         request.key = key.to_vec();
-        self.ask(&PEEK, &request, timeout)
+        self.ask(&pb::PEEK, &request, timeout)
     }
 
     pub fn weigh(
@@ -332,7 +326,7 @@ impl Node {
         request: &WeighRequest,
         timeout: Duration,
     ) -> Receiver<Result<WeighReply, Fault>> {
-        self.ask(&WEIGH, request, timeout)
+        self.ask(&pb::WEIGH, request, timeout)
     }
 }
 

@@ -70,3 +70,13 @@ pub const fn method<Q: Message, R: Message>(ty: MethodType, path: &'static str) 
         },
     }
 }
+
+/// Of the service `Cluster`, for who serves it and who asks it.
+pub const MEMBERS: Method<cluster::MembersRequest, cluster::MembersReply> =
+    method(MethodType::Unary, "/corecache.v1.Cluster/Members");
+/// Of the service `Cluster`, for who serves it and who asks it.
+pub const PEEK: Method<cluster::PeekRequest, cluster::PeekReply> =
+    method(MethodType::Unary, "/corecache.v1.Cluster/Peek");
+/// Of the service `Cluster`, for who serves it and who asks it.
+pub const WEIGH: Method<cluster::WeighRequest, cluster::WeighReply> =
+    method(MethodType::Unary, "/corecache.v1.Cluster/Weigh");

@@ -4,22 +4,13 @@ use std::sync::Arc;
 use std::thread;
 
 use futures_channel::oneshot;
-use grpcio::{Method, MethodType, RpcContext, ServiceBuilder, UnarySink};
+use grpcio::{RpcContext, ServiceBuilder, UnarySink};
 
 use super::super::cluster::Cluster;
 use super::super::connections::Connections;
 use super::{Door, Gate, Service, Status, caught};
 use crate::server::pb;
-use crate::server::pb::cluster::{
-    MembersReply, MembersRequest, PeekReply, PeekRequest, WeighReply, WeighRequest,
-};
-
-const MEMBERS: Method<MembersRequest, MembersReply> =
-    pb::method(MethodType::Unary, "/corecache.v1.Cluster/Members");
-const PEEK: Method<PeekRequest, PeekReply> =
-    pb::method(MethodType::Unary, "/corecache.v1.Cluster/Peek");
-const WEIGH: Method<WeighRequest, WeighReply> =
-    pb::method(MethodType::Unary, "/corecache.v1.Cluster/Weigh");
+use crate::server::pb::cluster::{WeighReply, WeighRequest};
 
 /// The service for grpcio to register. Its answers leave by `gate`.
 pub(in super::super) fn service(
@@ -36,15 +27,15 @@ pub(in super::super) fn service(
     let (members, peek, weigh) = (door.clone(), door.clone(), door);
     let (of_members, of_peek) = (cluster.clone(), cluster.clone());
     ServiceBuilder::new()
-        .add_unary_handler(&MEMBERS, move |ctx, request, sink| {
+        .add_unary_handler(&pb::MEMBERS, move |ctx, request, sink| {
             let reply = caught(|| Ok(of_members.members(&request)));
             members.answer(&ctx, sink, reply);
         })
-        .add_unary_handler(&PEEK, move |ctx, request, sink| {
+        .add_unary_handler(&pb::PEEK, move |ctx, request, sink| {
             let reply = caught(|| of_peek.peek(&request));
             peek.answer(&ctx, sink, reply);
         })
-        .add_unary_handler(&WEIGH, move |ctx, request, sink| {
+        .add_unary_handler(&pb::WEIGH, move |ctx, request, sink| {
             weigh.on_weigh(&ctx, &cluster, request, sink);
         })
         .build()
