@@ -1,5 +1,7 @@
 //! How caches are made: what is refused, and what goes on with less.
 
+use std::hash::{BuildHasherDefault, Hasher};
+
 use corecache::engine::{BlobCache, BuildError, Builder, Cache, pin_to_core};
 
 fn refusal(builder: &Builder) -> BuildError {
@@ -92,4 +94,31 @@ fn caches_come_and_go() {
         let cache = Cache::<u64, u64>::from_builder(&Builder::new(1 << 20).shards(4)).unwrap();
         cache.insert_soon(1, 2).unwrap();
     }
+}
+
+/// Of all hashers the worst.
+#[derive(Default)]
+struct Same;
+
+impl Hasher for Same {
+    fn finish(&self) -> u64 {
+        7
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+}
+
+#[test]
+fn a_hasher_may_be_slow_and_the_cache_is_right() {
+    let hasher = BuildHasherDefault::<Same>::default();
+    let cache = Cache::from_builder_with_hasher(&Builder::new(1 << 20), hasher).unwrap();
+    for key in 0..1000_u32 {
+        cache.insert(key, key + 1).unwrap();
+    }
+    cache.remove(&500);
+    for key in 0..1000 {
+        let wanted = (key != 500).then_some(key + 1);
+        assert_eq!(cache.get(&key), wanted);
+    }
+    assert_eq!(cache.iter().count(), 999);
 }

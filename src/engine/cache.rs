@@ -3,11 +3,11 @@
 use std::borrow::Borrow;
 use std::error::Error;
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-use ahash::RandomState;
+use foldhash::fast::RandomState;
 
 use super::builder::{BuildError, Builder};
 use super::core::{Core, Loaded};
@@ -33,13 +33,13 @@ type Weigher<K, V> = Box<dyn Fn(&K, &V) -> usize + Send + Sync>;
 /// assert_eq!(squares.get(&4), None);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Cache<K, V>
+pub struct Cache<K, V, S = RandomState>
 where
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     core: Core<Typed<K, V>>,
-    hasher: RandomState,
+    hasher: S,
     weigher: Option<Weigher<K, V>>,
 }
 
@@ -96,9 +96,38 @@ where
     /// # Errors
     /// See [`BuildError`].
     pub fn from_builder(builder: &Builder) -> Result<Self, BuildError> {
+        Self::from_builder_with_hasher(builder, RandomState::default())
+    }
+}
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// A cache made to measure that hashes its keys by `hasher`, in place of [`foldhash`]: fast, seeded anew for each
+    /// cache, and of little help against callers who choose keys to collide and can time the answers. For those there is
+    /// the standard library's. The hash's upper 32 bits choose the shard and tell entries apart, its lower ones the
+    /// bucket: a hasher that leaves some of them constant, as one does that returns numbers as they are, makes the cache
+    /// slow.
+    ///
+    /// ```
+    /// use corecache::engine::{Builder, Cache};
+    /// use std::hash::RandomState;
+    ///
+    /// let hasher = RandomState::new();
+    /// let cache = Cache::from_builder_with_hasher(&Builder::new(1 << 20), hasher)?;
+    /// cache.insert("of a stranger's choice".to_owned(), 1)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn from_builder_with_hasher(builder: &Builder, hasher: S) -> Result<Self, BuildError> {
         Ok(Self {
             core: builder.build()?,
-            hasher: RandomState::new(),
+            hasher,
             weigher: None,
         })
     }

@@ -4,7 +4,7 @@
 //! that it gives out, and holds those of one bucket at the most. See `table::scan` for why it misses nothing.
 
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::iter::FusedIterator;
 
 use super::blobs::{Blob, BlobCache};
@@ -152,8 +152,9 @@ where
 {
 }
 
-impl<K, V> Cache<K, V>
+impl<K, V, S> Cache<K, V, S>
 where
+    S: BuildHasher,
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
@@ -192,8 +193,9 @@ where
     }
 }
 
-impl<'a, K, V> IntoIterator for &'a Cache<K, V>
+impl<'a, K, V, S> IntoIterator for &'a Cache<K, V, S>
 where
+    S: BuildHasher,
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {

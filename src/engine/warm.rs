@@ -5,7 +5,7 @@
 //! then it stores, from the most valuable entries to the least; see `format`. What is restored is older than all that
 //! the cache has got since, so it replaces nothing, evicts nothing and fences no load.
 
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -119,8 +119,9 @@ impl BlobCache {
     }
 }
 
-impl<K, V> Cache<K, V>
+impl<K, V, S> Cache<K, V, S>
 where
+    S: BuildHasher,
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
