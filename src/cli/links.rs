@@ -20,9 +20,17 @@ pub struct Links {
     #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = patience)]
     peer_patience: Duration,
 
-    /// Seconds that a value of another node is kept if it is asked for again within that time; 0 for never
+    /// Seconds that a hot value of another node is kept; 0 for never
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = keep)]
     peer_keep: Duration,
+
+    /// How often a second a key is asked for that is hot: here, or at the node that owns it
+    #[arg(long, value_name = "RATE", default_value = "100", value_parser = rate)]
+    hot_rate: u32,
+
+    /// The part of the memory that hot values of other nodes may take, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 12, value_parser = clap::value_parser!(u8).range(0..=100))]
+    hot_share: u8,
 
     /// Seconds after a change of the members in which a node asks the others for keys that have become its own, before it
     /// loads them; 0 for never
@@ -35,7 +43,8 @@ pub struct Links {
 }
 
 impl Links {
-    pub fn config(&self) -> Result<LinkConfig, String> {
+    /// For a node with so much memory.
+    pub fn config(&self, memory_bytes: usize) -> Result<LinkConfig, String> {
         let read = |path: &PathBuf| {
             fs::read(path).map_err(|error| format!("--peer-ca {}: {error}", path.display()))
         };
@@ -43,6 +52,8 @@ impl Links {
             links: self.peer_links,
             patience: self.peer_patience,
             keep: self.peer_keep,
+            hot_rate: self.hot_rate,
+            hot_share_bytes: memory_bytes / 100 * usize::from(self.hot_share),
             handover: self.handover,
             roots: self.peer_ca.as_ref().map(read).transpose()?,
         })
@@ -62,6 +73,13 @@ fn patience(text: &str) -> Result<Duration, String> {
     match seconds::limit(text)? {
         time if (LEAST..=MOST).contains(&time) => Ok(time),
         _ => Err("0.05 to 60 seconds: with less a busy node is taken for a dead one".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(rate @ 1..) => Ok(rate),
+        _ => Err("a whole number of requests a second, at least 1".to_owned()),
     }
 }
 

@@ -17,6 +17,7 @@ mod simulate;
 mod size;
 mod stats;
 mod systemd;
+mod top_keys;
 
 use std::error::Error;
 
@@ -42,6 +43,8 @@ enum Command {
     Ring(ring::Ring),
     /// Shows which nodes of a cluster are asked for a key, and which of them hold it.
     Explain(explain::Explain),
+    /// Shows which keys the nodes of a cluster are asked for most, and how often.
+    TopKeys(top_keys::TopKeys),
     /// Shows what would move if nodes joined or left.
     Plan(plan::Plan),
     /// Replays a trace of requests: how large should a cache be?
@@ -56,6 +59,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
         Command::Stats(stats) => stats.run(),
         Command::Ring(ring) => ring.run(),
         Command::Explain(explain) => explain.run(),
+        Command::TopKeys(top) => top.run(),
         Command::Plan(plan) => plan.run(),
         Command::Simulate(simulate) => simulate.run(),
     }

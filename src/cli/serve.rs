@@ -214,7 +214,7 @@ impl Serve {
             load_wait: self.load_wait,
             limits: self.limits.of_connections(),
             tls: self.identity()?,
-            links: self.links.config()?,
+            links: self.links.config(self.memory)?,
             members: self.members.config()?,
         })
     }

@@ -50,6 +50,7 @@ mod known;
 mod many;
 mod node;
 mod plan;
+mod top;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,6 +69,7 @@ pub use explain::{Explanation, Held, LastLoad, Ranked, Seen};
 use known::Known;
 use node::{Dialler, Fault, Node};
 pub use plan::{Amount, Change, Plan, PlanError, Weighed, WeighedGroup};
+pub use top::{TopKey, TopKeys};
 
 /// Nodes that a call goes to, one after the other.
 const ATTEMPTS: usize = 5;

@@ -16,7 +16,8 @@ use protobuf::Message;
 use super::error::BuildClientError;
 use crate::server::pb::cache::{Chunk, GetManyReply, ReadRequest, Value};
 use crate::server::pb::cluster::{
-    MembersReply, MembersRequest, PeekReply, PeekRequest, WeighReply, WeighRequest,
+    MembersReply, MembersRequest, PeekReply, PeekRequest, TopKeysReply, TopKeysRequest, WeighReply,
+    WeighRequest,
 };
 use crate::server::{UNARY_LIMIT_BYTES, pb};
 
@@ -319,6 +320,14 @@ impl Node {
         request.group = group.to_owned();
         request.key = key.to_vec();
         self.ask(&pb::PEEK, &request, timeout)
+    }
+
+    pub fn top_keys(
+        &self,
+        request: &TopKeysRequest,
+        timeout: Duration,
+    ) -> Receiver<Result<TopKeysReply, Fault>> {
+        self.ask(&pb::TOP_KEYS, request, timeout)
     }
 
     pub fn weigh(

@@ -12,7 +12,9 @@ mod movement;
 mod notation;
 mod placement;
 mod ring;
+pub(crate) mod sketch;
 mod slot;
+pub mod spread;
 
 pub use member::{MEMBERS_MAX, Member, MemberError, View};
 pub use movement::Movement;

@@ -7,15 +7,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::last_loads::LastLoad;
 use super::pb::cluster as pb;
 use super::pb::cluster::{
-    ClusterMember, MembersReply, MembersRequest, PeekReply, PeekRequest, WeighReply, WeighRequest,
-    WeighedGroup,
+    ClusterMember, MembersReply, MembersRequest, PeekReply, PeekRequest, TopKeysReply,
+    TopKeysRequest, WeighReply, WeighRequest, WeighedGroup,
 };
-use super::service::{Code, Service, Status};
+use super::service::{Code, Service, Status, UNARY_LIMIT_BYTES};
 use crate::cluster::{Epoch, Member, Placement, View, slot};
 use crate::group::Group;
 
 /// Members that one question may add or remove.
 const CHANGES_MAX: usize = 64;
+/// Keys that are told as those that are asked for most.
+const TOP_KEYS_MAX: usize = 1000;
+/// What is told of a key beside group and key, at the most.
+const BESIDE_KEY_BYTES: usize = 32;
 
 /// The calls of `corecache.v1.Cluster`.
 pub(super) struct Cluster {
@@ -56,6 +60,35 @@ impl Cluster {
         }
         let last = self.service.loaders.last(group, &request.key);
         reply.last_load = last.map(told).into();
+        Ok(reply)
+    }
+
+    /// The keys that are asked for most.
+    pub fn top_keys(&self, request: &TopKeysRequest) -> Result<TopKeysReply, Status> {
+        if !request.group.is_empty() {
+            self.service.group(request.group.as_bytes())?;
+        }
+        let count = match request.count {
+            0 => TOP_KEYS_MAX,
+            count => TOP_KEYS_MAX.min(count as usize),
+        };
+        let top = self.service.hot.top();
+        let is_wanted = |name: &str| request.group.is_empty() || name == request.group;
+        let keys = top.keys().iter().filter(|top| is_wanted(top.group.name()));
+        // Of the largest keys a reply has room for fewer.
+        let mut left_bytes = UNARY_LIMIT_BYTES;
+        let keys = keys.take(count).map_while(|top| {
+            let bytes = top.group.name().len() + top.key.len() + BESIDE_KEY_BYTES;
+            left_bytes = left_bytes.checked_sub(bytes)?;
+            let mut told = pb::TopKey::new();
+            top.group.name().clone_into(&mut told.group);
+            told.key = top.key.to_vec();
+            told.rate = top.rate;
+            Some(told)
+        });
+        let mut reply = TopKeysReply::new();
+        reply.keys = keys.collect();
+        reply.hot_rate = self.service.peers.hot_rate();
         Ok(reply)
     }
 

@@ -109,6 +109,7 @@ impl Fetch {
         let service = self.service.clone();
         match service.group(group) {
             Ok(group) => {
+                service.hot.note_all(group, &keys);
                 let lane = self.lane(group);
                 let answered = self.look_up(lane, first_id, &keys);
                 if answered < keys.len() {

@@ -26,6 +26,7 @@ mod front;
 mod gate;
 #[doc(hidden)]
 pub mod health;
+mod hot;
 mod last_loads;
 mod limits;
 mod loaders;

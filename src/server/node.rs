@@ -18,6 +18,7 @@ use super::connections::Connections;
 use super::cores::Cores;
 use super::gate::Gate;
 use super::health::{Health, Status};
+use super::hot::Hot;
 use super::limits::ConnectionLimits;
 use super::loaders::{Limits, Loaders};
 use super::members::{self, MembersConfig, MembersError};
@@ -342,12 +343,14 @@ fn service(config: &mut NodeConfig, env: &Arc<Environment>) -> Result<Service, S
         env: env.clone(),
         tls: link_tls(config)?,
     };
-    let peers = Peers::start(config.links.clone(), loaders.clone(), dialler);
+    let hot = Hot::start().map_err(StartError::Threads)?;
+    let peers = Peers::start(config.links.clone(), loaders.clone(), hot.clone(), dialler);
     let waiting = Waiting::start(groups.iter()).map_err(StartError::Threads)?;
     Ok(Service {
         groups,
         loaders,
         peers: peers.map_err(StartError::Threads)?,
+        hot,
         outgoing: Outgoing::new(config.memory_bytes),
         reads: Reads::start(config.read_stall).map_err(StartError::Threads)?,
         waiting,

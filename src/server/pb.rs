@@ -80,3 +80,6 @@ pub const PEEK: Method<cluster::PeekRequest, cluster::PeekReply> =
 /// Of the service `Cluster`, for who serves it and who asks it.
 pub const WEIGH: Method<cluster::WeighRequest, cluster::WeighReply> =
     method(MethodType::Unary, "/corecache.v1.Cluster/Weigh");
+/// Of the service `Cluster`, for who serves it and who asks it.
+pub const TOP_KEYS: Method<cluster::TopKeysRequest, cluster::TopKeysReply> =
+    method(MethodType::Unary, "/corecache.v1.Cluster/TopKeys");

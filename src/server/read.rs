@@ -205,6 +205,7 @@ impl Service {
         let request = ReadRequest::parse(request)?;
         let group = self.group(request.group)?;
         group.check_key(request.key)?;
+        self.hot.note(group, request.key);
         let wanted = Wanted {
             group: group.clone(),
             offset: request.offset,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::hot::Hot;
 use super::loaders::Loaders;
 use super::lookout::Caller;
 use super::many::{Answers, Gathering};
@@ -145,6 +146,7 @@ pub(super) struct Service {
     pub groups: Groups,
     pub loaders: Loaders,
     pub peers: Arc<Peers>,
+    pub hot: Arc<Hot>,
     pub outgoing: Arc<Outgoing>,
     pub reads: Arc<Reads>,
     pub waiting: Waiting,
@@ -161,6 +163,7 @@ impl Service {
         let GetRequest { group, key } = GetRequest::parse(request)?;
         let group = self.group(group)?;
         group.check_key(key)?;
+        self.hot.note(group, key);
         let held = group.read_frame(key, |lent| {
             check_reply(group, key, lent.value())?;
             Ok(hit(lent))
@@ -229,6 +232,7 @@ impl Service {
         let GetManyRequest { group, keys } = GetManyRequest::parse(request)?;
         let group = self.group(group)?;
         check_keys(keys.len(), "call")?;
+        self.hot.note_all(group, &keys);
         let mut answers = Answers::new(&self.outgoing, keys.len());
         answers.read(group, &keys)?;
         if answers.missing().next().is_none() {

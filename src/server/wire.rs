@@ -207,8 +207,9 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
 /// Field 4, 32 bits, and what it takes with its tag.
 const CHECKSUM_TAG: u64 = 4 << 3 | FIXED32;
 const CHECKSUM_BYTES: usize = 1 + 4;
-/// Field 8, a number of up to ten bytes.
+/// Fields 8 and 7, numbers of up to ten bytes.
 const LIVES_TAG: u64 = 8 << 3 | VARINT;
+const RATE_TAG: u64 = 7 << 3 | VARINT;
 
 /// What tells whose answer it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,12 +218,14 @@ pub(super) enum Label {
     Place,
     /// Its id: `FetchAnswer` in a `FetchReply`.
     Id(u64),
-    /// Its id, with a checksum of the value and how long it may be kept: `Reply` in an `Answer` of peer.proto.
+    /// Its id, with a checksum of the value, how long it may be kept and how hot it is: `Reply` in an `Answer` of peer.proto.
     Checked {
         id: u64,
         checksum: u32,
         /// 0 where there is no end to it.
         lives_ms: u64,
+        /// How often it is asked for, a second; 0 where that is not known.
+        rate: u64,
     },
 }
 
@@ -232,13 +235,11 @@ impl Label {
         match self {
             Label::Place => 0,
             Label::Id(id) => 1 + varint_len(id),
-            Label::Checked { id, lives_ms, .. } => {
-                let lives = if lives_ms == 0 {
-                    0
-                } else {
-                    1 + varint_len(lives_ms)
-                };
-                1 + varint_len(id) + CHECKSUM_BYTES + lives
+            Label::Checked {
+                id, lives_ms, rate, ..
+            } => {
+                let number = |value| if value == 0 { 0 } else { 1 + varint_len(value) };
+                1 + varint_len(id) + CHECKSUM_BYTES + number(lives_ms) + number(rate)
             }
         }
     }
@@ -257,14 +258,19 @@ impl Label {
             put_varint(reply, id);
         }
         if let Label::Checked {
-            checksum, lives_ms, ..
+            checksum,
+            lives_ms,
+            rate,
+            ..
         } = self
         {
             put_varint(reply, CHECKSUM_TAG);
             reply.extend_from_slice(&checksum.to_le_bytes());
-            if lives_ms != 0 {
-                put_varint(reply, LIVES_TAG);
-                put_varint(reply, lives_ms);
+            for (tag, value) in [(LIVES_TAG, lives_ms), (RATE_TAG, rate)] {
+                if value != 0 {
+                    put_varint(reply, tag);
+                    put_varint(reply, value);
+                }
             }
         }
     }
@@ -277,8 +283,8 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Two tags with their lengths, of up to five bytes each, an id and a time with their tags, and a checksum.
-    const MAX_BYTES: usize = 2 * (1 + 5) + 2 * (1 + 10) + CHECKSUM_BYTES;
+    /// Two tags with their lengths, of up to five bytes each, an id, a time and a rate with their tags, and a checksum.
+    const MAX_BYTES: usize = 2 * (1 + 5) + 3 * (1 + 10) + CHECKSUM_BYTES;
 
     /// For the answer with a value; the frame is the encoded `Value`, of less than 4 GiB.
     #[inline]
@@ -296,7 +302,10 @@ impl Head {
             head.put(id);
         }
         if let Label::Checked {
-            checksum, lives_ms, ..
+            checksum,
+            lives_ms,
+            rate,
+            ..
         } = label
         {
             head.put(CHECKSUM_TAG);
@@ -304,9 +313,11 @@ impl Head {
                 head.bytes[head.len] = byte;
                 head.len += 1;
             }
-            if lives_ms != 0 {
-                head.put(LIVES_TAG);
-                head.put(lives_ms);
+            for (tag, value) in [(LIVES_TAG, lives_ms), (RATE_TAG, rate)] {
+                if value != 0 {
+                    head.put(tag);
+                    head.put(value);
+                }
             }
         }
         head.put(label.value_field() << 3 | LENGTH_DELIMITED);

@@ -24,8 +24,8 @@ pub(in super::super) fn service(
         gate: gate.clone(),
         connections,
     };
-    let (members, peek, weigh) = (door.clone(), door.clone(), door);
-    let (of_members, of_peek) = (cluster.clone(), cluster.clone());
+    let (members, peek, top, weigh) = (door.clone(), door.clone(), door.clone(), door);
+    let (of_members, of_peek, of_top) = (cluster.clone(), cluster.clone(), cluster.clone());
     ServiceBuilder::new()
         .add_unary_handler(&pb::MEMBERS, move |ctx, request, sink| {
             let reply = caught(|| Ok(of_members.members(&request)));
@@ -34,6 +34,10 @@ pub(in super::super) fn service(
         .add_unary_handler(&pb::PEEK, move |ctx, request, sink| {
             let reply = caught(|| of_peek.peek(&request));
             peek.answer(&ctx, sink, reply);
+        })
+        .add_unary_handler(&pb::TOP_KEYS, move |ctx, request, sink| {
+            let reply = caught(|| of_top.top_keys(&request));
+            top.answer(&ctx, sink, reply);
         })
         .add_unary_handler(&pb::WEIGH, move |ctx, request, sink| {
             weigh.on_weigh(&ctx, &cluster, request, sink);

@@ -175,7 +175,11 @@ impl Answering {
             lives_ms,
         }) = self.arrived.front()
         {
-            let frame = outcome.as_ref().map(|value| (&**value.frame(), *lives_ms));
+            let terms = KeepTerms {
+                lives_ms: *lives_ms,
+                rate: 0,
+            };
+            let frame = outcome.as_ref().map(|value| (&**value.frame(), terms));
             if !put(&mut self.reply, *id, key, frame) {
                 break;
             }
@@ -241,14 +245,18 @@ impl Answering {
     fn answer_of(&mut self, group: &Group, run: &[Question<'_>], terms: Terms) -> usize {
         let keys: Vec<&[u8]> = run.iter().map(|question| question.key).collect();
         let mut missed = Vec::new();
-        let reply = &mut self.reply;
+        let (reply, top) = (&mut self.reply, self.service.hot.top());
         let read = group.read_frames(&keys, |index, held| {
             let Question { id, key, .. } = run[index];
             let is_seen_to = match held {
                 Ok(Some(lent)) => {
                     reply.expect(lent.value(), keys.len() - index);
                     let lives_ms = group.lives_ms(lent.expiry_ns());
-                    put(reply, id, key, Ok((lent.value(), lives_ms)))
+                    let terms = KeepTerms {
+                        lives_ms,
+                        rate: top.rate(group, key) as u64,
+                    };
+                    put(reply, id, key, Ok((lent.value(), terms)))
                 }
                 Ok(None) => {
                     missed.push(index);
@@ -264,10 +272,14 @@ impl Answering {
         for index in missed {
             self.miss(group, &run[index], terms);
         }
-        match read {
+        let seen = match read {
             ControlFlow::Continue(()) => run.len(),
             ControlFlow::Break(index) => index,
+        };
+        for question in run[..seen].iter().filter(|question| !question.peek) {
+            self.service.hot.note(group, question.key);
         }
+        seen
     }
 
     fn miss(&mut self, group: &Group, question: &Question<'_>, terms: Terms) {
@@ -319,22 +331,35 @@ impl Drop for Answering {
     }
 }
 
-/// Puts an answer, a frame with the time for which it may be kept; false if there is no room for it.
-fn put(reply: &mut Reply, id: u64, key: &[u8], outcome: Result<(&[u8], u64), &Status>) -> bool {
+/// What is said of a value beside it: it tells whether it is kept, and how long.
+#[derive(Clone, Copy, Default)]
+struct KeepTerms {
+    lives_ms: u64,
+    rate: u64,
+}
+
+/// Puts an answer, a frame with what tells whether it is kept; false if there is no room for it.
+fn put(
+    reply: &mut Reply,
+    id: u64,
+    key: &[u8],
+    outcome: Result<(&[u8], KeepTerms), &Status>,
+) -> bool {
     if !reply.wants_more() {
         return false;
     }
-    let label = |checksum, lives_ms| Label::Checked {
+    let label = |checksum, KeepTerms { lives_ms, rate }| Label::Checked {
         id,
         checksum,
         lives_ms,
+        rate,
     };
     match outcome {
         Ok((frame, _)) if frame.len() > FRAME_MAX_BYTES - BESIDE_BYTES => {
             wire::put_refusal(reply.bytes(NOTE_MAX_BYTES), id, Refusal::TooLarge);
             true
         }
-        Ok((frame, lives_ms)) => reply.put(label(wire::checksum(key, frame), lives_ms), Ok(frame)),
-        Err(status) => reply.put(label(0, 0), Err(status)),
+        Ok((frame, terms)) => reply.put(label(wire::checksum(key, frame), terms), Ok(frame)),
+        Err(status) => reply.put(label(0, KeepTerms::default()), Err(status)),
     }
 }

@@ -46,7 +46,7 @@ const COUNTERS: [Figure; 3] = [
 /// A figure of all nodes together.
 type Count = (&'static str, &'static str, fn(&Counts) -> &AtomicU64);
 
-const COUNTS: [Count; 8] = [
+const COUNTS: [Count; 9] = [
     (
         "peers_asked",
         "Keys of other nodes that were missed, and asked for there",
@@ -56,6 +56,11 @@ const COUNTS: [Count; 8] = [
         "peers_values",
         "Values that came from other nodes",
         |counts| &counts.values,
+    ),
+    (
+        "peers_kept",
+        "Values that came from other nodes, were hot, and are kept here for a time",
+        |counts| &counts.kept,
     ),
     (
         "peers_passed_over",
@@ -108,6 +113,10 @@ impl Collector for PeerMetrics {
             let kind = MetricType::Counter;
             count.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
         }
+        let help = "Bytes of hot values of other nodes that are kept here, those counted too that had to go before their time";
+        let kept = ConstGauge::new(self.0.kept.bytes() as i64);
+        let kind = MetricType::Gauge;
+        kept.encode(encoder.encode_descriptor("peers_kept_bytes", help, None, kind)?)?;
         let help = "Links to the node by what their breakers are at: closed, so that it is asked; half open, while it is \
                     tried; open, after it has failed";
         let mut family = encoder.encode_descriptor("peer_links", help, None, MetricType::Gauge)?;

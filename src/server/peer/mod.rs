@@ -19,7 +19,6 @@ mod dial;
 mod figures;
 mod handover;
 mod offers;
-mod recent;
 mod wire;
 
 use std::io;
@@ -30,20 +29,20 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::hot::{Hot, Kept};
 use super::loaders::Loaders;
 use super::service::Code;
 use crate::cluster::link::{Figures, Link, Lost, Refused};
 use crate::cluster::membership::Membership;
 use crate::cluster::{Epoch, Member, Placement, Ring};
+use crate::group::PendingLoad;
 use crate::group::error::ErrorKind;
 use crate::group::frame;
 use crate::group::relay::{Keep, Relayed};
-use crate::group::{Group, PendingLoad};
 pub(super) use answering::Answering;
 pub(super) use dial::{Dialler, LinkTls};
 pub(super) use figures::PeerMetrics;
 use handover::{Former, Holders};
-use recent::Recent;
 use wire::{Outcome, Refusal, Sent};
 
 /// Nodes that are asked for a key, one after the other, before a node does it alone.
@@ -55,6 +54,8 @@ const LOOK_BUSY: Duration = Duration::from_millis(20);
 const LOOK_IDLE: Duration = Duration::from_millis(200);
 /// So old a stream gets, where there is another: nodes close connections after a time.
 const RETIRE_AFTER: Duration = Duration::from_secs(20 * 60);
+/// An entry beside its key and its value, more or less.
+const ENTRY_BYTES: usize = 64;
 /// A question beside its key.
 const QUESTION_BYTES: usize = 64;
 
@@ -65,8 +66,12 @@ pub struct LinkConfig {
     pub links: usize,
     /// How long a node that says nothing is waited for, before the next one is asked.
     pub patience: Duration,
-    /// How long a value of another node is kept that is asked for again within that time; zero for not at all.
+    /// How long a hot value of another node is kept; zero for not at all.
     pub keep: Duration,
+    /// How often a key is asked for that is hot, a second.
+    pub hot_rate: u32,
+    /// The most that values of other nodes may take, in bytes.
+    pub hot_share_bytes: usize,
     /// How long, after the members have changed, a node asks the others whether they hold a key that has become its own,
     /// before it loads it; zero for not at all.
     pub handover: Duration,
@@ -80,6 +85,8 @@ impl Default for LinkConfig {
             links: 2,
             patience: Duration::from_millis(500),
             keep: Duration::from_secs(10),
+            hot_rate: 100,
+            hot_share_bytes: 8 << 20,
             handover: Duration::from_secs(180),
             roots: None,
         }
@@ -93,6 +100,8 @@ pub(super) struct Counts {
     pub asked: AtomicU64,
     /// Values that came from there.
     pub values: AtomicU64,
+    /// Values among them that were hot, and are kept here for a time.
+    pub kept: AtomicU64,
     /// Times that the next in rank was turned to.
     pub passed_over: AtomicU64,
     /// Keys that were loaded here because no other node could be asked.
@@ -116,7 +125,8 @@ pub(super) struct Peers {
     roster: RwLock<Arc<Roster>>,
     /// Held while another roster is made.
     turning: Mutex<()>,
-    recent: Recent,
+    hot: Arc<Hot>,
+    pub kept: Kept,
     hasher: ahash::RandomState,
     pub counts: Counts,
     /// Told when there are other nodes.
@@ -165,9 +175,15 @@ enum Aim {
 
 impl Peers {
     /// Starts the thread that looks after the links. Without a ring there are none.
-    pub fn start(config: LinkConfig, loaders: Loaders, dialler: Dialler) -> io::Result<Arc<Self>> {
+    pub fn start(
+        config: LinkConfig,
+        loaders: Loaders,
+        hot: Arc<Hot>,
+        dialler: Dialler,
+    ) -> io::Result<Arc<Self>> {
         let peers = Arc::new(Self {
             own_address: OnceLock::new(),
+            kept: Kept::new(config.hot_share_bytes),
             config,
             loaders,
             dialler,
@@ -177,7 +193,7 @@ impl Peers {
                 former: Vec::new(),
             })),
             turning: Mutex::new(()),
-            recent: Recent::new(),
+            hot,
             hasher: ahash::RandomState::new(),
             counts: Counts::default(),
             changed: Condvar::new(),
@@ -212,6 +228,11 @@ impl Peers {
     /// The address by which the others know this node; empty for one that is no member yet.
     pub fn own_address(&self) -> &str {
         self.own_address.get().map_or("", String::as_str)
+    }
+
+    /// From so many requests a second on a key is hot.
+    pub fn hot_rate(&self) -> f64 {
+        f64::from(self.config.hot_rate)
     }
 
     /// The ring that this node goes by; none if it has always been alone.
@@ -425,7 +446,7 @@ impl Peers {
         let load = &forward.load;
         let (count, keep) = match forward.is_peek() {
             true => (&self.counts.handed_over, Keep::Always),
-            false => (&self.counts.values, self.keep(load.group(), load.key())),
+            false => (&self.counts.values, self.keep(load, sent)),
         };
         count.fetch_add(1, Ordering::Relaxed);
         let keep = match (keep, sent.lives) {
@@ -460,16 +481,19 @@ impl Peers {
         self.go_on(forward);
     }
 
-    /// How long a value of another node is kept: not at all, unless it is asked for again and again.
-    fn keep(&self, group: &Group, key: &[u8]) -> Keep {
-        let keep = self.config.keep;
-        if keep.is_zero() {
-            return Keep::No;
-        }
-        let hash = self.hasher.hash_one((group.name(), key));
-        let is_known = self.recent.note(hash, keep, Instant::now());
-        match is_known {
-            true => Keep::For(keep),
+    /// How long a value of another node is kept: not at all, unless it is hot here or there, and there is room for it.
+    fn keep(&self, load: &PendingLoad, sent: &Sent<'_>) -> Keep {
+        let (keep, hot_rate) = (self.config.keep, self.hot_rate());
+        let here = || self.hot.top().rate(load.group(), load.key());
+        let is_hot = sent.rate as f64 >= hot_rate || here() >= hot_rate;
+        let least_bytes = ENTRY_BYTES + load.key().len() + sent.frame.len();
+        // Memory is given in sizes that are a quarter apart at the most.
+        let bytes = least_bytes + least_bytes / 4;
+        match !keep.is_zero() && is_hot && self.kept.take_room(bytes, keep, Instant::now()) {
+            true => {
+                self.counts.kept.fetch_add(1, Ordering::Relaxed);
+                Keep::For(keep)
+            }
             false => Keep::No,
         }
     }

@@ -233,6 +233,8 @@ pub struct Sent<'a> {
     pub checksum: u32,
     /// How long it may be kept, if there is an end to it.
     pub lives: Option<Duration>,
+    /// How often the one who sends it is asked for it, a second; 0 if that is not known.
+    pub rate: u64,
 }
 
 /// What a reply says.
@@ -276,7 +278,8 @@ impl<'a> Answer<'a> {
 
 impl<'a> Reply<'a> {
     fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let (mut id, mut checksum, mut is_loading, mut lives_ms) = (0, 0, false, 0);
+        let (mut id, mut checksum, mut is_loading) = (0, 0, false);
+        let (mut lives_ms, mut rate) = (0, 0);
         let (mut value, mut failure, mut refusal) = (None, None, None);
         for_each_field(bytes, |field| match field {
             (1, Number(number)) => id = number,
@@ -285,6 +288,7 @@ impl<'a> Reply<'a> {
             (4, Fixed(sum)) => checksum = sum as u32,
             (5, Number(number)) if number != 0 => refusal = Some(Refusal::of(number)),
             (6, Number(number)) => is_loading = number != 0,
+            (7, Number(number)) => rate = number,
             (8, Number(number)) => lives_ms = number,
             _ => {}
         })?;
@@ -293,6 +297,7 @@ impl<'a> Reply<'a> {
                 frame,
                 checksum,
                 lives: (lives_ms != 0).then(|| Duration::from_millis(lives_ms)),
+                rate,
             })
         } else if let Some(bytes) = failure {
             let (mut code, mut message): (_, &[u8]) = (0, b"");

@@ -69,6 +69,7 @@ fn answers_are_read_by_protobuf_and_by_us_as_they_were_written() {
         id: 1 << 40,
         checksum: sum,
         lives_ms: 70_000,
+        rate: 300,
     };
     let head = Head::of_value(label, &frame);
     head.put_before(&frame, &mut bytes);
@@ -78,6 +79,7 @@ fn answers_are_read_by_protobuf_and_by_us_as_they_were_written() {
             id: 2,
             checksum: 0,
             lives_ms: 0,
+            rate: 0,
         },
         5,
         "no such key",
@@ -92,6 +94,7 @@ fn answers_are_read_by_protobuf_and_by_us_as_they_were_written() {
                 frame: &frame,
                 checksum: sum,
                 lives: Some(Duration::from_secs(70)),
+                rate: 300,
             }),
         ),
         (2, Outcome::Failure(5, b"no such key")),
@@ -160,7 +163,7 @@ proptest::proptest! {
         let mut bytes = Vec::new();
         put_news(&mut bytes, Epoch(9), 1);
         question(1, "group", "key").put(b"", &mut bytes);
-        let label = Label::Checked { id: 300, checksum: checksum(b"key", &frame), lives_ms: 0 };
+        let label = Label::Checked { id: 300, checksum: checksum(b"key", &frame), lives_ms: 0, rate: 0 };
         Head::of_value(label, &frame).put_before(&frame, &mut bytes);
         put_loading(&mut bytes, 4);
         let at = at % bytes.len();

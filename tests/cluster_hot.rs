@@ -1,0 +1,136 @@
+//! Hot keys: the nodes measure them, keep those of others for a time, and tell which they are.
+
+mod support;
+
+use serde_json::Value;
+use support::cluster::{Cluster, figure};
+use support::fleet::origin;
+use support::origin::{Answer, Origin};
+use support::{corecache, eventually, run};
+
+/// What `top-keys` shows, a line for each key.
+fn top_keys(args: &[&str]) -> Vec<Value> {
+    let output = run(corecache().args([&["top-keys", "--json"], args].concat()));
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    lines.collect()
+}
+
+/// Asks until `is_so`, each key once a round.
+fn ask_until(cluster: &Cluster, node: usize, keys: &[String], is_so: impl Fn() -> bool) {
+    let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+    let client = cluster.client(node);
+    eventually("it is so while keys are asked for", || {
+        for _ in 0..100 {
+            let reply = client.get_many("pages", &keys).unwrap();
+            assert!(reply.answers.iter().all(|answer| answer.has_value()));
+        }
+        is_so()
+    });
+}
+
+#[test]
+fn a_hot_key_of_another_node_is_kept_and_answered_without_it() {
+    let origin = origin();
+    let args = ["--group", &origin.group("pages"), "--peer-keep", "600"];
+    let cluster = Cluster::start(2, &args);
+    let key = &cluster.keys_of(0, "pages", "k", 1);
+    let asker = &cluster.nodes[1];
+    let asked = || figure(asker, "peers_asked_total", "");
+    let client = cluster.client(1);
+    for _ in 0..20 {
+        client.get("pages", &key[0]).unwrap();
+    }
+    assert_eq!(asked(), 20, "what is not hot is not kept");
+    let kept = || figure(asker, "peers_kept_total", "");
+    ask_until(&cluster, 1, key, || kept() > 0);
+    let held = client.counters();
+    assert_eq!((held.entries, held.loads), (1, 0), "kept, and not loaded");
+    let before = asked();
+    for _ in 0..100 {
+        client.get("pages", &key[0]).unwrap();
+    }
+    assert_eq!(asked(), before, "the owner is not asked");
+    assert!(figure(asker, "peers_kept_bytes", "") > 0);
+    assert_eq!(origin.requests(&format!("/{}", key[0])), 1);
+
+    let first = cluster.nodes[0].addr.to_string();
+    eventually("both nodes are asked for it", || {
+        let shown = top_keys(&["pages", "--node", &first]);
+        shown.first().is_some_and(|top| {
+            top["key"] == key[0].as_str()
+                && top["group"] == "pages"
+                && top["hot"] == true
+                && top["rate"].as_f64().unwrap() >= 100.0
+        })
+    });
+    let table = run(corecache().args(["top-keys", "--node", &first]));
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(
+        table.contains("2 nodes") && table.contains(&key[0]),
+        "{table}"
+    );
+}
+
+/// A key that is hot at its owner is kept by a node that is asked for it now and then: the answer says so.
+#[test]
+fn who_owns_a_hot_key_says_so() {
+    let origin = origin();
+    let args = ["--group", &origin.group("pages"), "--peer-keep", "600"];
+    let cluster = Cluster::start(2, &args);
+    let key = &cluster.keys_of(0, "pages", "k", 1);
+    let first = cluster.nodes[0].addr.to_string();
+    let is_hot = || {
+        top_keys(&["--node", &first])
+            .first()
+            .is_some_and(|top| top["hot"] == true)
+    };
+    ask_until(&cluster, 0, key, is_hot);
+    let client = cluster.client(1);
+    client.get("pages", &key[0]).unwrap();
+    assert_eq!(figure(&cluster.nodes[1], "peers_kept_total", ""), 1);
+    client.get("pages", &key[0]).unwrap();
+    assert_eq!(figure(&cluster.nodes[1], "peers_asked_total", ""), 1);
+}
+
+/// Hot values of 4 KiB, more of them than the share has room for.
+#[test]
+fn what_is_kept_stays_within_its_share_of_the_memory() {
+    let origin = Origin::start(|_, _| Answer::Value(vec![b'x'; 4096]));
+    let group = origin.group("pages");
+    for (share, most) in [("0", 0), ("1", (64 << 20) / 100)] {
+        let args = ["--group", &group, "--memory", "64MiB", "--hot-share", share];
+        let args = [&args[..], &["--hot-rate", "1", "--peer-keep", "600"]].concat();
+        let cluster = Cluster::start(2, &args);
+        let keys = cluster.keys_of(0, "pages", "k", 400);
+        let owner = cluster.nodes[0].addr.to_string();
+        let count_hot = || {
+            let shown = top_keys(&["--node", &owner, "--count", "1000"]);
+            shown.iter().filter(|top| top["hot"] == true).count()
+        };
+        ask_until(&cluster, 1, &keys, || count_hot() >= 300);
+        ask_until(&cluster, 1, &keys, || true);
+        let kept_bytes = figure(&cluster.nodes[1], "peers_kept_bytes", "");
+        assert!(kept_bytes <= most, "{kept_bytes} of {most}");
+        assert!(kept_bytes >= most / 10 * 9, "{kept_bytes} of {most}");
+        let held = cluster.client(1).counters().bytes;
+        assert!(held <= most, "{held} of {most}");
+    }
+}
+
+#[test]
+fn top_keys_of_a_group_that_is_not_there_and_of_no_node() {
+    let origin = origin();
+    let cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    let first = cluster.nodes[0].addr.to_string();
+    assert_eq!(top_keys(&["--node", &first]).len(), 0);
+    let refused = run(corecache().args(["top-keys", "books", "--node", &first]));
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && words.contains("books"),
+        "{words}"
+    );
+    let nobody = run(corecache().args(["top-keys", "--node", "127.0.0.1:1", "--timeout", "1"]));
+    assert!(!nobody.status.success());
+}
