@@ -17,7 +17,7 @@
 mod support;
 
 use std::env;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,6 +34,7 @@ use crossbeam::channel::{self, Sender};
 use grpcio::Client;
 
 use support::client::{GET, GROUP, connect, get, get_request, patience};
+use support::cluster::{free_addresses, member};
 use support::h2load::H2load;
 use support::origin;
 use support::{
@@ -61,26 +62,21 @@ fn main() {
     ));
     let rounds = argument("--rounds", 8);
     let origin = origin::start(|_| vec![b'x'; VALUE_BYTES]);
-    let [own, other] = free_addresses();
-    let owner = member(other, &[own, other], origin, SERVER_CORE);
+    let addresses = free_addresses(2);
+    let (own, other) = (addresses[0], addresses[1]);
+    let owner = node(other, &addresses, origin, SERVER_CORE);
     let program = env::current_exe().expect("the path of this program");
     let size = VALUE_BYTES.to_string();
     let echo = Server::start(Command::new(program).args([ECHO, support::echo::VALUE_BYTES, &size]));
-    let pair = free_addresses();
+    let pair = free_addresses(2);
     let owner_core = argument("--owner-core", SERVER_CORE);
     let nodes = [
-        member(pair[0], &pair, origin, SERVER_CORE),
-        member(pair[1], &pair, origin, owner_core),
+        node(pair[0], &pair, origin, SERVER_CORE),
+        node(pair[1], &pair, origin, owner_core),
     ];
     leave_server_core();
     keys_a_second(own, &owner, &echo, rounds);
     cpu_a_call(&nodes, rounds);
-}
-
-fn free_addresses() -> [SocketAddr; 2] {
-    let bind = |_| TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let listeners = [0, 1].map(bind);
-    listeners.map(|listener| listener.local_addr().expect("it is bound"))
 }
 
 fn members(addresses: &[SocketAddr]) -> Vec<Member> {
@@ -104,15 +100,11 @@ fn keys_of(owner: SocketAddr, addresses: &[SocketAddr]) -> Vec<String> {
     keys.filter(is_its).take(KEYS).collect()
 }
 
-/// A node of the two, in a process of its own.
-fn member(own: SocketAddr, addresses: &[SocketAddr], origin: SocketAddr, core: usize) -> Server {
-    let peers: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
-    let mut node = Command::new(env!("CARGO_BIN_EXE_corecache"));
-    node.args(["serve", "--admin", "off", "--listen", &own.to_string()])
-        .args(["--group", &origin::group_argument(origin)])
-        .args(["--peers", &peers.join(","), "--cores", &core.to_string()])
-        .args(["--peer-links", "1", "--peer-keep", "0"]);
-    Server::start(&mut node)
+/// A node of the two, on a core, that keeps nothing of the other.
+fn node(own: SocketAddr, addresses: &[SocketAddr], origin: SocketAddr, core: usize) -> Server {
+    let core = core.to_string();
+    let args = ["--cores", &core, "--peer-links", "1", "--peer-keep", "0"];
+    member(own, addresses, origin, &args)
 }
 
 fn keys_a_second(own: SocketAddr, owner: &Server, echo: &Server, rounds: usize) {

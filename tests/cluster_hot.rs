@@ -2,6 +2,7 @@
 
 mod support;
 
+use corecache::client::Client;
 use serde_json::Value;
 use support::cluster::{Cluster, figure};
 use support::fleet::origin;
@@ -92,6 +93,87 @@ fn who_owns_a_hot_key_says_so() {
     assert_eq!(figure(&cluster.nodes[1], "peers_kept_total", ""), 1);
     client.get("pages", &key[0]).unwrap();
     assert_eq!(figure(&cluster.nodes[1], "peers_asked_total", ""), 1);
+}
+
+/// Hits of each node while `ask` runs.
+fn hits(cluster: &Cluster, ask: impl FnOnce()) -> Vec<u64> {
+    let count = || {
+        let nodes = 0..cluster.nodes.len();
+        let hits = nodes.map(|node| cluster.client(node).counters().hits);
+        hits.collect::<Vec<_>>()
+    };
+    let before = count();
+    ask();
+    let after = count().into_iter().zip(before);
+    after.map(|(after, before)| after - before).collect()
+}
+
+#[test]
+fn a_client_spreads_a_hot_key_over_the_nodes() {
+    const CALLS: u64 = 3000;
+    let origin = origin();
+    let cluster = Cluster::start(
+        3,
+        &["--group", &origin.group("pages"), "--peer-keep", "600"],
+    );
+    let client = Client::builder()
+        .node(cluster.nodes[0].addr.to_string())
+        .build()
+        .unwrap();
+    let owner = cluster.ranks("pages", "k")[0];
+    let get = || {
+        for _ in 0..CALLS {
+            assert_eq!(client.get("pages", "k").unwrap(), b"/k");
+        }
+    };
+    let get_many = || {
+        for _ in 0..CALLS / 30 {
+            let values = client.get_many("pages", &["k"; 30]);
+            assert!(values.into_iter().all(|value| value.unwrap() == b"/k"));
+        }
+    };
+    let first = hits(&cluster, || drop(client.get("pages", "k").unwrap()));
+    assert!(first.iter().sum::<u64>() <= 1, "{first:?}");
+    for ask in [&get as &dyn Fn(), &get_many] {
+        eventually("each node has its part", || {
+            let hits = hits(&cluster, ask);
+            hits.iter()
+                .all(|hits| hits.abs_diff(CALLS / 3) < CALLS / 20)
+        });
+    }
+    assert_eq!(origin.requests("/k"), 1, "the others had it from its owner");
+    let cold = cluster.keys_of(owner, "pages", "cold", 1);
+    let hits = hits(&cluster, || {
+        (0..50).for_each(|_| drop(client.get("pages", &cold[0]).unwrap()))
+    });
+    let others = (0..3).filter(|node| *node != owner).map(|node| hits[node]);
+    assert_eq!(
+        others.sum::<u64>(),
+        0,
+        "what is not hot is asked of its owner"
+    );
+}
+
+/// One that is alone has nobody to share a key with: its replies are what they always were.
+#[test]
+fn a_node_alone_marks_nothing() {
+    let origin = origin();
+    let node = support::Node::start(["--group", &origin.group("pages"), "--hot-rate", "1"]);
+    let client = support::client::Client::connect(node.addr);
+    let is_hot = || {
+        let shown = top_keys(&["--node", &node.addr.to_string()]);
+        shown.first().is_some_and(|top| top["hot"] == true)
+    };
+    eventually("the key is hot", || {
+        for _ in 0..1000 {
+            let request = b"\x0a\x05pages\x12\x01k".to_vec();
+            let reply = client.call("/corecache.v1.Cache/Get", request).unwrap();
+            assert_eq!(reply, b"\x0a\x02/k");
+        }
+        let many = client.get_many("pages", &[&b"k"[..]; 1000]).unwrap();
+        assert!(many.hot_keys.is_empty());
+        is_hot()
+    });
 }
 
 /// Hot values of 4 KiB, more of them than the share has room for.

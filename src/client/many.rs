@@ -82,7 +82,12 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
         let mut open: HashMap<*const Node, (Batch, usize)> = HashMap::new();
         for place in places {
             let key = self.keys[place].as_ref();
-            let Some(node) = self.known.pick(self.group.as_bytes(), key, tried) else {
+            let hot = match tried.is_empty() {
+                true => self.client.inner.spread.pick(&self.known, self.group, key),
+                false => None,
+            };
+            let next = || self.known.pick(self.group.as_bytes(), key, tried);
+            let Some(node) = hot.or_else(next) else {
                 let last = tried.last().map_or("", |node| &node.address);
                 let fault = Fault::Lost("no other node is known".to_owned());
                 self.fail(&[place], last, &fault);
@@ -173,6 +178,12 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
         match reply {
             Ok(reply) if reply.answers.len() == batch.places.len() => {
                 batch.node.set_down(false);
+                for hot in &reply.hot_keys {
+                    if let Some(&place) = batch.places.get(hot.index as usize) {
+                        let (spread, key) = (&self.client.inner.spread, self.keys[place].as_ref());
+                        spread.learn(&self.known, self.group, key, hot.heat);
+                    }
+                }
                 self.take_reply(&batch, reply);
             }
             Ok(reply) => {

@@ -37,6 +37,11 @@
 //! A call is made again only if its node could not be reached, and one call in ten at the most (and ten more, to begin
 //! with). What a node has answered is the answer: a key whose origin has failed is not asked for again.
 //!
+//! # Hot keys
+//!
+//! Nodes mark the values of keys that they are asked for very often. For ten seconds from then on, such a key is asked of the
+//! first nodes in its rank in turn, more of them the hotter it is, up to 16; each of them keeps it while it is hot.
+//!
 //! # Threads
 //!
 //! A client has a thread that follows the cluster, and one or more of the gRPC core's. Callers block on their own. A clone
@@ -50,6 +55,7 @@ mod known;
 mod many;
 mod node;
 mod plan;
+mod spread;
 mod top;
 
 use std::sync::Arc;
@@ -69,6 +75,7 @@ pub use explain::{Explanation, Held, LastLoad, Ranked, Seen};
 use known::Known;
 use node::{Dialler, Fault, Node};
 pub use plan::{Amount, Change, Plan, PlanError, Weighed, WeighedGroup};
+use spread::Spread;
 pub use top::{TopKey, TopKeys};
 
 /// Nodes that a call goes to, one after the other.
@@ -144,6 +151,7 @@ impl Builder {
             has_learned: AtomicBool::new(false),
             learning: Mutex::new(()),
             budget: Budget::new(),
+            spread: Spread::new(),
             news,
         });
         let (followed, every) = (Arc::downgrade(&inner), self.refresh);
@@ -172,6 +180,7 @@ struct Inner {
     has_learned: AtomicBool,
     learning: Mutex<()>,
     budget: Budget,
+    spread: Spread,
     news: Sender<()>,
 }
 
@@ -212,6 +221,12 @@ impl Client {
         let key = key.as_ref();
         let got = self.attempt(group, key, |node, left| {
             node.get(group, key, left, PATIENCE)
+        });
+        let got = got.map(|value| {
+            if value.heat > 0 {
+                self.inner.learn_heat(group, key, value.heat);
+            }
+            value.value
         });
         match got {
             Err(ClientError::Failed { code, .. }) if code == "OUT_OF_RANGE" => {
@@ -289,7 +304,11 @@ impl Client {
         let mut tried: Vec<Arc<Node>> = Vec::new();
         let mut last = None;
         while tried.len() < ATTEMPTS {
-            let Some(node) = known.pick(group.as_bytes(), key, &tried) else {
+            let hot = match tried.is_empty() {
+                true => self.inner.spread.pick(&known, group, key),
+                false => None,
+            };
+            let Some(node) = hot.or_else(|| known.pick(group.as_bytes(), key, &tried)) else {
                 break;
             };
             if !tried.is_empty() && !self.inner.budget.spend() {
@@ -335,6 +354,13 @@ impl Inner {
         if let Some(new) = known.learn(reply, &self.dialler) {
             *self.known.write() = Arc::new(new);
         }
+    }
+
+    /// A node has said that a key is hot.
+    #[cold]
+    fn learn_heat(&self, group: &str, key: &[u8], heat: u32) {
+        let known = self.known.read().clone();
+        self.spread.learn(&known, group, key, heat);
     }
 
     /// A node could not be reached.

@@ -222,11 +222,11 @@ impl Node {
         key: &[u8],
         timeout: Duration,
         patience: Duration,
-    ) -> Result<Vec<u8>, Fault> {
+    ) -> Result<Value, Fault> {
         let answers = self.ask(&GET, &request(group, [key]), timeout);
         loop {
             match answers.recv_timeout(patience) {
-                Ok(reply) => return reply.map(|reply| reply.value),
+                Ok(reply) => return reply,
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(Fault::Lost("the call was dropped".to_owned()));
                 }

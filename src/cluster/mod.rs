@@ -14,7 +14,7 @@ mod placement;
 mod ring;
 pub(crate) mod sketch;
 mod slot;
-pub mod spread;
+pub(crate) mod spread;
 
 pub use member::{MEMBERS_MAX, Member, MemberError, View};
 pub use movement::Movement;

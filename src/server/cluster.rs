@@ -88,7 +88,7 @@ impl Cluster {
         });
         let mut reply = TopKeysReply::new();
         reply.keys = keys.collect();
-        reply.hot_rate = self.service.peers.hot_rate();
+        reply.hot_rate = self.service.hot.hot_rate();
         Ok(reply)
     }
 

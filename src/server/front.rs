@@ -135,6 +135,7 @@ impl Door {
             request.with_bytes(|bytes| {
                 Ok(match self.service.look_up(bytes, slice::of_lent)? {
                     Lookup::Hit(slice) => Get::Hit(slice),
+                    Lookup::Hot(reply) => Get::Hit(slice::of_encoded(reply)),
                     Lookup::Miss(miss) => {
                         let caller = self.caller(ctx);
                         let deadline = caller.deadline;

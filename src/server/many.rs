@@ -32,6 +32,8 @@ pub(super) struct Answers {
     /// The answers that were encoded at once, those in the gaps left out.
     encoded: Encoded,
     gaps: Vec<Gap>,
+    /// What is said of hot keys, encoded; it goes to the end.
+    hot_keys: Vec<u8>,
     keys: usize,
     bytes: usize,
 }
@@ -55,9 +57,18 @@ impl Answers {
         Self {
             encoded: outgoing.reply(),
             gaps: Vec::new(),
+            hot_keys: Vec::new(),
             keys,
             bytes: keys * RESERVED_BYTES,
         }
+    }
+
+    /// Says of keys, by their indexes, how hot they are.
+    pub fn mark(&mut self, hot: &[(usize, u32)]) {
+        for &(index, heat) in hot {
+            wire::put_hot_key(&mut self.hot_keys, index, heat);
+        }
+        self.bytes += self.hot_keys.len();
     }
 
     /// Answers those of the keys that something can be said of at once.
@@ -165,6 +176,10 @@ impl Answers {
     /// The encoded `GetManyReply`.
     pub fn finish(mut self, outgoing: &Arc<Outgoing>) -> Result<Encoded, Full> {
         if self.gaps.is_empty() {
+            if !self.hot_keys.is_empty() {
+                self.encoded.reserve(self.hot_keys.len())?;
+                self.encoded.bytes().extend_from_slice(&self.hot_keys);
+            }
             self.encoded.shrink();
             return Ok(self.encoded);
         }
@@ -185,6 +200,7 @@ impl Answers {
             }
         }
         bytes.extend_from_slice(&self.encoded[from..]);
+        bytes.extend_from_slice(&self.hot_keys);
         Ok(reply)
     }
 }

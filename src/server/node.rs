@@ -343,7 +343,7 @@ fn service(config: &mut NodeConfig, env: &Arc<Environment>) -> Result<Service, S
         env: env.clone(),
         tls: link_tls(config)?,
     };
-    let hot = Hot::start().map_err(StartError::Threads)?;
+    let hot = Hot::start(config.links.hot_rate).map_err(StartError::Threads)?;
     let peers = Peers::start(config.links.clone(), loaders.clone(), hot.clone(), dialler);
     let waiting = Waiting::start(groups.iter()).map_err(StartError::Threads)?;
     Ok(Service {

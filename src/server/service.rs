@@ -11,7 +11,7 @@ use super::outgoing::{Encoded, Full, Outgoing};
 use super::peer::Peers;
 use super::read::Reads;
 use super::waiting::{Crowded, Place, Waiting};
-use super::wire::{GetManyRequest, GetRequest, Malformed};
+use super::wire::{self, GetManyRequest, GetRequest, HEAT_MAX_BYTES, Malformed};
 use crate::engine::Lent;
 use crate::group::chunks;
 use crate::group::error::Shown;
@@ -118,6 +118,8 @@ impl From<GetError> for Status {
 /// What became of a `Get` at once.
 pub(super) enum Lookup<'a, R> {
     Hit(R),
+    /// A hit of a hot key, the whole reply with its mark.
+    Hot(Encoded),
     /// To be passed to [`Service::load`].
     Miss(Miss<'a>),
 }
@@ -163,15 +165,32 @@ impl Service {
         let GetRequest { group, key } = GetRequest::parse(request)?;
         let group = self.group(group)?;
         group.check_key(key)?;
-        self.hot.note(group, key);
+        let heat = self.hot.note(group, key);
         let held = group.read_frame(key, |lent| {
             check_reply(group, key, lent.value())?;
-            Ok(hit(lent))
+            Ok(match heat {
+                0 => Lookup::Hit(hit(lent)),
+                heat => match self.marked(lent.value(), heat) {
+                    Some(marked) => Lookup::Hot(marked),
+                    None => Lookup::Hit(hit(lent)),
+                },
+            })
         });
-        match held {
-            Some(reply) => reply.map(Lookup::Hit),
-            None => Ok(Lookup::Miss(Miss { group, key })),
+        held.unwrap_or(Ok(Lookup::Miss(Miss { group, key })))
+    }
+
+    /// A reply that says how hot its key is; none if there is nobody to share it with, or no room for that.
+    #[cold]
+    fn marked(&self, frame: &[u8], heat: u32) -> Option<Encoded> {
+        let bytes = frame.len() + HEAT_MAX_BYTES;
+        if bytes > UNARY_LIMIT_BYTES || !self.peers.has_others() {
+            return None;
         }
+        let mut reply = self.outgoing.reply();
+        reply.reserve(bytes).ok()?;
+        reply.bytes().extend_from_slice(frame);
+        wire::put_heat(reply.bytes(), heat);
+        Some(reply)
     }
 
     /// Loads what was missed, to be sent in a unary reply to a caller that waits until `deadline`; `answer` is called
@@ -232,8 +251,11 @@ impl Service {
         let GetManyRequest { group, keys } = GetManyRequest::parse(request)?;
         let group = self.group(group)?;
         check_keys(keys.len(), "call")?;
-        self.hot.note_all(group, &keys);
+        let hot = self.hot.note_all(group, &keys);
         let mut answers = Answers::new(&self.outgoing, keys.len());
+        if !hot.is_empty() && self.peers.has_others() {
+            answers.mark(&hot);
+        }
         answers.read(group, &keys)?;
         if answers.missing().next().is_none() {
             return Ok(Many::Reply(answers.finish(&self.outgoing)?));

@@ -204,6 +204,26 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// Field 2 of a `Value`, at the most.
+pub(super) const HEAT_MAX_BYTES: usize = 1 + 5;
+
+/// Says in an encoded `Value` how hot its key is: fields may follow in any order.
+pub(super) fn put_heat(value: &mut Vec<u8>, heat: u32) {
+    put_varint(value, 2 << 3 | VARINT);
+    put_varint(value, heat.into());
+}
+
+/// Says in an encoded `GetManyReply` that the key at `index` is hot.
+pub(super) fn put_hot_key(reply: &mut Vec<u8>, index: usize, heat: u32) {
+    let (index, heat) = (index as u64, heat.into());
+    put_varint(reply, 2 << 3 | LENGTH_DELIMITED);
+    put_varint(reply, (2 + varint_len(index) + varint_len(heat)) as u64);
+    for (number, value) in [(1, index), (2, heat)] {
+        put_varint(reply, number << 3 | VARINT);
+        put_varint(reply, value);
+    }
+}
+
 /// Field 4, 32 bits, and what it takes with its tag.
 const CHECKSUM_TAG: u64 = 4 << 3 | FIXED32;
 const CHECKSUM_BYTES: usize = 1 + 4;

@@ -41,6 +41,7 @@ pub(super) struct Hot {
     sketches: [CachePadded<Mutex<Sketch<Asked>>>; SKETCHES],
     hasher: ahash::RandomState,
     top: RwLock<Arc<Top>>,
+    hot_rate: f64,
 }
 
 /// A key that was asked for.
@@ -74,7 +75,10 @@ impl Top {
         if self.keys.is_empty() {
             return 0.0;
         }
-        let hash = self.hasher.hash_one((group.name(), key));
+        self.rate_of(self.hasher.hash_one((group.name(), key)))
+    }
+
+    fn rate_of(&self, hash: u64) -> f64 {
         let place = self.places.get(&hash);
         place.map_or(0.0, |&place| self.keys[place].rate)
     }
@@ -86,9 +90,10 @@ impl Top {
 }
 
 impl Hot {
-    /// Starts the thread that computes the rates. It ends with the last of those who have this.
-    pub fn start() -> io::Result<Arc<Self>> {
-        let hot = Arc::new(Self::new());
+    /// Starts the thread that computes the rates. It ends with the last of those who have this. From `hot_rate` requests a
+    /// second on a key is hot.
+    pub fn start(hot_rate: u32) -> io::Result<Arc<Self>> {
+        let hot = Arc::new(Self::new(hot_rate));
         let measured = Arc::downgrade(&hot);
         thread::Builder::new()
             .name("hot-keys".to_owned())
@@ -96,7 +101,7 @@ impl Hot {
         Ok(hot)
     }
 
-    fn new() -> Self {
+    fn new(hot_rate: u32) -> Self {
         let hasher = ahash::RandomState::new();
         Self {
             sketches: std::array::from_fn(|_| CachePadded::new(Mutex::new(Sketch::new(PLACES)))),
@@ -105,35 +110,49 @@ impl Hot {
                 ..Top::default()
             })),
             hasher,
+            hot_rate: hot_rate.into(),
         }
     }
 
-    /// Notes that a key was asked for.
+    /// From so many requests a second on a key is hot.
+    pub fn hot_rate(&self) -> f64 {
+        self.hot_rate
+    }
+
+    /// Notes that a key was asked for. Returns how hot it is, if that was looked at: how many times the hot rate it has.
     #[inline]
-    pub fn note(&self, group: &Group, key: &[u8]) {
-        if sampler::skip(1).is_some() {
-            self.sample(group, key);
+    pub fn note(&self, group: &Group, key: &[u8]) -> u32 {
+        match sampler::skip(1) {
+            Some(_) => self.sample(group, key),
+            None => 0,
         }
     }
 
-    /// As [`Hot::note`], for many keys.
+    /// As [`Hot::note`], for many keys: those that were seen to be hot, by their indexes.
     #[inline]
-    pub fn note_all(&self, group: &Group, mut keys: &[&[u8]]) {
-        while let Some(index) = sampler::skip(keys.len()) {
-            self.sample(group, keys[index]);
-            keys = &keys[index + 1..];
+    pub fn note_all(&self, group: &Group, keys: &[&[u8]]) -> Vec<(usize, u32)> {
+        let mut hot = Vec::new();
+        let mut next = 0;
+        while let Some(skipped) = sampler::skip(keys.len() - next) {
+            let index = next + skipped;
+            match self.sample(group, keys[index]) {
+                0 => {}
+                heat => hot.push((index, heat)),
+            }
+            next = index + 1;
         }
+        hot
     }
 
     #[cold]
-    fn sample(&self, group: &Group, key: &[u8]) {
+    fn sample(&self, group: &Group, key: &[u8]) -> u32 {
         static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
             static THREAD: usize = NEXT_THREAD.fetch_add(1, Ordering::Relaxed);
         }
         // What can not be a key may have any size.
         if group.check_key(key).is_err() {
-            return;
+            return 0;
         }
         let hash = self.hasher.hash_one((group.name(), key));
         let asked = || Asked {
@@ -142,6 +161,7 @@ impl Hot {
         };
         let thread = THREAD.with(|thread| *thread);
         self.sketches[thread % SKETCHES].lock().count(hash, asked);
+        (self.top.read().rate_of(hash) / self.hot_rate) as u32
     }
 
     /// The top keys, as of the last second.

@@ -23,7 +23,7 @@ fn second(hot: &Hot, group: &Group, rate: u32, others: u32) {
 
 #[test]
 fn a_rate_is_measured_and_decays() {
-    let (groups, hot) = (groups(), Hot::new());
+    let (groups, hot) = (groups(), Hot::new(100));
     let pages = groups.get("pages").unwrap();
     let rate = || hot.top().rate(pages, b"hot");
     for _ in 0..20 {
@@ -36,6 +36,20 @@ fn a_rate_is_measured_and_decays() {
     let top = hot.top();
     let first = &top.keys()[0];
     assert_eq!((first.group.name(), &*first.key), ("pages", &b"hot"[..]));
+    // One request in 64 is told, and what is told is measured in hot rates.
+    let heats = || (0..10_000).map(|_| hot.note(pages, b"hot"));
+    let told: Vec<_> = heats().filter(|heat| *heat > 0).collect();
+    assert!((100..220).contains(&told.len()), "{}", told.len());
+    assert!(told.iter().all(|heat| (180..=220).contains(heat)));
+    assert!((0..1000).all(|_| hot.note(tiles, b"hot") == 0));
+    let many = hot.note_all(pages, &[&b"cold"[..], b"hot"].repeat(1000));
+    assert!(
+        !many.is_empty()
+            && many
+                .iter()
+                .all(|(index, heat)| index % 2 == 1 && *heat >= 180)
+    );
+    hot.sketches.iter().for_each(|at| drop(at.lock().take()));
     let before = rate();
     for _ in 0..4 {
         second(&hot, pages, 0, 0);
@@ -50,7 +64,7 @@ fn a_rate_is_measured_and_decays() {
 
 #[test]
 fn what_is_asked_for_once_is_not_hot_and_what_is_remembered_is_bounded() {
-    let (groups, hot) = (groups(), Hot::new());
+    let (groups, hot) = (groups(), Hot::new(100));
     let pages = groups.get("pages").unwrap();
     for _ in 0..20 {
         second(&hot, pages, 0, 200_000);

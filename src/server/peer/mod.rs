@@ -230,9 +230,11 @@ impl Peers {
         self.own_address.get().map_or("", String::as_str)
     }
 
-    /// From so many requests a second on a key is hot.
-    pub fn hot_rate(&self) -> f64 {
-        f64::from(self.config.hot_rate)
+    /// Whether there are other nodes.
+    pub fn has_others(&self) -> bool {
+        let roster = self.roster.read();
+        let ring = roster.ring.as_ref();
+        ring.is_some_and(|ring| ring.members().len() > 1)
     }
 
     /// The ring that this node goes by; none if it has always been alone.
@@ -483,7 +485,7 @@ impl Peers {
 
     /// How long a value of another node is kept: not at all, unless it is hot here or there, and there is room for it.
     fn keep(&self, load: &PendingLoad, sent: &Sent<'_>) -> Keep {
-        let (keep, hot_rate) = (self.config.keep, self.hot_rate());
+        let (keep, hot_rate) = (self.config.keep, self.hot.hot_rate());
         let here = || self.hot.top().rate(load.group(), load.key());
         let is_hot = sent.rate as f64 >= hot_rate || here() >= hot_rate;
         let least_bytes = ENTRY_BYTES + load.key().len() + sent.frame.len();
