@@ -72,7 +72,7 @@ fn busiest_over_mean(nodes: &[Server], zipf: &Zipf) -> f64 {
     let hits = || {
         stubs
             .iter()
-            .map(|stub| stats(&stub[0]).hits)
+            .map(|stub| stats(&stub[0]).total.hits)
             .collect::<Vec<_>>()
     };
     let seconds = |name, default| Duration::from_secs(argument(name, default) as u64);
