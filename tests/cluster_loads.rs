@@ -169,24 +169,6 @@ fn a_value_of_another_node_is_kept_when_it_is_asked_for_again() {
     assert_eq!(origin.requests("/key"), 1);
 }
 
-#[test]
-fn a_value_that_is_too_large_for_a_link_is_loaded_where_it_is_read() {
-    const BYTES: usize = 5 << 20;
-    let origin = Origin::start(|_, _| Answer::Value(vec![7; BYTES]));
-    let cluster = Cluster::start(
-        2,
-        &["--group", &origin.group("pages"), PATIENT[0], PATIENT[1]],
-    );
-    let ranks = cluster.ranks("pages", "large");
-    let client = cluster.client(ranks[1]);
-    let (bytes, value) = client.read("pages", "large", 0, 0).unwrap();
-    assert_eq!((bytes as usize, value.len()), (BYTES, BYTES));
-    assert_eq!(
-        figure(&cluster.nodes[ranks[1]], "peers_sent_back_total", ""),
-        1
-    );
-}
-
 /// The owner was told of the first caller's time alone.
 #[test]
 fn who_joins_with_more_time_gets_the_value_that_the_first_did_not_wait_for() {

@@ -19,14 +19,14 @@ use super::wire::{
     Refusal,
 };
 use crate::cluster::Epoch;
-use crate::group::{Group, Value};
+use crate::group::{Group, Value, chunks};
 
 /// Keys of one stream that may be without an answer. From there on no message is read.
 const UNANSWERED_MAX: usize = KEYS_MAX;
 /// What is said of one key.
 const MESSAGE_MAX_BYTES: usize = 2048;
 /// The largest frame that a link carries.
-pub(super) const FRAME_MAX_BYTES: usize = UNARY_LIMIT_BYTES - BESIDE_BYTES;
+const FRAME_MAX_BYTES: usize = UNARY_LIMIT_BYTES - 2 * BESIDE_BYTES;
 
 /// One stream, as the thread sees it that polls it.
 pub(in super::super) struct Answering {
@@ -282,7 +282,13 @@ impl Answering {
         let until = terms.now + Duration::from_millis(question.left_ms);
         let arrivals = self.arrivals.clone();
         let (owned, of): (Box<[u8]>, _) = (key.into(), group.clone());
+        let peers = self.service.peers.clone();
         let answer = move |outcome: Result<Value, Status>| {
+            if let Ok(value) = &outcome
+                && is_too_large(value.frame())
+            {
+                peers.keep_at_hand(&of, value.clone());
+            }
             let expiry_ns = outcome.as_ref().map(|value| value.frame().expiry_ns());
             arrivals.put(Arrival {
                 id,
@@ -319,6 +325,11 @@ impl Drop for Answering {
     }
 }
 
+/// Whether it is to be read in parts.
+fn is_too_large(frame: &[u8]) -> bool {
+    frame.len() > FRAME_MAX_BYTES
+}
+
 /// Puts an answer, a frame with the time for which it may be kept; false if there is no room for it.
 fn put(reply: &mut Reply, id: u64, key: &[u8], outcome: Result<(&[u8], u64), &Status>) -> bool {
     if !reply.wants_more() {
@@ -330,8 +341,9 @@ fn put(reply: &mut Reply, id: u64, key: &[u8], outcome: Result<(&[u8], u64), &St
         lives_ms,
     };
     match outcome {
-        Ok((frame, _)) if frame.len() > FRAME_MAX_BYTES - BESIDE_BYTES => {
-            wire::put_refusal(reply.bytes(NOTE_MAX_BYTES), id, Refusal::TooLarge);
+        Ok((frame, _)) if is_too_large(frame) => {
+            let value_bytes = chunks::value_len(frame) as u64;
+            wire::put_too_large(reply.bytes(NOTE_MAX_BYTES), id, value_bytes);
             true
         }
         Ok((frame, lives_ms)) => reply.put(label(wire::checksum(key, frame), lives_ms), Ok(frame)),

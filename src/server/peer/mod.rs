@@ -19,6 +19,8 @@ mod dial;
 mod figures;
 mod handover;
 mod offers;
+mod parts;
+mod pulls;
 mod recent;
 mod wire;
 
@@ -38,11 +40,14 @@ use crate::cluster::{Epoch, Member, Placement, Ring};
 use crate::group::error::ErrorKind;
 use crate::group::frame;
 use crate::group::relay::{Keep, Relayed};
-use crate::group::{Group, PendingLoad};
+use crate::group::{Group, PendingLoad, Value};
 pub(super) use answering::Answering;
 pub(super) use dial::{Dialler, LinkTls};
 pub(super) use figures::PeerMetrics;
 use handover::{Former, Holders};
+use parts::AtHand;
+pub(super) use parts::Seal;
+use pulls::Pulls;
 use recent::Recent;
 use wire::{Outcome, Refusal, Sent};
 
@@ -97,8 +102,12 @@ pub(super) struct Counts {
     pub passed_over: AtomicU64,
     /// Keys that were loaded here because no other node could be asked.
     pub alone: AtomicU64,
-    /// Keys that were loaded here because the other node said so: it goes by another ring, or the value is too large.
+    /// Keys that were loaded here because the other node said so: it goes by another ring, or does not send large values.
     pub sent_back: AtomicU64,
+    /// Large ones that came in parts.
+    pub pulled: AtomicU64,
+    /// Times that a large one did not come whole.
+    pub pulls_failed: AtomicU64,
     /// Values that came, but had no room beside the large ones, so that they were loaded and kept here.
     pub roomless: AtomicU64,
     /// Times that another node was asked whether it holds a key that has become this node's.
@@ -116,6 +125,8 @@ pub(super) struct Peers {
     roster: RwLock<Arc<Roster>>,
     /// Held while another roster is made.
     turning: Mutex<()>,
+    pulls: Pulls,
+    at_hand: AtHand,
     recent: Recent,
     hasher: ahash::RandomState,
     pub counts: Counts,
@@ -158,6 +169,8 @@ enum Aim {
         owner: u16,
         /// The rank that is the next to be asked.
         next: usize,
+        /// Whether a large value was not there any more when it was to be read.
+        was_gone: bool,
     },
     /// Those who may hold a key of this node's, whether they do.
     Holders(Box<Holders>),
@@ -177,6 +190,8 @@ impl Peers {
                 former: Vec::new(),
             })),
             turning: Mutex::new(()),
+            pulls: Pulls::start()?,
+            at_hand: AtHand::default(),
             recent: Recent::new(),
             hasher: ahash::RandomState::new(),
             counts: Counts::default(),
@@ -309,6 +324,7 @@ impl Peers {
             aim: Aim::Ranks {
                 owner: owner[0],
                 next: 0,
+                was_gone: false,
             },
             roster,
         });
@@ -375,7 +391,12 @@ impl Peers {
     }
 
     /// Takes what another node has answered; false if that is not what it was asked for.
-    fn answered(&self, forward: Forward, outcome: &Outcome<'_>) -> bool {
+    fn answered(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        forward: Forward,
+        outcome: &Outcome<'_>,
+    ) -> bool {
         match *outcome {
             Outcome::Value(sent) => {
                 let is_its = wire::checksum(forward.load.key(), sent.frame) == sent.checksum;
@@ -385,6 +406,10 @@ impl Peers {
                     false => self.go_on(forward),
                 }
                 is_good
+            }
+            Outcome::TooLarge(value_bytes) => {
+                self.pull(forward, peer, value_bytes);
+                true
             }
             // It was a peek: the next one may hold it.
             Outcome::Failure(..) | Outcome::Refusal(_) if forward.is_peek() => {
@@ -406,7 +431,7 @@ impl Peers {
                     false
                 }
             },
-            Outcome::Refusal(Refusal::LoadItYourself | Refusal::TooLarge) => {
+            Outcome::Refusal(Refusal::LoadItYourself) => {
                 self.counts.sent_back.fetch_add(1, Ordering::Relaxed);
                 let mut load = forward.load;
                 load.take_back(Some(KEEP_ALONE));
@@ -422,17 +447,7 @@ impl Peers {
     }
 
     fn take(&self, forward: Forward, sent: &Sent<'_>) {
-        let load = &forward.load;
-        let (count, keep) = match forward.is_peek() {
-            true => (&self.counts.handed_over, Keep::Always),
-            false => (&self.counts.values, self.keep(load.group(), load.key())),
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-        let keep = match (keep, sent.lives) {
-            (Keep::Always, Some(lives)) => Keep::For(lives),
-            (Keep::For(keep), Some(lives)) => Keep::For(keep.min(lives)),
-            (keep, _) => keep,
-        };
+        let keep = self.keep(&forward, sent.lives);
         if let Err(mut load) = forward.load.fulfil(sent.frame, keep) {
             // Loaded and kept here it is in the budget, and waits as others do.
             self.counts.roomless.fetch_add(1, Ordering::Relaxed);
@@ -460,8 +475,34 @@ impl Peers {
         self.go_on(forward);
     }
 
+    /// Counts a value that has come, and says how long it is kept, if it has so long to live.
+    fn keep(&self, forward: &Forward, lives: Option<Duration>) -> Keep {
+        let load = &forward.load;
+        let (count, keep) = match forward.is_peek() {
+            true => (&self.counts.handed_over, Keep::Always),
+            false => {
+                let keep = self.keep_others(load.group(), load.key());
+                (&self.counts.values, keep)
+            }
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        match (keep, lives) {
+            (Keep::Always, Some(lives)) => Keep::For(lives),
+            (Keep::For(keep), Some(lives)) => Keep::For(keep.min(lives)),
+            (keep, _) => keep,
+        }
+    }
+
+    /// A value of this group was loaded for another node, which is about to read it in parts.
+    fn keep_at_hand(&self, group: &Group, value: Value) {
+        self.at_hand.put(group, value, Instant::now());
+        // Whoever looks after the links lets go of it.
+        let _look = self.look.lock();
+        self.changed.notify_one();
+    }
+
     /// How long a value of another node is kept: not at all, unless it is asked for again and again.
-    fn keep(&self, group: &Group, key: &[u8]) -> Keep {
+    fn keep_others(&self, group: &Group, key: &[u8]) -> Keep {
         let keep = self.config.keep;
         if keep.is_zero() {
             return Keep::No;
@@ -479,8 +520,10 @@ impl Peers {
         let mut look = self.look.lock();
         loop {
             let peers = self.linked();
-            let is_busy = peers.iter().any(|peer| peer.is_busy());
-            if peers.is_empty() {
+            let pulls_wait = self.pulls.waiting() > 0;
+            let is_busy = pulls_wait || peers.iter().any(|peer| peer.is_busy());
+            let nothing_is_at_hand = self.at_hand.forget(Instant::now());
+            if peers.is_empty() && nothing_is_at_hand {
                 self.changed.wait(&mut look);
             } else if is_busy {
                 self.changed.wait_for(&mut look, LOOK_BUSY);
@@ -491,6 +534,10 @@ impl Peers {
                 self.forget_former(Instant::now());
                 for peer in self.linked() {
                     self.look_at(&peer);
+                }
+                if pulls_wait {
+                    // Room that readers have given back is news to nobody.
+                    self.begin_pulls();
                 }
             });
         }
@@ -623,7 +670,7 @@ impl Forward {
 
     /// The next in rank.
     fn take_next(&mut self) -> Option<u16> {
-        let Aim::Ranks { owner, next } = &mut self.aim else {
+        let Aim::Ranks { owner, next, .. } = &mut self.aim else {
             return None;
         };
         let rank = *next;
