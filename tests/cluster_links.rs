@@ -116,7 +116,9 @@ fn a_node_answers_what_it_holds_and_loads_for_its_own_ring_alone() {
 
     cluster.client(0).get("pages", &keys[2]).unwrap();
     link.send(ask(None, vec![question(3, &keys[2], 1)], epoch ^ 1));
-    let held = &link.next().unwrap().unwrap().replies[0];
+    let answer = link.next().unwrap().unwrap();
+    assert_eq!(answer.epoch, epoch, "each message says it");
+    let held = &answer.replies[0];
     assert_eq!(held.value()[2..], *format!("/{}", keys[2]).as_bytes());
 }
 

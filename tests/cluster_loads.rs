@@ -145,6 +145,9 @@ fn many_keys_a_call_go_over_the_links_too() {
         assert_eq!(value, format!("/{key}").into_bytes());
         assert_eq!(origin.requests(&format!("/{key}")), 1, "{key}");
     }
+    for node in &cluster.nodes {
+        assert_eq!(figure(node, "peer_other_ring", ""), 0);
+    }
 }
 
 /// A value of another node is not kept, unless it is asked for again soon: its owner has it.

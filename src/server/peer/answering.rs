@@ -23,6 +23,8 @@ use crate::group::{Group, Value, chunks};
 
 /// Keys of one stream that may be without an answer. From there on no message is read.
 const UNANSWERED_MAX: usize = KEYS_MAX;
+/// The epoch, with its tag.
+const EPOCH_BYTES: usize = 9;
 /// What is said of one key.
 const MESSAGE_MAX_BYTES: usize = 2048;
 /// The largest frame that a link carries.
@@ -109,8 +111,7 @@ impl Answering {
         check_keys(ask.questions.len(), "message")?;
         self.greet(ask.hello.as_ref())?;
         if ask.ping != 0 {
-            let epoch = self.service.peers.epoch();
-            wire::put_news(self.reply.bytes(BESIDE_BYTES), epoch, ask.ping);
+            wire::put_ping(self.reply.bytes(BESIDE_BYTES), ask.ping);
         }
         let terms = Terms {
             now: Instant::now(),
@@ -153,10 +154,7 @@ impl Answering {
             address: peers.own_address().as_bytes(),
             message_max_bytes: self.message_max_bytes as u64,
         };
-        let epoch = peers.epoch();
-        let reply = self.reply.bytes(BESIDE_BYTES);
-        own.put(HELLO_IN_ANSWER, reply);
-        wire::put_news(reply, epoch, 0);
+        own.put(HELLO_IN_ANSWER, self.reply.bytes(BESIDE_BYTES));
         Ok(())
     }
 
@@ -184,8 +182,12 @@ impl Answering {
         }
     }
 
-    /// An encoded `Answer`, to be sent now.
+    /// An encoded `Answer`, to be sent now. Each says by which ring the node goes.
     pub fn take_reply(&mut self) -> Option<Encoded> {
+        if !self.reply.is_empty() {
+            let epoch = self.service.peers.epoch();
+            wire::put_epoch(self.reply.bytes(EPOCH_BYTES), epoch);
+        }
         self.reply.take(&self.service.outgoing)
     }
 

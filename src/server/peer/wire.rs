@@ -207,8 +207,16 @@ pub fn left_ms(left: Duration) -> u64 {
 
 /// Adds epoch and ping to either message.
 pub fn put_news(message: &mut Vec<u8>, epoch: Epoch, ping: u64) {
+    put_epoch(message, epoch);
+    put_ping(message, ping);
+}
+
+pub fn put_epoch(message: &mut Vec<u8>, epoch: Epoch) {
     put_varint(message, 3 << 3 | FIXED64);
     message.extend_from_slice(&epoch.0.to_le_bytes());
+}
+
+pub fn put_ping(message: &mut Vec<u8>, ping: u64) {
     put_number(message, 4, ping);
 }
 
@@ -238,7 +246,8 @@ impl Refusal {
 pub struct Answer<'a> {
     pub hello: Option<Hello<'a>>,
     pub replies: Vec<Reply<'a>>,
-    pub epoch: Epoch,
+    /// Nodes of minor version 0 say it with hello and pings only.
+    pub epoch: Option<Epoch>,
 }
 
 /// `Reply`.
@@ -277,7 +286,7 @@ impl<'a> Answer<'a> {
         let mut answer = Self {
             hello: None,
             replies: Vec::new(),
-            epoch: Epoch(0),
+            epoch: None,
         };
         let mut all_are_well = true;
         let well_formed = for_each_field(bytes, |field| match field {
@@ -289,7 +298,7 @@ impl<'a> Answer<'a> {
                 answer.hello = Hello::parse(hello);
                 all_are_well &= answer.hello.is_some();
             }
-            (3, Fixed(epoch)) => answer.epoch = Epoch(epoch),
+            (3, Fixed(epoch)) => answer.epoch = Some(Epoch(epoch)),
             _ => {}
         });
         match well_formed {

@@ -102,7 +102,7 @@ fn answers_are_read_by_protobuf_and_by_us_as_they_were_written() {
     ];
     let expected = expected.map(|(id, result)| Reply { id, result });
     assert_eq!(answer.replies, expected);
-    assert_eq!(answer.epoch, Epoch(9));
+    assert_eq!(answer.epoch, Some(Epoch(9)));
 
     let message = peer::Answer::parse_from_bytes(&bytes).unwrap();
     assert_eq!(message.replies[0].value(), frame);
