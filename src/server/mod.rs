@@ -40,6 +40,7 @@ mod pace;
 pub mod pb;
 mod peer;
 mod read;
+mod readiness;
 #[doc(hidden)]
 pub mod reflection;
 mod service;

@@ -34,7 +34,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::loaders::Loaders;
 use super::service::Code;
-use crate::cluster::link::{Figures, Link, Lost, Refused};
+use crate::cluster::link::{Condition, Figures, Link, Lost, Refused};
 use crate::cluster::membership::Membership;
 use crate::cluster::{Epoch, Member, Placement, Ring};
 use crate::group::error::ErrorKind;
@@ -75,6 +75,8 @@ pub struct LinkConfig {
     /// How long, after the members have changed, a node asks the others whether they hold a key that has become its own,
     /// before it loads it; zero for not at all.
     pub handover: Duration,
+    /// How long a node that has started says that it is not ready, at the most, while its keys come from others.
+    pub wait_warm: Duration,
     /// The PEM file of those who sign the certificates of the other nodes; needed where nodes have TLS.
     pub roots: Option<Vec<u8>>,
 }
@@ -86,6 +88,7 @@ impl Default for LinkConfig {
             patience: Duration::from_millis(500),
             keep: Duration::from_secs(10),
             handover: Duration::from_secs(180),
+            wait_warm: Duration::ZERO,
             roots: None,
         }
     }
@@ -237,6 +240,13 @@ impl Peers {
     /// The ring that this node goes by.
     pub fn epoch(&self) -> Epoch {
         self.roster.read().epoch()
+    }
+
+    /// Whether all other members that can be reached go by the ring of this node.
+    pub fn is_agreed(&self) -> bool {
+        let roster = self.roster.read().clone();
+        let epoch = roster.epoch();
+        roster.peers.iter().flatten().all(|peer| peer.agrees(epoch))
     }
 
     /// Goes by this ring from now on, by which keys have come from where the one before says. Links to nodes that are in it
@@ -637,6 +647,17 @@ impl Peer {
 
     fn is_busy(&self) -> bool {
         self.links.iter().any(|link| link.is_busy())
+    }
+
+    /// Whether it is known to go by that ring, or can not be reached.
+    fn agrees(&self, ring: Epoch) -> bool {
+        let mut links = self.figures();
+        let says_so =
+            |link: &Figures| link.condition == Condition::Closed && link.epoch == Some(ring);
+        links.any(|link| says_so(&link))
+            || self
+                .figures()
+                .all(|link| link.condition != Condition::Closed && link.opened > 0)
     }
 
     /// What its links are at.
