@@ -115,23 +115,23 @@ fn a_node_that_hangs_is_gone_around_and_asked_again_when_it_is_back() {
     let origin = origin();
     let group = origin.group("pages");
     let args = [&["--group", &group], &ASK_ALWAYS[..]].concat();
-    let cluster = Cluster::start(3, &args);
-    let of_hung = cluster.keys_of(2, "pages", "k", 200);
-    let load = Load::start(&cluster, &[0, 1], &of_hung);
+    let cluster = Cluster::start(4, &args);
+    let of_hung = cluster.keys_of(3, "pages", "k", 200);
+    let load = Load::start(&cluster, &[0, 1, 2], &of_hung);
     let values = || figure(&cluster.nodes[0], "peers_values_total", "");
     support::eventually("the load goes over the links", || values() > 1000);
-    cluster.nodes[2].signal("STOP");
+    cluster.nodes[3].signal("STOP");
     let stopped = Instant::now();
     let later = stopped + Duration::from_secs(2);
     support::eventually("two seconds and some calls have passed", || {
         Instant::now() > later + Duration::from_secs(2)
     });
-    cluster.nodes[2].signal("CONT");
-    for node in &cluster.nodes[..2] {
-        wait_for_links(node, 2);
+    cluster.nodes[3].signal("CONT");
+    for node in &cluster.nodes[..3] {
+        wait_for_links(node, 3);
     }
     let answers = || {
-        let peer = cluster.nodes[2].addr.to_string();
+        let peer = cluster.nodes[3].addr.to_string();
         figure(&cluster.nodes[0], "peer_answers_total", &peer)
     };
     let before = answers();

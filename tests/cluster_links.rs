@@ -5,7 +5,7 @@ mod support;
 use std::net::SocketAddr;
 
 use corecache::cluster::Ring;
-use corecache::server::pb::peer::{Answer, Ask, Hello, Question, Reply};
+use corecache::server::pb::peer::{Answer, Ask, Hello, Part, Question, Refusal, Reply};
 use grpcio::RpcStatusCode;
 use support::Node;
 use support::client::Client;
@@ -64,7 +64,7 @@ fn a_caller_of_another_major_version_is_refused_and_of_another_minor_is_not() {
     let refusal = link.next().unwrap_err();
     refusal.expect(
         RpcStatusCode::FAILED_PRECONDITION,
-        &["2.0", "1.0", "major versions"],
+        &["2.0", "1.1", "major versions"],
     );
 
     let mut link = FakeLink::open(node.addr);
@@ -110,14 +110,15 @@ fn a_node_answers_what_it_holds_and_loads_for_its_own_ring_alone() {
         assert_eq!(answer.epoch, epoch);
         replies.extend(answer.replies);
     }
-    use corecache::server::pb::peer::Refusal;
     assert_eq!(replies[0].refusal(), Refusal::NOT_HELD);
     assert_eq!(replies[1].refusal(), Refusal::LOAD_IT_YOURSELF);
     assert_eq!(origin.requests(&format!("/{}", keys[1])), 0);
 
     cluster.client(0).get("pages", &keys[2]).unwrap();
     link.send(ask(None, vec![question(3, &keys[2], 1)], epoch ^ 1));
-    let held = &link.next().unwrap().unwrap().replies[0];
+    let answer = link.next().unwrap().unwrap();
+    assert_eq!(answer.epoch, epoch, "each message says it");
+    let held = &answer.replies[0];
     assert_eq!(held.value()[2..], *format!("/{}", keys[2]).as_bytes());
 }
 
@@ -236,6 +237,61 @@ fn answers_that_are_not_what_was_asked_for_are_refused_and_the_next_way_is_taken
             peer.questions()
         );
     }
+}
+
+/// What is said to be large, and is then not sent as it should be, is loaded by who was asked.
+#[test]
+fn parts_that_are_not_the_value_that_was_asked_for_are_refused() {
+    const VALUE: &[u8] = b"from afar";
+    fn parts(question: &Question, value_bytes: u64, sent: &[u8], sealed: &[u8]) -> Vec<Part> {
+        let (mut first, mut last) = (Part::new(), Part::new());
+        first.value_bytes = value_bytes;
+        first.data = sent.to_vec();
+        last.checksum = crc32fast::hash(&[question.key.as_bytes(), sealed].concat());
+        vec![first, last]
+    }
+    type Send = fn(&Question) -> Vec<Part>;
+    let right: Send = |question| parts(question, 9, VALUE, VALUE);
+    let wrong: [Send; 7] = [
+        |question| parts(question, 9, b"from afaR", VALUE),
+        |question| parts(question, 9, b"from afar.", b"from afar."),
+        |question| parts(question, 9, b"from", b"from"),
+        |question| parts(question, 10, b"from afar.", b"from afar."),
+        |question| parts(question, 9, VALUE, VALUE)[..1].to_vec(),
+        |question| parts(question, 9, VALUE, VALUE).into_iter().rev().collect(),
+        |_| Vec::new(),
+    ];
+    let origin = origin();
+    let ask = |value_bytes, send: Send| {
+        let too_large = move |question: &Question| {
+            let mut reply = Reply::new();
+            reply.id = question.id;
+            reply.set_refusal(Refusal::TOO_LARGE);
+            reply.value_bytes = value_bytes;
+            reply
+        };
+        let answer = move |ask: &Ask| {
+            let mut answer = match ask.hello.is_some() {
+                true => greeting(hello(1, 1)),
+                false => Answer::new(),
+            };
+            answer.replies = ask.questions.iter().map(too_large).collect();
+            Some(answer)
+        };
+        let peer = FakePeer::start_sending(answer, send);
+        let (node, key) = node_with(peer.addr, &origin);
+        wait_for_links(&node, 1);
+        let got = Client::connect(node.addr).get("pages", &key).unwrap();
+        let failed = figure(&node, "peers_pulls_failed_total", "");
+        (got == VALUE, got == format!("/{key}").into_bytes(), failed)
+    };
+    assert_eq!(ask(9, right), (true, false, 0));
+    for send in wrong {
+        assert_eq!(ask(9, send), (false, true, 1));
+    }
+    // An older node does not say how large it is; and no node has so much room.
+    assert_eq!(ask(0, right), (false, true, 0));
+    assert_eq!(ask(1 << 40, right), (false, true, 0));
 }
 
 /// After some messages of garbage the breaker opens, and the peer is left alone for a while.

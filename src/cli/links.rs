@@ -37,6 +37,11 @@ pub struct Links {
     #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = keep)]
     handover: Duration,
 
+    /// Seconds that a node which has started says that it is not ready, at the most: until hardly any of its keys come from
+    /// those who held them before; 0 for not at all
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = keep)]
+    wait_warm: Duration,
+
     /// Who signs the certificates of the other nodes, a PEM file; needed where the nodes have TLS
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     peer_ca: Option<PathBuf>,
@@ -55,6 +60,7 @@ impl Links {
             hot_rate: self.hot_rate,
             hot_share_bytes: memory_bytes / 100 * usize::from(self.hot_share),
             handover: self.handover,
+            wait_warm: self.wait_warm,
             roots: self.peer_ca.as_ref().map(read).transpose()?,
         })
     }

@@ -127,15 +127,16 @@ impl Filling {
     pub fn finish(mut self) -> (BlobBuilder, [u8; PREFIX_MAX_BYTES], usize) {
         let first = if self.in_chunks {
             chunks::end(self.stored.value_mut(), self.len);
-            if let Some(mut charge) = self.charge {
-                // Less than before is never refused.
-                let _ = charge.set(self.stored.len().min(self.charged_bytes));
-                self.stored.set_charge(charge);
-            }
             CHUNK_BYTES
         } else {
             self.len
         };
+        let keeps_charge = self.in_chunks || self.reserved_bytes > 0;
+        if let Some(mut charge) = self.charge.filter(|_| keeps_charge) {
+            // Less than before is never refused.
+            let _ = charge.set(self.stored.len().min(self.charged_bytes));
+            self.stored.set_charge(charge);
+        }
         let (prefix, used) = frame::prefix(first);
         (self.stored, prefix, used)
     }
@@ -208,6 +209,17 @@ impl Filling {
 pub(crate) struct Room {
     charge: Box<Charge>,
     bytes: usize,
+}
+
+impl Large {
+    /// What is charged for a value whose length is told beforehand, at the most.
+    #[cfg(feature = "server")]
+    pub fn charged_bytes(&self, value_bytes: usize) -> usize {
+        let most = chunks::stored_bytes(self.limit_bytes);
+        chunks::stored_bytes(value_bytes)
+            .next_multiple_of(CHUNK_BYTES)
+            .min(most)
+    }
 }
 
 impl Room {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::ErrorKind;
-use super::frame;
+use super::filling::{Filling, Room};
 use super::load::PendingLoad;
-use super::{GetError, Group, Value};
-use crate::engine::{Blob, BlobBuilder, Charge, Failure, Full, Loaded};
+use super::{GetError, Group, LoadError, Value, frame};
+use crate::engine::{Blob, BlobBuilder, Bytes, Charge, Failure, Full, Lead, Loaded};
 
 /// What is smaller is copied into the replies; those who wait for it are bounded.
 const SMALL_BYTES: usize = 4096;
@@ -43,6 +43,21 @@ impl Group {
     ) -> Result<Option<PendingLoad>, Elsewhere> {
         self.join_by(key, deadline, answer, |flight| flight.keep_here())
             .map_err(|_| Elsewhere)
+    }
+}
+
+/// A value of another process that comes in parts.
+pub(crate) struct Incoming {
+    value: Filling,
+}
+
+impl Incoming {
+    pub fn len(&self) -> usize {
+        self.value.len()
+    }
+
+    pub fn append(&mut self, part: &[u8]) -> Result<(), LoadError> {
+        self.value.append(part)
     }
 }
 
@@ -105,24 +120,55 @@ impl PendingLoad {
         let Some(lead) = self.claim() else {
             return Ok(());
         };
-        let inner = &self.group.inner;
-        let core = inner.cache.core();
-        let key = &lead.flight().key().1;
-        let mut facts = inner.cache.facts(inner.partition, key);
-        if let Keep::For(keep) = keep {
-            facts.expiry_ns = core.clock.expiry_after(keep);
-        }
-        let mut value = BlobBuilder::new(key, 0);
+        let mut value = BlobBuilder::new(&lead.flight().key().1, 0);
         if let Some(charge) = charge {
             value.set_charge(charge);
         }
         value.reserve(stored.len());
         value.extend(stored);
-        let entry = inner.cache.seal(value, &facts, b"");
+        self.conclude(lead, value, b"", keep);
+        Ok(())
+    }
+
+    /// Room for a value of so many bytes that is to come in parts, if there is so much now.
+    pub(crate) fn room_for(&self, value_bytes: usize) -> Option<Room> {
+        let large = self.group.inner.large.as_ref()?;
+        Room::take(&large.account, large.charged_bytes(value_bytes))
+    }
+
+    /// A value of so many bytes, whose parts are to come, in the room that was taken for it.
+    pub(crate) fn begin(&self, value_bytes: usize, room: Room) -> Result<Incoming, LoadError> {
+        let large = self.group.inner.large.clone();
+        let mut value = Filling::with_room(self.key(), large, Some(room));
+        value.expect(value_bytes)?;
+        Ok(Incoming { value })
+    }
+
+    /// Ends it with a value that has come in parts, as [`PendingLoad::fulfil`] does.
+    pub(crate) fn fulfil_with(mut self, value: Incoming, keep: Keep) {
+        if let Some(lead) = self.claim() {
+            let (value, prefix, used) = value.value.finish();
+            self.conclude(lead, value, &prefix[..used], keep);
+        }
+    }
+
+    fn conclude(&self, lead: Lead<Bytes>, value: BlobBuilder, prefix: &[u8], keep: Keep) {
+        let inner = &self.group.inner;
+        let core = inner.cache.core();
+        let mut facts = inner.cache.facts(inner.partition, &lead.flight().key().1);
+        if let Keep::For(keep) = keep {
+            facts.expiry_ns = core.clock.expiry_after(keep);
+        }
+        let entry = inner.cache.seal(value, &facts, prefix);
         let stored = keep != Keep::No;
         // The outcome reaches the callers by the flight.
         let _ = core.conclude_soon(lead, Ok(Loaded { entry, stored }));
-        Ok(())
+    }
+
+    /// Until when a value that began to come then is waited for: it has as much time as a load has.
+    pub(crate) fn may_come_until(&self, begun: Instant) -> Instant {
+        let at_least = begun + self.group.inner.load_least;
+        self.wanted_until().max(at_least).min(self.deadline)
     }
 
     /// For a value that no budget counts, as it is not kept, and that those who wait may read slowly.
@@ -242,6 +288,39 @@ mod tests {
         let error = answers.recv().unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert_eq!(error.to_string(), "no key \"key\" in group \"pages\": gone");
+    }
+
+    /// In parts or not, it is stored as a value that was loaded here.
+    #[test]
+    fn a_value_that_comes_in_parts_is_stored_as_one_that_was_loaded() {
+        const LEN: usize = (2 << 20) + 77;
+        let value: Vec<u8> = (0..LEN).map(|at| (at ^ (at >> 11)) as u8).collect();
+        let load = {
+            let value = value.clone();
+            move |_: &[u8], _: &LoadContext<'_>, sink: &mut Sink| sink.append(&value)
+        };
+        let config = GroupConfig::new("pages", load).chunks_over(1 << 20);
+        let groups = Groups::new(&Builder::new(64 << 20), [config]).unwrap();
+        let pages = groups.get("pages").unwrap();
+        let loaded = pages.get(b"loaded").unwrap();
+        for keep in [Keep::No, Keep::Always] {
+            let (load, answers) = ask(&groups, b"came");
+            let load = load.unwrap();
+            let room = load.room_for(LEN).unwrap();
+            assert!(groups.loading_bytes() >= LEN);
+            let mut coming = load.begin(LEN, room).unwrap();
+            for part in value.chunks(300_000) {
+                coming.append(part).unwrap();
+            }
+            load.fulfil_with(coming, keep);
+            let came = answers.recv().unwrap().unwrap();
+            assert!(**came.frame() == **loaded.frame());
+            pages.flush();
+            assert_eq!(pages.held(b"came").is_some(), keep == Keep::Always);
+            // Beside the budget as long as it is read, or in it.
+            assert_eq!(groups.loading_bytes() >= LEN, keep == Keep::No);
+        }
+        assert_eq!(groups.loading_bytes(), 0);
     }
 
     /// A quarter of the budget may be read that is not kept; what comes then is to be loaded here, until some has been

@@ -4,13 +4,12 @@
 //! |---|---|
 //! | `/metrics` | the node's figures, Prometheus text |
 //! | `/healthz` | 200 while the process runs |
-//! | `/readyz` | 200 while it serves, with a line on what is wrong about its members; 503 from the moment that it drains |
+//! | `/readyz` | 200 while it serves, with a line on what is wrong about its members; 503 until it is warm, if it is to wait for that, and from the moment that it drains |
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oxhttp::Server;
 use oxhttp::model::{Body, Method, Request, Response, StatusCode};
@@ -19,6 +18,7 @@ use prometheus_client::registry::Registry;
 
 use super::connections::Connections;
 use super::peer::PeerMetrics;
+use super::readiness::{Readiness, State};
 use super::service::Service;
 use super::stats::{MemberMetrics, Metrics};
 use crate::cluster::membership::{Membership, Standing};
@@ -33,7 +33,7 @@ pub(super) fn start(
     service: &Arc<Service>,
     connections: Connections,
     members: &Arc<Membership>,
-    ready: Arc<AtomicBool>,
+    readiness: Arc<Readiness>,
 ) -> io::Result<SocketAddr> {
     let mut registry = Registry::with_prefix("corecache");
     registry.register_collector(Box::new(Metrics {
@@ -45,7 +45,7 @@ pub(super) fn start(
     let address = free_port(address)?;
     let pages = Pages {
         registry,
-        ready,
+        readiness,
         members: members.clone(),
     };
     Server::new(move |request| pages.answer(request))
@@ -67,7 +67,7 @@ fn free_port(address: SocketAddr) -> io::Result<SocketAddr> {
 
 struct Pages {
     registry: Registry,
-    ready: Arc<AtomicBool>,
+    readiness: Arc<Readiness>,
     members: Arc<Membership>,
 }
 
@@ -90,16 +90,27 @@ impl Pages {
         match path {
             "/metrics" => metrics(&self.registry),
             "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" if self.ready.load(Ordering::Relaxed) => {
-                text(StatusCode::OK, ready(&self.members.standing()))
-            }
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            "/readyz" => match self.readiness.state() {
+                State::Ready => text(StatusCode::OK, ready(&self.members.standing())),
+                State::Warming(why, until) => {
+                    text(StatusCode::SERVICE_UNAVAILABLE, warming(&why, until))
+                }
+                State::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            },
             _ => text(
                 StatusCode::NOT_FOUND,
                 "there are /metrics, /healthz and /readyz\n",
             ),
         }
     }
+}
+
+fn warming(why: &str, until: Instant) -> String {
+    let left = until.saturating_duration_since(Instant::now());
+    format!(
+        "warming: {why}; ready in {} s at the latest\n",
+        left.as_secs() + 1
+    )
 }
 
 /// A node whose members are in doubt is ready all the same, and says so.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! grpcio is named in `front`, `deadline`, `connections`, `slice`, `health`, `reflection`, `pb`, `etcd`,
-//! `node` and `peer::dial` alone; what a call means is `service`'s,
+//! `node`, `peer::dial` and `peer::offers` alone; what a call means is `service`'s,
 //! which knows no transport.
 
 mod admin;
@@ -41,6 +41,7 @@ mod pace;
 pub mod pb;
 mod peer;
 mod read;
+mod readiness;
 #[doc(hidden)]
 pub mod reflection;
 mod service;

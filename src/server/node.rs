@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use grpcio::{
 use super::connections::Connections;
 use super::cores::Cores;
 use super::gate::Gate;
-use super::health::{Health, Status};
+use super::health::Health;
 use super::hot::Hot;
 use super::limits::ConnectionLimits;
 use super::loaders::{Limits, Loaders};
@@ -25,6 +25,7 @@ use super::members::{self, MembersConfig, MembersError};
 use super::outgoing::Outgoing;
 use super::peer::{Dialler, LinkConfig, LinkTls, Peers};
 use super::read::Reads;
+use super::readiness::Readiness;
 use super::service::{
     Miss, Service, Status as ServiceStatus, UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES,
 };
@@ -158,7 +159,7 @@ pub struct Node {
     service: Arc<Service>,
     health: Health,
     gate: Arc<Gate>,
-    ready: Arc<AtomicBool>,
+    readiness: Arc<Readiness>,
     members: Arc<Membership>,
     listen: SocketAddr,
     admin: Option<SocketAddr>,
@@ -175,6 +176,7 @@ impl Node {
         // What the C-core has to say goes where everything else is logged.
         grpcio::redirect_log();
         let env = Arc::new(environment(&config.cores));
+        let wait_warm = config.links.wait_warm;
         let service = Arc::new(service(&mut config, &env)?);
         let health = Health::new();
         let gate = Arc::new(Gate::default());
@@ -190,11 +192,11 @@ impl Node {
         let (server, listen) = listen(&config, &connections, services, &env)?;
         let members = Arc::new(members::join(config.members, listen)?);
         service.peers.follow(&members);
-        let ready = Arc::new(AtomicBool::new(true));
+        let readiness = Readiness::new(health.clone(), &["", CACHE_SERVICE]);
         let admin = match config.admin {
             None => None,
             Some(address) => Some(
-                admin::start(address, &service, connections, &members, ready.clone())
+                admin::start(address, &service, connections, &members, readiness.clone())
                     .map_err(|error| StartError::Admin(address, error))?,
             ),
         };
@@ -203,15 +205,17 @@ impl Node {
             service,
             health,
             gate,
-            ready,
+            readiness,
             members,
             listen,
             admin,
             memory_bytes: config.memory_bytes,
         };
         node.server.start();
-        node.health.set("", Status::Serving);
-        node.health.set(CACHE_SERVICE, Status::Serving);
+        let readiness = &node.readiness;
+        readiness
+            .when_warm(&node.service, wait_warm)
+            .map_err(StartError::Threads)?;
         Ok(node)
     }
 
@@ -263,8 +267,7 @@ impl Node {
     /// Says that the node is about to stop, and gives the hottest of its keys to the nodes that will own them, within
     /// `patience`. It answers as before.
     pub fn hand_over(&self, patience: Duration) {
-        self.ready.store(false, Ordering::Relaxed);
-        self.health.set_all_not_serving();
+        self.readiness.drain();
         let begun = Instant::now();
         let peers = &self.service.peers;
         let offered = peers.offer_hottest(&self.service.groups, self.memory_bytes, patience);
@@ -282,16 +285,15 @@ impl Node {
     /// Says that the node is about to stop, and answers as before for a time, in which who watches its health turns to
     /// other nodes.
     pub fn linger(&self, time: Duration) {
-        self.ready.store(false, Ordering::Relaxed);
+        self.readiness.drain();
         self.leave();
-        self.health.set_all_not_serving();
         thread::sleep(time);
     }
 
     /// Stops taking calls and lets those in flight finish, for `patience`; then cancels them. Returns whether all
     /// had finished.
     pub fn drain(mut self, patience: Duration) -> bool {
-        self.ready.store(false, Ordering::Relaxed);
+        self.readiness.drain();
         self.leave();
         self.health.close();
         let deadline = Instant::now() + patience;

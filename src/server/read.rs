@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::lookout::{Caller, Lookout, Ticket};
+use super::peer::Seal;
 use super::service::{Code, Miss, Service, Status};
 use super::waiting;
 use super::wire::{self, ReadRequest};
@@ -124,6 +125,7 @@ impl Wanted {
             at,
             end: at + length,
             is_begun: false,
+            seal: None,
             watch,
             _place: self.place,
         })
@@ -137,6 +139,8 @@ pub(super) struct Reading {
     at: usize,
     end: usize,
     is_begun: bool,
+    /// For another node: what the last message says.
+    seal: Option<Seal>,
     watch: Watch,
     _place: Place,
 }
@@ -167,7 +171,7 @@ impl Reading {
             .put_off(Instant::now() + self.watch.limit);
         let is_first = !std::mem::replace(&mut self.is_begun, true);
         if self.at == self.end && !is_first {
-            return None;
+            return self.seal.take().map(|seal| Message::Copied(seal.end()));
         }
         let value_bytes = is_first.then_some(self.value_bytes as u64);
         if self.at == self.end {
@@ -179,12 +183,16 @@ impl Reading {
         let left = (chunk.data.end - from).min(self.end - self.at);
         if left <= PART_BYTES || left < chunk.data.len() {
             let part = &stored[from..from + left.min(PART_BYTES)];
+            self.seal.iter_mut().for_each(|seal| seal.add(part));
             self.at += part.len();
             return Some(copied(value_bytes, part));
         }
         if is_first {
             return Some(copied(value_bytes, b""));
         }
+        self.seal
+            .iter_mut()
+            .for_each(|seal| seal.add(&stored[chunk.data.clone()]));
         self.at += left;
         Some(Message::Stored(chunk.message))
     }
@@ -195,6 +203,19 @@ fn copied(value_bytes: Option<u64>, data: &[u8]) -> Message {
 }
 
 impl Service {
+    /// Begins to read a whole value for another node, which is told with the last message that it is all of it.
+    pub fn read_sealed(&self, group: &Group, value: Value, seal: Seal) -> Result<Reading, Status> {
+        let wanted = Wanted {
+            group: group.clone(),
+            offset: 0,
+            length: 0,
+            place: self.reads.enter()?,
+        };
+        let mut reading = wanted.of(value)?;
+        reading.seal = Some(seal);
+        Ok(reading)
+    }
+
     /// Begins to answer a `ReadRequest`: at once if the value is held, and otherwise when `answer` gets it.
     pub fn read(
         &self,

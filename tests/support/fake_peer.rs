@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use corecache::server::pb;
-use corecache::server::pb::peer::{Answer, Ask, Hello, Question, Reply};
+use corecache::server::pb::peer::{Answer, Ask, Hello, Part, Question, Reply};
 use futures_executor::block_on;
 use futures_util::{SinkExt, StreamExt};
 use grpcio::{
@@ -17,6 +17,8 @@ use super::PATIENCE;
 use super::client::Refusal;
 
 const LINK: Method<Ask, Answer> = pb::method(MethodType::Duplex, "/corecache.peer.v1.Peer/Link");
+const READ: Method<Question, Part> =
+    pb::method(MethodType::ServerStreaming, "/corecache.peer.v1.Peer/Read");
 
 /// What a node says first.
 pub fn hello(major: u32, minor: u32) -> Hello {
@@ -48,6 +50,14 @@ pub struct FakePeer {
 impl FakePeer {
     /// Starts it: `answer` is shown each message; where it says nothing, nothing is answered.
     pub fn start(answer: impl Fn(&Ask) -> Option<Answer> + Clone + Send + Sync + 'static) -> Self {
+        Self::start_sending(answer, |_| Vec::new())
+    }
+
+    /// The same, which sends what `parts` says to who reads a large value.
+    pub fn start_sending(
+        answer: impl Fn(&Ask) -> Option<Answer> + Clone + Send + Sync + 'static,
+        parts: impl Fn(&Question) -> Vec<Part> + Clone + Send + Sync + 'static,
+    ) -> Self {
         let questions = Arc::<AtomicUsize>::default();
         let counted = questions.clone();
         let service = ServiceBuilder::new().add_duplex_streaming_handler(
@@ -67,6 +77,18 @@ impl FakePeer {
                 });
             },
         );
+        let service =
+            service.add_server_streaming_handler(&READ, move |ctx, question, mut sink| {
+                let parts = parts(&question);
+                ctx.spawn(async move {
+                    for part in parts {
+                        if sink.send((part, WriteFlags::default())).await.is_err() {
+                            return;
+                        }
+                    }
+                    let _ = sink.close().await;
+                });
+            });
         let env = Arc::new(Environment::new(1));
         let mut server = ServerBuilder::new(env)
             .register_service(service.build())

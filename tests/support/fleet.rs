@@ -58,10 +58,20 @@ impl Fleet {
 
     /// Starts one more, tells all of it, and returns when all know and are linked.
     pub fn join(&mut self) {
+        self.start_unknown();
+        self.tell_all();
+        self.settle();
+    }
+
+    /// Starts one more, of which the others are not told.
+    pub fn start_unknown(&mut self) {
         let node = self.start_node(free_addresses(1)[0]);
         self.nodes.push(node);
+    }
+
+    /// Tells all of all.
+    pub fn tell_all(&self) {
         self.tell(&self.addresses());
-        self.settle();
     }
 
     /// Tells all that this node is no member any more, and returns it when they know. It runs on.

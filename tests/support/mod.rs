@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod dns;
 pub mod etcd;

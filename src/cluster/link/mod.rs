@@ -198,11 +198,11 @@ impl<Q> Link<Q> {
         }
     }
 
-    /// A message has come, from a peer that goes by this ring: `read` is shown what is waited for.
+    /// A message has come, from a peer that goes by this ring, if it says so: `read` is shown what is waited for.
     pub fn heard<R>(
         &self,
         stream: u64,
-        epoch: Epoch,
+        epoch: Option<Epoch>,
         read: impl FnOnce(&mut Answers<'_, Q>) -> R,
     ) -> Option<R> {
         let mut state = self.state.lock();
@@ -211,7 +211,7 @@ impl<Q> Link<Q> {
         }
         state.heard_at = Instant::now();
         state.pinged_at = None;
-        state.epoch = Some(epoch);
+        state.epoch = epoch.or(state.epoch);
         Some(read(&mut Answers(&mut state)))
     }
 

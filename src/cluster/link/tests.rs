@@ -80,9 +80,9 @@ fn what_is_asked_before_the_first_hello_is_sent_after_it() {
     rig.link.greeted(rig.stream);
     assert_eq!(rig.woken(), 1);
     let (questions, _) = rig.message().unwrap();
-    let answered = rig
-        .link
-        .heard(rig.stream, EPOCH, |answers| answers.take(questions[0].0));
+    let answered = rig.link.heard(rig.stream, Some(EPOCH), |answers| {
+        answers.take(questions[0].0)
+    });
     assert_eq!(answered, Some(Some("a")));
     assert_eq!(rig.link.figures().answered, 1);
 }
@@ -132,8 +132,9 @@ fn a_silent_peer_is_pinged_and_then_given_up() {
     rig.ask("a").unwrap();
     let (questions, ping) = rig.message().unwrap();
     assert!(!ping);
-    rig.link
-        .heard(rig.stream, EPOCH, |answers| answers.loading(questions[0].0));
+    rig.link.heard(rig.stream, Some(EPOCH), |answers| {
+        answers.loading(questions[0].0)
+    });
     let now = Instant::now() + PING_AFTER;
     assert!(rig.link.tick(now).lost.is_empty());
     assert!(rig.message().unwrap().1, "a ping");
@@ -149,14 +150,15 @@ fn a_peer_that_answers_pings_is_waited_for() {
     rig.link.greeted(rig.stream);
     rig.ask("a").unwrap();
     let (questions, _) = rig.message().unwrap();
-    rig.link
-        .heard(rig.stream, EPOCH, |answers| answers.loading(questions[0].0));
+    rig.link.heard(rig.stream, Some(EPOCH), |answers| {
+        answers.loading(questions[0].0)
+    });
     let mut now = Instant::now();
     for _ in 0..100 {
         now += PING_AFTER;
         assert!(rig.link.tick(now).lost.is_empty());
         assert!(rig.message().unwrap().1, "a ping");
-        rig.link.heard(rig.stream, EPOCH, |_| ());
+        rig.link.heard(rig.stream, Some(EPOCH), |_| ());
         rig.link.state.lock().heard_at = now;
     }
 }
@@ -205,9 +207,9 @@ fn a_link_that_retires_answers_all_and_opens_another_stream() {
     assert_eq!(rig.ask("b"), Err(Refused::Unreachable));
     let now = Instant::now();
     assert!(rig.link.tick(now).connect.is_none(), "a question is out");
-    let answered = rig
-        .link
-        .heard(rig.stream, EPOCH, |answers| answers.take(questions[0].0));
+    let answered = rig.link.heard(rig.stream, Some(EPOCH), |answers| {
+        answers.take(questions[0].0)
+    });
     assert_eq!(answered, Some(Some("a")));
     let stream = rig.link.tick(now).connect.expect("another stream");
     assert!(rig.is_stopped());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_channel::oneshot;
 use grpcio::{
     DuplexSink, GrpcSlice, Marshaller, Method, MethodType, RequestStream, RpcContext,
-    ServiceBuilder, UnarySink,
+    ServerStreamingSink, ServiceBuilder, UnarySink,
 };
 
 use super::super::connections::Connections;
@@ -14,6 +14,7 @@ use super::super::pb;
 use super::super::peer::Answering;
 use super::super::service::{Service, Status};
 use super::super::slice::Reply;
+use super::read::send;
 use super::stream::Stream;
 use super::{Door, Request, caught, log_lost, raw};
 
@@ -42,6 +43,20 @@ pub(in super::super) const LINK: Method<Reply, Request> = Method {
     },
 };
 
+const READ_PATH: &str = "/corecache.peer.v1.Peer/Read";
+
+const SENT: Method<Request, Reply> = Method {
+    ty: MethodType::ServerStreaming,
+    ..raw(READ_PATH)
+};
+
+/// The method as the asking side calls it.
+pub(in super::super) const READ: Method<Reply, Request> = Method {
+    ty: MethodType::ServerStreaming,
+    name: READ_PATH,
+    ..LINK
+};
+
 /// The service for grpcio to register; its messages may have so many bytes.
 pub(in super::super) fn service(
     service: &Arc<Service>,
@@ -54,8 +69,11 @@ pub(in super::super) fn service(
         gate: gate.clone(),
         connections,
     };
-    let taking = door.clone();
+    let (taking, reading) = (door.clone(), door.clone());
     ServiceBuilder::new()
+        .add_server_streaming_handler(&SENT, move |ctx, question, sink| {
+            reading.on_peer_read(&ctx, question, sink);
+        })
         .add_unary_handler(&TAKE, move |ctx, offer, sink| {
             taking.on_take(&ctx, &offer, sink);
         })
@@ -88,6 +106,24 @@ impl Door {
                 Ok(taken)
             }),
         }
+    }
+
+    fn on_peer_read(
+        &self,
+        ctx: &RpcContext<'_>,
+        question: Request,
+        sink: ServerStreamingSink<Reply>,
+    ) {
+        let reading =
+            caught(|| question.with_bytes(|question| self.service.read_for_peer(question)));
+        let gate = self.gate.clone();
+        ctx.spawn(log_lost(async move {
+            gate.pass().await;
+            match reading {
+                Ok(reading) => send(sink, reading).await,
+                Err(status) => sink.fail(status.into()).await,
+            }
+        }));
     }
 
     fn on_link(

@@ -53,7 +53,10 @@ impl Door {
     }
 }
 
-async fn send(mut sink: ServerStreamingSink<Reply>, mut reading: Reading) -> grpcio::Result<()> {
+pub(super) async fn send(
+    mut sink: ServerStreamingSink<Reply>,
+    mut reading: Reading,
+) -> grpcio::Result<()> {
     loop {
         match caught(|| Ok(next(&mut reading))) {
             Ok(Some(message)) => {

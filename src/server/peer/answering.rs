@@ -19,14 +19,16 @@ use super::wire::{
     Refusal,
 };
 use crate::cluster::Epoch;
-use crate::group::{Group, Value};
+use crate::group::{Group, Value, chunks};
 
 /// Keys of one stream that may be without an answer. From there on no message is read.
 const UNANSWERED_MAX: usize = KEYS_MAX;
+/// The epoch, with its tag.
+const EPOCH_BYTES: usize = 9;
 /// What is said of one key.
 const MESSAGE_MAX_BYTES: usize = 2048;
 /// The largest frame that a link carries.
-pub(super) const FRAME_MAX_BYTES: usize = UNARY_LIMIT_BYTES - BESIDE_BYTES;
+const FRAME_MAX_BYTES: usize = UNARY_LIMIT_BYTES - 2 * BESIDE_BYTES;
 
 /// One stream, as the thread sees it that polls it.
 pub(in super::super) struct Answering {
@@ -109,8 +111,7 @@ impl Answering {
         check_keys(ask.questions.len(), "message")?;
         self.greet(ask.hello.as_ref())?;
         if ask.ping != 0 {
-            let epoch = self.service.peers.epoch();
-            wire::put_news(self.reply.bytes(BESIDE_BYTES), epoch, ask.ping);
+            wire::put_ping(self.reply.bytes(BESIDE_BYTES), ask.ping);
         }
         let terms = Terms {
             now: Instant::now(),
@@ -153,10 +154,7 @@ impl Answering {
             address: peers.own_address().as_bytes(),
             message_max_bytes: self.message_max_bytes as u64,
         };
-        let epoch = peers.epoch();
-        let reply = self.reply.bytes(BESIDE_BYTES);
-        own.put(HELLO_IN_ANSWER, reply);
-        wire::put_news(reply, epoch, 0);
+        own.put(HELLO_IN_ANSWER, self.reply.bytes(BESIDE_BYTES));
         Ok(())
     }
 
@@ -188,8 +186,12 @@ impl Answering {
         }
     }
 
-    /// An encoded `Answer`, to be sent now.
+    /// An encoded `Answer`, to be sent now. Each says by which ring the node goes.
     pub fn take_reply(&mut self) -> Option<Encoded> {
+        if !self.reply.is_empty() {
+            let epoch = self.service.peers.epoch();
+            wire::put_epoch(self.reply.bytes(EPOCH_BYTES), epoch);
+        }
         self.reply.take(&self.service.outgoing)
     }
 
@@ -294,7 +296,13 @@ impl Answering {
         let until = terms.now + Duration::from_millis(question.left_ms);
         let arrivals = self.arrivals.clone();
         let (owned, of): (Box<[u8]>, _) = (key.into(), group.clone());
+        let peers = self.service.peers.clone();
         let answer = move |outcome: Result<Value, Status>| {
+            if let Ok(value) = &outcome
+                && is_too_large(value.frame())
+            {
+                peers.keep_at_hand(&of, value.clone());
+            }
             let expiry_ns = outcome.as_ref().map(|value| value.frame().expiry_ns());
             arrivals.put(Arrival {
                 id,
@@ -331,6 +339,11 @@ impl Drop for Answering {
     }
 }
 
+/// Whether it is to be read in parts.
+fn is_too_large(frame: &[u8]) -> bool {
+    frame.len() > FRAME_MAX_BYTES
+}
+
 /// What is said of a value beside it: it tells whether it is kept, and how long.
 #[derive(Clone, Copy, Default)]
 struct KeepTerms {
@@ -355,8 +368,9 @@ fn put(
         rate,
     };
     match outcome {
-        Ok((frame, _)) if frame.len() > FRAME_MAX_BYTES - BESIDE_BYTES => {
-            wire::put_refusal(reply.bytes(NOTE_MAX_BYTES), id, Refusal::TooLarge);
+        Ok((frame, _)) if is_too_large(frame) => {
+            let value_bytes = chunks::value_len(frame) as u64;
+            wire::put_too_large(reply.bytes(NOTE_MAX_BYTES), id, value_bytes);
             true
         }
         Ok((frame, terms)) => reply.put(label(wire::checksum(key, frame), terms), Ok(frame)),

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, select};
 use futures_util::{SinkExt, StreamExt};
 use grpcio::{
     CallOption, Channel, ChannelBuilder, Client, ClientDuplexReceiver, ClientDuplexSender,
-    Environment, GrpcSlice, WriteFlags,
+    ClientSStreamReceiver, Environment, GrpcSlice, WriteFlags,
 };
 
-use super::super::front::{LINK, Request};
+use super::super::front::{LINK, READ, Request};
 use super::super::service::UNARY_LIMIT_BYTES;
 use super::super::slice::Reply;
+use super::pulls::{End, Pulling};
 use super::wire::{self, Answer, HELLO_IN_ASK, Hello, MAJOR, MINOR, Outcome, Question};
 use super::{Forward, Peer, Peers};
 use crate::cluster::Epoch;
@@ -272,7 +274,7 @@ impl Asking {
         });
         let (mut good, mut garbage) = (0, 0);
         for (forward, result) in taken.into_iter().flatten() {
-            match self.peers.answered(forward, result) {
+            match self.peers.answered(&self.peer, forward, result) {
                 true => good += 1,
                 false => garbage += 1,
             }
@@ -294,6 +296,69 @@ impl Asking {
         for forward in self.link.ended(self.stream) {
             self.peers.go_on(forward);
         }
+    }
+}
+
+/// Reads a value in parts. It is driven by a completion-queue thread until it ends.
+pub(super) fn pull(pulling: Pulling) {
+    let client = Client::new(pulling.peers().dialler.channel(pulling.address()));
+    let question = Reply::new(GrpcSlice::from(pulling.question()));
+    match client.server_streaming(&READ, &question, CallOption::default()) {
+        Ok(parts) => client.spawn(take_parts(client.clone(), parts, pulling)),
+        Err(error) => pulling.end(End::Failed(error.to_string())),
+    }
+}
+
+/// Keeps the channel: it would end with the last of those who have it.
+async fn take_parts(
+    channel: Client,
+    mut parts: ClientSStreamReceiver<Request>,
+    mut pulling: Pulling,
+) {
+    let mut watch = pulling.watch();
+    let end = loop {
+        match select(parts.next(), &mut watch).await {
+            Either::Left((Some(Ok(part)), _)) => {
+                // A panic must not reach the completion-queue thread.
+                let taken = guarded("a pull", || part.with_bytes(|part| pulling.take(part)));
+                match taken {
+                    Some(Ok(())) => {}
+                    Some(Err(words)) => break End::Failed(words),
+                    None => {
+                        break End::Failed(
+                            "it has failed here in a way that it should not".to_owned(),
+                        );
+                    }
+                }
+            }
+            Either::Left((Some(Err(error)), _)) => break end_of(&error),
+            Either::Left((None, _)) => break End::Whole,
+            Either::Right(((), _)) => match pulling.look() {
+                Some(end) => break end,
+                None => watch = pulling.watch(),
+            },
+        }
+    };
+    parts.cancel();
+    drop((parts, channel, watch));
+    let peers = pulling.peers().clone();
+    guarded("the end of a pull", || {
+        pulling.end(end);
+        // It has left room.
+        peers.begin_pulls();
+    });
+}
+
+fn end_of(error: &grpcio::Error) -> End {
+    use grpcio::RpcStatusCode as Its;
+
+    let words = words_of(error);
+    match error {
+        grpcio::Error::RpcFailure(status) if status.code() == Its::NOT_FOUND => End::Gone,
+        grpcio::Error::RpcFailure(status) if status.code() == Its::RESOURCE_EXHAUSTED => {
+            End::Busy(status.message().to_owned())
+        }
+        _ => End::Failed(words),
     }
 }
 

@@ -46,7 +46,7 @@ const COUNTERS: [Figure; 3] = [
 /// A figure of all nodes together.
 type Count = (&'static str, &'static str, fn(&Counts) -> &AtomicU64);
 
-const COUNTS: [Count; 9] = [
+const COUNTS: [Count; 11] = [
     (
         "peers_asked",
         "Keys of other nodes that were missed, and asked for there",
@@ -74,8 +74,18 @@ const COUNTS: [Count; 9] = [
     ),
     (
         "peers_sent_back",
-        "Keys of other nodes that were loaded here, as the other goes by another ring, or the value is too large for a link",
+        "Keys of other nodes that were loaded here, as the other goes by another ring, or does not send large values",
         |counts| &counts.sent_back,
+    ),
+    (
+        "peers_pulled",
+        "Large values that came from other nodes in parts",
+        |counts| &counts.pulled,
+    ),
+    (
+        "peers_pulls_failed",
+        "Times that a large value did not come whole from the node that holds it, so that another way was taken",
+        |counts| &counts.pulls_failed,
     ),
     (
         "peers_roomless",
@@ -117,6 +127,11 @@ impl Collector for PeerMetrics {
         let kept = ConstGauge::new(self.0.kept.bytes() as i64);
         let kind = MetricType::Gauge;
         kept.encode(encoder.encode_descriptor("peers_kept_bytes", help, None, kind)?)?;
+        let help =
+            "Large values of other nodes that wait for room beside those that are being loaded";
+        let waiting = ConstGauge::new(self.0.pulls.waiting() as i64);
+        let gauge = MetricType::Gauge;
+        waiting.encode(encoder.encode_descriptor("peers_pulls_waiting", help, None, gauge)?)?;
         let help = "Links to the node by what their breakers are at: closed, so that it is asked; half open, while it is \
                     tried; open, after it has failed";
         let mut family = encoder.encode_descriptor("peer_links", help, None, MetricType::Gauge)?;

@@ -129,6 +129,14 @@ impl Peers {
         View::new(others.collect()).expect("a part of a view is one")
     }
 
+    /// Whether keys of this node's may be had from others.
+    pub fn expects_handover(&self) -> bool {
+        let roster = self.roster.read();
+        let now = Instant::now();
+        let is_recent = roster.former.iter().any(|former| former.until > now);
+        is_recent && roster.peers.iter().flatten().next().is_some()
+    }
+
     /// Peeks at the next holder; loads, when none is left.
     pub(super) fn peek_on(&self, mut forward: Forward) {
         while let Some(peer) = forward.take_holder() {

@@ -19,6 +19,9 @@ mod dial;
 mod figures;
 mod handover;
 mod offers;
+mod parts;
+mod pulls;
+mod recent;
 mod wire;
 
 use std::io;
@@ -32,17 +35,21 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::hot::{Hot, Kept};
 use super::loaders::Loaders;
 use super::service::Code;
-use crate::cluster::link::{Figures, Link, Lost, Refused};
+use crate::cluster::link::{Condition, Figures, Link, Lost, Refused};
 use crate::cluster::membership::Membership;
 use crate::cluster::{Epoch, Member, Placement, Ring};
-use crate::group::PendingLoad;
 use crate::group::error::ErrorKind;
 use crate::group::frame;
 use crate::group::relay::{Keep, Relayed};
+use crate::group::{Group, PendingLoad, Value};
 pub(super) use answering::Answering;
 pub(super) use dial::{Dialler, LinkTls};
 pub(super) use figures::PeerMetrics;
 use handover::{Former, Holders};
+use parts::AtHand;
+pub(super) use parts::Seal;
+use pulls::Pulls;
+use recent::Recent;
 use wire::{Outcome, Refusal, Sent};
 
 /// Nodes that are asked for a key, one after the other, before a node does it alone.
@@ -75,6 +82,8 @@ pub struct LinkConfig {
     /// How long, after the members have changed, a node asks the others whether they hold a key that has become its own,
     /// before it loads it; zero for not at all.
     pub handover: Duration,
+    /// How long a node that has started says that it is not ready, at the most, while its keys come from others.
+    pub wait_warm: Duration,
     /// The PEM file of those who sign the certificates of the other nodes; needed where nodes have TLS.
     pub roots: Option<Vec<u8>>,
 }
@@ -88,6 +97,7 @@ impl Default for LinkConfig {
             hot_rate: 100,
             hot_share_bytes: 8 << 20,
             handover: Duration::from_secs(180),
+            wait_warm: Duration::ZERO,
             roots: None,
         }
     }
@@ -106,8 +116,12 @@ pub(super) struct Counts {
     pub passed_over: AtomicU64,
     /// Keys that were loaded here because no other node could be asked.
     pub alone: AtomicU64,
-    /// Keys that were loaded here because the other node said so: it goes by another ring, or the value is too large.
+    /// Keys that were loaded here because the other node said so: it goes by another ring, or does not send large values.
     pub sent_back: AtomicU64,
+    /// Large ones that came in parts.
+    pub pulled: AtomicU64,
+    /// Times that a large one did not come whole.
+    pub pulls_failed: AtomicU64,
     /// Values that came, but had no room beside the large ones, so that they were loaded and kept here.
     pub roomless: AtomicU64,
     /// Times that another node was asked whether it holds a key that has become this node's.
@@ -127,6 +141,9 @@ pub(super) struct Peers {
     turning: Mutex<()>,
     hot: Arc<Hot>,
     pub kept: Kept,
+    pulls: Pulls,
+    at_hand: AtHand,
+    recent: Recent,
     hasher: ahash::RandomState,
     pub counts: Counts,
     /// Told when there are other nodes.
@@ -168,6 +185,8 @@ enum Aim {
         owner: u16,
         /// The rank that is the next to be asked.
         next: usize,
+        /// Whether a large value was not there any more when it was to be read.
+        was_gone: bool,
     },
     /// Those who may hold a key of this node's, whether they do.
     Holders(Box<Holders>),
@@ -194,6 +213,9 @@ impl Peers {
             })),
             turning: Mutex::new(()),
             hot,
+            pulls: Pulls::start()?,
+            at_hand: AtHand::default(),
+            recent: Recent::new(),
             hasher: ahash::RandomState::new(),
             counts: Counts::default(),
             changed: Condvar::new(),
@@ -245,6 +267,13 @@ impl Peers {
     /// The ring that this node goes by.
     pub fn epoch(&self) -> Epoch {
         self.roster.read().epoch()
+    }
+
+    /// Whether all other members that can be reached go by the ring of this node.
+    pub fn is_agreed(&self) -> bool {
+        let roster = self.roster.read().clone();
+        let epoch = roster.epoch();
+        roster.peers.iter().flatten().all(|peer| peer.agrees(epoch))
     }
 
     /// Goes by this ring from now on, by which keys have come from where the one before says. Links to nodes that are in it
@@ -332,6 +361,7 @@ impl Peers {
             aim: Aim::Ranks {
                 owner: owner[0],
                 next: 0,
+                was_gone: false,
             },
             roster,
         });
@@ -398,7 +428,12 @@ impl Peers {
     }
 
     /// Takes what another node has answered; false if that is not what it was asked for.
-    fn answered(&self, forward: Forward, outcome: &Outcome<'_>) -> bool {
+    fn answered(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        forward: Forward,
+        outcome: &Outcome<'_>,
+    ) -> bool {
         match *outcome {
             Outcome::Value(sent) => {
                 let is_its = wire::checksum(forward.load.key(), sent.frame) == sent.checksum;
@@ -408,6 +443,10 @@ impl Peers {
                     false => self.go_on(forward),
                 }
                 is_good
+            }
+            Outcome::TooLarge(value_bytes) => {
+                self.pull(forward, peer, value_bytes);
+                true
             }
             // It was a peek: the next one may hold it.
             Outcome::Failure(..) | Outcome::Refusal(_) if forward.is_peek() => {
@@ -429,7 +468,7 @@ impl Peers {
                     false
                 }
             },
-            Outcome::Refusal(Refusal::LoadItYourself | Refusal::TooLarge) => {
+            Outcome::Refusal(Refusal::LoadItYourself) => {
                 self.counts.sent_back.fetch_add(1, Ordering::Relaxed);
                 let mut load = forward.load;
                 load.take_back(Some(KEEP_ALONE));
@@ -445,17 +484,8 @@ impl Peers {
     }
 
     fn take(&self, forward: Forward, sent: &Sent<'_>) {
-        let load = &forward.load;
-        let (count, keep) = match forward.is_peek() {
-            true => (&self.counts.handed_over, Keep::Always),
-            false => (&self.counts.values, self.keep(load, sent)),
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-        let keep = match (keep, sent.lives) {
-            (Keep::Always, Some(lives)) => Keep::For(lives),
-            (Keep::For(keep), Some(lives)) => Keep::For(keep.min(lives)),
-            (keep, _) => keep,
-        };
+        let is_hot = || self.is_hot(&forward.load, sent.rate);
+        let keep = self.keep(&forward, sent.frame.len(), sent.lives, is_hot);
         if let Err(mut load) = forward.load.fulfil(sent.frame, keep) {
             // Loaded and kept here it is in the budget, and waits as others do.
             self.counts.roomless.fetch_add(1, Ordering::Relaxed);
@@ -483,15 +513,59 @@ impl Peers {
         self.go_on(forward);
     }
 
-    /// How long a value of another node is kept: not at all, unless it is hot here or there, and there is room for it.
-    fn keep(&self, load: &PendingLoad, sent: &Sent<'_>) -> Keep {
-        let (keep, hot_rate) = (self.config.keep, self.hot.hot_rate());
-        let here = || self.hot.top().rate(load.group(), load.key());
-        let is_hot = sent.rate as f64 >= hot_rate || here() >= hot_rate;
-        let least_bytes = ENTRY_BYTES + load.key().len() + sent.frame.len();
+    /// Counts a value that has come, and says how long it is kept, if it has so long to live: not at all, unless it is hot
+    /// and there is room for it.
+    fn keep(
+        &self,
+        forward: &Forward,
+        bytes: usize,
+        lives: Option<Duration>,
+        is_hot: impl FnOnce() -> bool,
+    ) -> Keep {
+        let load = &forward.load;
+        let (count, keep) = match forward.is_peek() {
+            true => (&self.counts.handed_over, Keep::Always),
+            false => (&self.counts.values, self.keep_hot(load, bytes, is_hot)),
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        match (keep, lives) {
+            (Keep::Always, Some(lives)) => Keep::For(lives),
+            (Keep::For(keep), Some(lives)) => Keep::For(keep.min(lives)),
+            (keep, _) => keep,
+        }
+    }
+
+    /// A value of this group was loaded for another node, which is about to read it in parts.
+    fn keep_at_hand(&self, group: &Group, value: Value) {
+        self.at_hand.put(group, value, Instant::now());
+        // Whoever looks after the links lets go of it.
+        let _look = self.look.lock();
+        self.changed.notify_one();
+    }
+
+    /// Whether a key is hot here, or at the node that has said how often it is asked for it.
+    fn is_hot(&self, load: &PendingLoad, rate_there: u64) -> bool {
+        let hot_rate = self.hot.hot_rate();
+        rate_there as f64 >= hot_rate || self.hot.top().rate(load.group(), load.key()) >= hot_rate
+    }
+
+    /// Whether a key has been asked for a moment ago. For large values: to pull one twice is enough.
+    fn is_known(&self, load: &PendingLoad) -> bool {
+        let hash = self.hasher.hash_one((load.group().name(), load.key()));
+        self.recent.note(hash, self.config.keep, Instant::now())
+    }
+
+    fn keep_hot(
+        &self,
+        load: &PendingLoad,
+        value_bytes: usize,
+        is_hot: impl FnOnce() -> bool,
+    ) -> Keep {
+        let keep = self.config.keep;
+        let least_bytes = ENTRY_BYTES + load.key().len() + value_bytes;
         // Memory is given in sizes that are a quarter apart at the most.
         let bytes = least_bytes + least_bytes / 4;
-        match !keep.is_zero() && is_hot && self.kept.take_room(bytes, keep, Instant::now()) {
+        match !keep.is_zero() && is_hot() && self.kept.take_room(bytes, keep, Instant::now()) {
             true => {
                 self.counts.kept.fetch_add(1, Ordering::Relaxed);
                 Keep::For(keep)
@@ -505,8 +579,10 @@ impl Peers {
         let mut look = self.look.lock();
         loop {
             let peers = self.linked();
-            let is_busy = peers.iter().any(|peer| peer.is_busy());
-            if peers.is_empty() {
+            let pulls_wait = self.pulls.waiting() > 0;
+            let is_busy = pulls_wait || peers.iter().any(|peer| peer.is_busy());
+            let nothing_is_at_hand = self.at_hand.forget(Instant::now());
+            if peers.is_empty() && nothing_is_at_hand {
                 self.changed.wait(&mut look);
             } else if is_busy {
                 self.changed.wait_for(&mut look, LOOK_BUSY);
@@ -517,6 +593,10 @@ impl Peers {
                 self.forget_former(Instant::now());
                 for peer in self.linked() {
                     self.look_at(&peer);
+                }
+                if pulls_wait {
+                    // Room that readers have given back is news to nobody.
+                    self.begin_pulls();
                 }
             });
         }
@@ -618,6 +698,17 @@ impl Peer {
         self.links.iter().any(|link| link.is_busy())
     }
 
+    /// Whether it is known to go by that ring, or can not be reached.
+    fn agrees(&self, ring: Epoch) -> bool {
+        let mut links = self.figures();
+        let says_so =
+            |link: &Figures| link.condition == Condition::Closed && link.epoch == Some(ring);
+        links.any(|link| says_so(&link))
+            || self
+                .figures()
+                .all(|link| link.condition != Condition::Closed && link.opened > 0)
+    }
+
     /// What its links are at.
     pub fn figures(&self) -> impl Iterator<Item = Figures> {
         self.links.iter().map(|link| link.figures())
@@ -649,7 +740,7 @@ impl Forward {
 
     /// The next in rank.
     fn take_next(&mut self) -> Option<u16> {
-        let Aim::Ranks { owner, next } = &mut self.aim else {
+        let Aim::Ranks { owner, next, .. } = &mut self.aim else {
             return None;
         };
         let rank = *next;

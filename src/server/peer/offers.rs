@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use grpcio::{CallOption, Client};
 use parking_lot::Mutex;
 
-use super::{Peers, answering};
+use super::Peers;
 use crate::cluster::{Placement, Ring, View};
 use crate::group::{Group, Groups, Value};
 use crate::server::front::TAKE;
@@ -116,7 +116,7 @@ impl Peers {
                     ring.rank(name, key, &mut owner);
                     let is_own =
                         ring.members()[usize::from(owner[0])].address == self.own_address();
-                    if !is_own || blob.len() > answering::FRAME_MAX_BYTES {
+                    if !is_own {
                         continue;
                     }
                     let Some(next) = next.owner(name, key) else {

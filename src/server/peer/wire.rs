@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::super::wire::Content::{Bytes, Fixed, Number};
 use super::super::wire::{
-    FIXED64, LENGTH_DELIMITED, Malformed, VARINT, for_each_field, put_bytes, put_varint, varint_len,
+    FIXED32, FIXED64, LENGTH_DELIMITED, Malformed, VARINT, for_each_field, put_bytes, put_varint,
+    varint_len,
 };
 use crate::cluster::Epoch;
 
 /// The version of the protocol that this node speaks.
 pub const MAJOR: u64 = 1;
-pub const MINOR: u64 = 0;
+pub const MINOR: u64 = 1;
 
 /// What a message takes beside its questions or replies, and a reply beside its value: more than enough.
 pub const BESIDE_BYTES: usize = 512;
@@ -123,6 +124,11 @@ impl<'a> Ask<'a> {
 }
 
 impl<'a> Question<'a> {
+    /// Of a message of its own.
+    pub fn parse_alone(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        Self::parse(bytes, b"").ok_or(Malformed("Question"))
+    }
+
     fn parse(bytes: &'a [u8], group: &'a [u8]) -> Option<Self> {
         let mut question = Self {
             id: 0,
@@ -146,25 +152,41 @@ impl<'a> Question<'a> {
 
     /// Adds it to an `Ask`, in which `before` was the last group that was named.
     pub fn put(&self, before: &[u8], ask: &mut Vec<u8>) {
-        let group: &[u8] = if self.group == before {
-            b""
-        } else {
-            self.group
-        };
+        put_varint(ask, 2 << 3 | LENGTH_DELIMITED);
+        put_varint(ask, self.len(before) as u64);
+        self.put_fields(before, ask);
+    }
+
+    /// As a message of its own.
+    pub fn alone(&self) -> Vec<u8> {
+        let mut message = Vec::with_capacity(self.len(b""));
+        self.put_fields(b"", &mut message);
+        message
+    }
+
+    fn group_after(&self, before: &[u8]) -> &[u8] {
+        match self.group == before {
+            true => b"",
+            false => self.group,
+        }
+    }
+
+    fn len(&self, before: &[u8]) -> usize {
         let number = |value: u64| if value == 0 { 0 } else { 1 + varint_len(value) };
         let text = |bytes: &[u8]| match bytes.len() {
             0 => 0,
             len => 1 + varint_len(len as u64) + len,
         };
-        let peek = u64::from(self.peek);
-        let len = number(self.id)
-            + text(group)
+        number(self.id)
+            + text(self.group_after(before))
             + text(self.key)
             + number(self.left_ms)
             + number(self.hops)
-            + number(peek);
-        put_varint(ask, 2 << 3 | LENGTH_DELIMITED);
-        put_varint(ask, len as u64);
+            + number(self.peek.into())
+    }
+
+    fn put_fields(&self, before: &[u8], ask: &mut Vec<u8>) {
+        let group = self.group_after(before);
         put_number(ask, 1, self.id);
         if !group.is_empty() {
             put_bytes(ask, 2, group);
@@ -174,7 +196,7 @@ impl<'a> Question<'a> {
         }
         put_number(ask, 4, self.left_ms);
         put_number(ask, 5, self.hops);
-        put_number(ask, 6, peek);
+        put_number(ask, 6, self.peek.into());
     }
 }
 
@@ -185,8 +207,16 @@ pub fn left_ms(left: Duration) -> u64 {
 
 /// Adds epoch and ping to either message.
 pub fn put_news(message: &mut Vec<u8>, epoch: Epoch, ping: u64) {
+    put_epoch(message, epoch);
+    put_ping(message, ping);
+}
+
+pub fn put_epoch(message: &mut Vec<u8>, epoch: Epoch) {
     put_varint(message, 3 << 3 | FIXED64);
     message.extend_from_slice(&epoch.0.to_le_bytes());
+}
+
+pub fn put_ping(message: &mut Vec<u8>, ping: u64) {
     put_number(message, 4, ping);
 }
 
@@ -196,14 +226,15 @@ pub fn put_news(message: &mut Vec<u8>, epoch: Epoch, ping: u64) {
 pub enum Refusal {
     NotHeld = 1,
     LoadItYourself = 2,
-    TooLarge = 3,
 }
+
+/// The number of the refusal that tells how large the value is.
+const TOO_LARGE: u64 = 3;
 
 impl Refusal {
     fn of(number: u64) -> Self {
         match number {
             1 => Self::NotHeld,
-            3 => Self::TooLarge,
             // Also what a newer node may say: its key is loaded in any case.
             _ => Self::LoadItYourself,
         }
@@ -215,7 +246,8 @@ impl Refusal {
 pub struct Answer<'a> {
     pub hello: Option<Hello<'a>>,
     pub replies: Vec<Reply<'a>>,
-    pub epoch: Epoch,
+    /// Nodes of minor version 0 say it with hello and pings only.
+    pub epoch: Option<Epoch>,
 }
 
 /// `Reply`.
@@ -244,6 +276,8 @@ pub enum Outcome<'a> {
     /// A code of gRPC, and what is said.
     Failure(i32, &'a [u8]),
     Refusal(Refusal),
+    /// Held, but too large for a link; so many bytes, 0 if it can not be read in parts either.
+    TooLarge(u64),
     Loading,
     /// Nothing that this version knows.
     Nothing,
@@ -254,7 +288,7 @@ impl<'a> Answer<'a> {
         let mut answer = Self {
             hello: None,
             replies: Vec::new(),
-            epoch: Epoch(0),
+            epoch: None,
         };
         let mut all_are_well = true;
         let well_formed = for_each_field(bytes, |field| match field {
@@ -266,7 +300,7 @@ impl<'a> Answer<'a> {
                 answer.hello = Hello::parse(hello);
                 all_are_well &= answer.hello.is_some();
             }
-            (3, Fixed(epoch)) => answer.epoch = Epoch(epoch),
+            (3, Fixed(epoch)) => answer.epoch = Some(Epoch(epoch)),
             _ => {}
         });
         match well_formed {
@@ -279,24 +313,25 @@ impl<'a> Answer<'a> {
 impl<'a> Reply<'a> {
     fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (mut id, mut checksum, mut is_loading) = (0, 0, false);
-        let (mut lives_ms, mut rate) = (0, 0);
-        let (mut value, mut failure, mut refusal) = (None, None, None);
+        let (mut lives_ms, mut rate, mut value_bytes) = (0, 0, 0);
+        let (mut value, mut failure, mut refusal) = (None, None, 0);
         for_each_field(bytes, |field| match field {
             (1, Number(number)) => id = number,
             (2, Bytes(frame)) => value = Some(frame),
             (3, Bytes(bytes)) => failure = Some(bytes),
             (4, Fixed(sum)) => checksum = sum as u32,
-            (5, Number(number)) if number != 0 => refusal = Some(Refusal::of(number)),
+            (5, Number(number)) => refusal = number,
             (6, Number(number)) => is_loading = number != 0,
             (7, Number(number)) => rate = number,
             (8, Number(number)) => lives_ms = number,
+            (10, Number(number)) => value_bytes = number,
             _ => {}
         })?;
         let result = if let Some(frame) = value {
             Outcome::Value(Sent {
                 frame,
                 checksum,
-                lives: (lives_ms != 0).then(|| Duration::from_millis(lives_ms)),
+                lives: lives(lives_ms),
                 rate,
             })
         } else if let Some(bytes) = failure {
@@ -307,8 +342,10 @@ impl<'a> Reply<'a> {
                 _ => {}
             })?;
             Outcome::Failure(code, message)
-        } else if let Some(refusal) = refusal {
-            Outcome::Refusal(refusal)
+        } else if refusal == TOO_LARGE {
+            Outcome::TooLarge(value_bytes)
+        } else if refusal != 0 {
+            Outcome::Refusal(Refusal::of(refusal))
         } else if is_loading {
             Outcome::Loading
         } else {
@@ -320,32 +357,89 @@ impl<'a> Reply<'a> {
 
 /// The checksum of a value, with its key: an answer to another question is none to this one.
 pub fn checksum(key: &[u8], frame: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(key);
+    let mut hasher = hasher(key);
     hasher.update(frame);
     hasher.finalize()
 }
 
-/// What [`put_refusal`] and [`put_loading`] add at the most.
-pub const NOTE_MAX_BYTES: usize = 16;
+/// For the checksum of a value that comes in parts.
+pub fn hasher(key: &[u8]) -> crc32fast::Hasher {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher
+}
+
+fn lives(ms: u64) -> Option<Duration> {
+    (ms != 0).then(|| Duration::from_millis(ms))
+}
+
+/// `Part`, its data still within the message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Part<'a> {
+    pub data: &'a [u8],
+    pub value_bytes: u64,
+    pub checksum: u32,
+    pub lives: Option<Duration>,
+}
+
+impl<'a> Part<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let (mut data, mut value_bytes, mut checksum, mut lives_ms): (&[u8], _, _, _) =
+            (b"", 0, 0, 0);
+        let well_formed = for_each_field(bytes, |field| match field {
+            (1, Bytes(bytes)) => data = bytes,
+            (2, Number(bytes)) => value_bytes = bytes,
+            (3, Fixed(sum)) => checksum = sum as u32,
+            (4, Number(number)) => lives_ms = number,
+            _ => {}
+        });
+        well_formed.ok_or(Malformed("Part"))?;
+        Ok(Self {
+            data,
+            value_bytes,
+            checksum,
+            lives: lives(lives_ms),
+        })
+    }
+}
+
+/// The last `Part` of a value.
+pub fn last_part(checksum: u32, lives_ms: u64) -> Vec<u8> {
+    let mut message = Vec::with_capacity(16);
+    put_varint(&mut message, 3 << 3 | FIXED32);
+    message.extend_from_slice(&checksum.to_le_bytes());
+    put_number(&mut message, 4, lives_ms);
+    message
+}
+
+/// What a reply without a value takes at the most.
+pub const NOTE_MAX_BYTES: usize = 32;
 
 /// Adds a reply with a refusal.
 pub fn put_refusal(answer: &mut Vec<u8>, id: u64, refusal: Refusal) {
-    put_note(answer, id, 5, refusal as u64);
+    put_note(answer, id, &[(5, refusal as u64)]);
+}
+
+/// Adds a reply that says: it is held, and too large.
+pub fn put_too_large(answer: &mut Vec<u8>, id: u64, value_bytes: u64) {
+    put_note(answer, id, &[(5, TOO_LARGE), (10, value_bytes)]);
 }
 
 /// Adds a reply that says: it is being loaded.
 pub fn put_loading(answer: &mut Vec<u8>, id: u64) {
-    put_note(answer, id, 6, 1);
+    put_note(answer, id, &[(6, 1)]);
 }
 
-fn put_note(answer: &mut Vec<u8>, id: u64, number: u64, value: u64) {
+/// The tags take a byte each.
+fn put_note(answer: &mut Vec<u8>, id: u64, fields: &[(u64, u64)]) {
+    let lens = fields.iter().map(|(_, value)| 1 + varint_len(*value));
+    let len = 1 + varint_len(id) + lens.sum::<usize>();
     put_varint(answer, 1 << 3 | LENGTH_DELIMITED);
-    put_varint(answer, (1 + varint_len(id) + 1 + varint_len(value)) as u64);
-    put_varint(answer, 1 << 3 | VARINT);
-    put_varint(answer, id);
-    put_varint(answer, number << 3 | VARINT);
-    put_varint(answer, value);
+    put_varint(answer, len as u64);
+    for (number, value) in [(1, id)].iter().chain(fields) {
+        put_varint(answer, number << 3 | VARINT);
+        put_varint(answer, *value);
+    }
 }
 
 /// A field that is left out where it is 0.

@@ -1,7 +1,7 @@
 use protobuf::Message;
 
 use super::super::super::pb::peer;
-use super::super::super::wire::{Head, Label, put_failure};
+use super::super::super::wire::{Head, Label, chunk, put_failure};
 use super::*;
 
 fn encoded(message: &impl Message) -> Vec<u8> {
@@ -84,7 +84,8 @@ fn answers_are_read_by_protobuf_and_by_us_as_they_were_written() {
         5,
         "no such key",
     );
-    put_refusal(&mut bytes, 3, Refusal::TooLarge);
+    put_too_large(&mut bytes, 3, u64::MAX);
+    put_refusal(&mut bytes, u64::MAX, Refusal::NotHeld);
     put_loading(&mut bytes, 4);
     let answer = Answer::parse(&bytes).unwrap();
     let expected = [
@@ -98,19 +99,45 @@ fn answers_are_read_by_protobuf_and_by_us_as_they_were_written() {
             }),
         ),
         (2, Outcome::Failure(5, b"no such key")),
-        (3, Outcome::Refusal(Refusal::TooLarge)),
+        (3, Outcome::TooLarge(u64::MAX)),
+        (u64::MAX, Outcome::Refusal(Refusal::NotHeld)),
         (4, Outcome::Loading),
     ];
     let expected = expected.map(|(id, result)| Reply { id, result });
     assert_eq!(answer.replies, expected);
-    assert_eq!(answer.epoch, Epoch(9));
+    assert_eq!(answer.epoch, Some(Epoch(9)));
 
     let message = peer::Answer::parse_from_bytes(&bytes).unwrap();
     assert_eq!(message.replies[0].value(), frame);
     assert_eq!(message.replies[0].checksum, sum);
     assert_eq!(message.replies[1].failure().message, "no such key");
     assert_eq!(message.replies[2].refusal(), peer::Refusal::TOO_LARGE);
-    assert!(message.replies[3].loading);
+    assert_eq!(message.replies[2].value_bytes, u64::MAX);
+    assert_eq!(message.replies[3].refusal(), peer::Refusal::NOT_HELD);
+    assert!(message.replies[4].loading);
+}
+
+#[test]
+fn a_note_is_no_longer_than_there_is_room_for_it() {
+    let mut bytes = Vec::new();
+    put_too_large(&mut bytes, u64::MAX, u64::MAX);
+    assert!(bytes.len() <= NOTE_MAX_BYTES, "{} bytes", bytes.len());
+}
+
+#[test]
+fn parts_are_read_by_protobuf_and_by_us_as_they_were_written() {
+    let first = chunk(Some(5 << 20), b"data");
+    let part = Part::parse(&first).unwrap();
+    assert_eq!((part.data, part.value_bytes), (&b"data"[..], 5 << 20));
+    let last = last_part(7, 70_000);
+    let part = Part::parse(&last).unwrap();
+    assert_eq!((part.data, part.checksum), (&b""[..], 7));
+    assert_eq!(part.lives, Some(Duration::from_secs(70)));
+    let message = peer::Part::parse_from_bytes(&last).unwrap();
+    assert_eq!((message.checksum, message.lives_ms), (7, 70_000));
+
+    let alone = question(7, "a", "x");
+    assert_eq!(Question::parse_alone(&alone.alone()), Ok(alone));
 }
 
 #[test]
@@ -136,7 +163,7 @@ fn another_major_version_is_refused_in_words_that_help() {
     };
     assert_eq!(hello(MAJOR).refusal(), None);
     let words = hello(MAJOR + 1).refusal().unwrap();
-    for word in ["host:1", "2.0", "1.0", "major"] {
+    for word in ["host:1", "2.0", "1.1", "major"] {
         assert!(words.contains(word), "{words}");
     }
 }
@@ -155,6 +182,7 @@ proptest::proptest! {
     fn whatever_comes_is_read_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
         let _ = Ask::parse(&bytes);
         let _ = Answer::parse(&bytes);
+        let _ = (Part::parse(&bytes), Question::parse_alone(&bytes));
     }
 
     #[test]
