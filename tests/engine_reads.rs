@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use corecache::engine::{BlobCache, Builder, Cache};
+use corecache::engine::{BlobCache, BlobSink, Builder, Cache};
 use engine_support::{Census, without_deadlock};
 
 const MIB: usize = 1 << 20;
@@ -138,6 +138,79 @@ fn an_expired_value_is_loaded_anew() {
     assert_eq!(cache.get_or_load("one", |_| Ok(2)).unwrap(), 2);
     cache.flush();
     assert_eq!(cache.get("one"), Some(2));
+}
+
+#[test]
+fn every_way_in_asks_for_how_long_a_value_lives() {
+    // A value says it itself; none is forever.
+    let lifetime = |value: u64| (value < 100).then(|| Duration::from_secs(value));
+    let cache = typed(1).expire_after(move |_, value| lifetime(*value));
+    let pages = BlobCache::new(MIB).unwrap();
+    let pages = pages.expire_after(move |_, value| lifetime(value.len() as u64));
+    for value in [0, 50, 100] {
+        let is_held = (value > 0).then_some(value);
+        let (key, bytes) = (
+            |way: &str| format!("{way} {value}"),
+            vec![0; value as usize],
+        );
+        let [now, soon, load, many, long] = ["now", "soon", "load", "many", "long"].map(key);
+        cache.insert(now.clone(), value).unwrap();
+        cache.insert_soon(soon.clone(), value).unwrap();
+        assert_eq!(cache.get_or_load(&load, |_| Ok(value)).unwrap(), value);
+        let loaded = cache.get_many_or_load([&many], |_| Ok(vec![value]));
+        assert_eq!(loaded.unwrap(), [value]);
+        cache
+            .insert_for(long.clone(), value, Duration::from_secs(60))
+            .unwrap();
+        pages.insert(now.as_bytes(), &bytes).unwrap();
+        pages.insert_soon(soon.as_bytes(), &bytes).unwrap();
+        let write = |_: &_, page: &mut BlobSink| {
+            page.extend_from_slice(&bytes);
+            Ok(())
+        };
+        assert_eq!(*pages.get_or_load(load.as_bytes(), write).unwrap(), *bytes);
+        let loaded = pages.get_many_or_load([many.as_bytes()], |_, pages| {
+            pages[0].extend_from_slice(&bytes);
+            Ok(())
+        });
+        assert_eq!(*loaded.unwrap()[0], *bytes);
+        pages
+            .insert_for(long.as_bytes(), &bytes, Duration::from_secs(60))
+            .unwrap();
+        for key in [&now, &soon, &load, &many] {
+            assert_eq!(cache.get(key), is_held, "{key}");
+            let page = pages.get(key.as_bytes()).map(|page| page.len() as u64);
+            assert_eq!(page, is_held, "{key}");
+        }
+        assert_eq!(cache.get(&long), Some(value));
+        assert_eq!(pages.get(long.as_bytes()).as_deref(), Some(&*bytes));
+    }
+    let lives = |stats: corecache::engine::Stats| (stats.entries, stats.expired);
+    let patience = Instant::now() + Duration::from_secs(60);
+    while [lives(cache.stats()), lives(pages.stats())] != [(11, 4); 2] {
+        assert!(Instant::now() < patience, "{:?}", cache.stats());
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_lifetime_begins_when_the_load_has_ended() {
+    let ttl = Duration::from_millis(50);
+    let cache = typed(1).expire_after(move |_, _| Some(ttl));
+    let mut ended = None;
+    let load = |_: &String| {
+        thread::sleep(2 * ttl);
+        ended = Some(Instant::now());
+        Ok(1)
+    };
+    cache.get_or_load("one", load).unwrap();
+    let held = cache.get("one");
+    let over = ended.unwrap() + ttl;
+    assert!(held == Some(1) || Instant::now() >= over, "gone too early");
+    while cache.get("one").is_some() {
+        thread::yield_now();
+    }
+    assert!(Instant::now() >= over);
 }
 
 #[test]

@@ -320,7 +320,7 @@ impl Arena {
         self.span_bytes().saturating_sub(self.used_bytes())
     }
 
-    /// Closes the spans of which less than half is used: what is allocated from now on lies elsewhere.
+    /// Closes the spans of which less than half is used, but one of each class: what is allocated from now on lies elsewhere.
     pub fn close_sparse_spans(&self) {
         let mut state = self.state.lock();
         state.put_away();
@@ -534,11 +534,16 @@ impl State {
     fn close_sparse_spans(&mut self) {
         for class in 0..CLASSES {
             let mut at = self.roomy[class];
+            // The first of them is where what is moved goes to: it would be as sparse elsewhere.
+            let mut has_room = false;
             while !at.is_null() {
                 let span = at;
                 // SAFETY: spans in the lists are in use, and guarded by the lock that we hold.
                 unsafe {
                     at = (*span).next;
+                    if !std::mem::replace(&mut has_room, true) {
+                        continue;
+                    }
                     if 2 * (*span).used_slots as usize <= slots_in_span(class) {
                         self.unlink(span);
                         (*span).is_closed.store(true, Ordering::Relaxed);

@@ -136,7 +136,11 @@ impl Lent {
 pub struct BlobCache {
     core: Core<Bytes>,
     hasher: RandomState,
+    lifetime: Option<Lifetime>,
 }
+
+/// For how long a value is served, by its key and itself.
+type Lifetime = Box<dyn Fn(&[u8], &[u8]) -> Option<Duration> + Send + Sync>;
 
 /// Takes the bytes of a value that is being loaded.
 pub struct BlobSink<'a>(&'a mut BlobBuilder);
@@ -176,6 +180,7 @@ impl BlobCache {
         Ok(Self {
             core: builder.build()?,
             hasher: RandomState::new(),
+            lifetime: None,
         })
     }
 
@@ -185,6 +190,15 @@ impl BlobCache {
     /// [`BuildError::BudgetTooSmall`] and [`BuildError::BudgetTooLarge`]; the budget stays as it was.
     pub fn resize(&self, budget_bytes: usize) -> Result<(), BuildError> {
         self.core.resize(budget_bytes)
+    }
+
+    /// Says for how long a value is served; see [`Cache::expire_after`](super::Cache::expire_after).
+    pub fn expire_after(
+        mut self,
+        lifetime: impl Fn(&[u8], &[u8]) -> Option<Duration> + Send + Sync + 'static,
+    ) -> Self {
+        self.lifetime = Some(Box::new(lifetime));
+        self
     }
 
     /// Has `listener` told of each key and value that leave, and why; see
@@ -358,12 +372,9 @@ impl BlobCache {
             let mut written: Vec<_> = asked.iter().map(|key| BlobBuilder::new(key, 0)).collect();
             let mut sinks: Vec<_> = written.iter_mut().map(BlobSink).collect();
             load(&asked, &mut sinks).map_err(|error| Failure::Failed(error.into()))?;
-            let loaded = written.into_iter().zip(facts);
+            let loaded = asked.iter().zip(written).zip(facts);
             Ok(loaded
-                .map(|(value, facts)| Loaded {
-                    entry: self.seal(value, &facts, b""),
-                    stored: true,
-                })
+                .map(|((key, value), facts)| self.loaded(key, value, facts))
                 .collect())
         })?;
         for (at, entry) in found {
@@ -414,12 +425,24 @@ impl BlobCache {
         let outcome: Outcome<Bytes> = self.core.load(0, joined, deadline, |_owned| {
             let mut value = BlobBuilder::new(key, 0);
             load(key, &mut BlobSink(&mut value)).map_err(|error| Failure::Failed(error.into()))?;
-            Ok(Loaded {
-                entry: self.seal(value, &facts, b""),
-                stored: true,
-            })
+            Ok(self.loaded(key, value, facts))
         });
         outcome.map(Blob)
+    }
+
+    fn loaded(&self, key: &[u8], value: BlobBuilder, facts: Facts) -> Loaded<Bytes> {
+        let ttl = self.lifetime_of(key, value.value());
+        let facts = self.core.expiring(facts, ttl);
+        Loaded {
+            entry: self.seal(value, &facts, b""),
+            stored: true,
+        }
+    }
+
+    fn lifetime_of(&self, key: &[u8], value: &[u8]) -> Option<Duration> {
+        self.lifetime
+            .as_ref()
+            .and_then(|lifetime| lifetime(key, value))
     }
 
     /// Stores a copy of a value, in place of what the key held, and returns when readers see it.
@@ -464,12 +487,10 @@ impl BlobCache {
         ttl: Option<Duration>,
     ) -> Result<Handle<Bytes>, EntryTooLarge> {
         check_len(key.len(), value.len())?;
+        let ttl = ttl.or_else(|| self.lifetime_of(key, value));
         let weight = Bytes::weigh(key.len(), value.len(), ttl.is_some());
         self.core.check_weight(0, weight)?;
-        let mut facts = self.core.facts(hash, 0);
-        if let Some(ttl) = ttl {
-            facts.expiry_ns = self.core.clock.expiry_after(ttl);
-        }
+        let facts = self.core.expiring(self.core.facts(hash, 0), ttl);
         let arena = self.core.arena(hash);
         Ok(Handle::blob(arena, &facts, key, value))
     }

@@ -18,6 +18,8 @@ use super::stats::{Cause, Stats};
 
 /// Bytes on the heap that a key and a value own.
 type Weigher<K, V> = Box<dyn Fn(&K, &V) -> usize + Send + Sync>;
+/// For how long a value is served.
+type Lifetime<K, V> = Box<dyn Fn(&K, &V) -> Option<Duration> + Send + Sync>;
 
 /// A concurrent cache with a budget in bytes, filled by whoever asks first.
 ///
@@ -41,6 +43,7 @@ where
     core: Core<Typed<K, V>>,
     hasher: S,
     weigher: Option<Weigher<K, V>>,
+    lifetime: Option<Lifetime<K, V>>,
 }
 
 /// A value that was not stored because it could never fit; key and value come back.
@@ -129,6 +132,7 @@ where
             core: builder.build()?,
             hasher,
             weigher: None,
+            lifetime: None,
         })
     }
 
@@ -139,6 +143,27 @@ where
         heap_bytes: impl Fn(&K, &V) -> usize + Send + Sync + 'static,
     ) -> Self {
         self.weigher = Some(Box::new(heap_bytes));
+        self
+    }
+
+    /// Says for how long a value is served, from when it is stored, or was loaded, on; none: as long as it is held.
+    /// [`Cache::insert_for`] says it for its own values.
+    ///
+    /// ```
+    /// use corecache::engine::Cache;
+    /// use std::time::Duration;
+    ///
+    /// let minute = Duration::from_secs(60);
+    /// let names = Cache::<u64, String>::new(1 << 20)?
+    ///     .expire_after(move |_id, name| Some(if name.is_empty() { minute } else { 10 * minute }));
+    /// let name = names.get_or_load(&7, |_id| Ok("seven".into()))?; // held for ten minutes at the most
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn expire_after(
+        mut self,
+        lifetime: impl Fn(&K, &V) -> Option<Duration> + Send + Sync + 'static,
+    ) -> Self {
+        self.lifetime = Some(Box::new(lifetime));
         self
     }
 
@@ -387,10 +412,12 @@ where
     }
 
     fn loaded(&self, facts: &Facts, key: K, value: V) -> Loaded<Typed<K, V>> {
-        let weight = self.weight(&key, &value, false);
+        let ttl = self.lifetime_of(&key, &value);
+        let weight = self.weight(&key, &value, ttl.is_some());
+        let facts = self.core.expiring(*facts, ttl);
         let arena = self.core.arena(facts.hash);
         Loaded {
-            entry: Handle::typed(arena, facts, weight, key, value),
+            entry: Handle::typed(arena, &facts, weight, key, value),
             stored: true,
         }
     }
@@ -440,16 +467,20 @@ where
         value: V,
         ttl: Option<Duration>,
     ) -> Result<Handle<Typed<K, V>>, Rejected<K, V>> {
+        let ttl = ttl.or_else(|| self.lifetime_of(&key, &value));
         let weight = self.weight(&key, &value, ttl.is_some());
         if let Err(reason) = self.core.check_weight(0, weight) {
             return Err(Rejected { key, value, reason });
         }
-        let mut facts = self.core.facts(hash, 0);
-        if let Some(ttl) = ttl {
-            facts.expiry_ns = self.core.clock.expiry_after(ttl);
-        }
+        let facts = self.core.expiring(self.core.facts(hash, 0), ttl);
         let arena = self.core.arena(hash);
         Ok(Handle::typed(arena, &facts, weight, key, value))
+    }
+
+    fn lifetime_of(&self, key: &K, value: &V) -> Option<Duration> {
+        self.lifetime
+            .as_ref()
+            .and_then(|lifetime| lifetime(key, value))
     }
 
     fn weight(&self, key: &K, value: &V, expires: bool) -> usize {

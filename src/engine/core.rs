@@ -106,6 +106,12 @@ impl<B: Body> Core<B> {
         }
     }
 
+    /// What is known of an entry that lives for so long from now on; none: as long as it is held.
+    pub fn expiring(&self, facts: Facts, ttl: Option<Duration>) -> Facts {
+        let expiry_ns = ttl.map_or(NEVER, |ttl| self.clock.expiry_after(ttl));
+        Facts { expiry_ns, ..facts }
+    }
+
     /// Reads an entry in place, without a lock, and counts the read.
     ///
     /// `f` runs while the entry is protected: the pointer is good until it returns.

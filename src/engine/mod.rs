@@ -43,8 +43,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Entries can expire, each at a time of its own. They are served until that moment and not after it; their memory comes
-//! back by itself. A listener is told what left, and why.
+//! Entries can expire, each at a time of its own: [`Cache::insert_for`] gives one to a value, [`Cache::expire_after`] to all
+//! that are stored, loaded ones too. They are served until that moment and not after it; their memory comes back by
+//! itself. A listener is told what left, and why.
 //!
 //! ```
 //! # use corecache::engine::{BlobCache, Cause};

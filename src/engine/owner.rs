@@ -642,7 +642,8 @@ impl<B: Body> Owner<B> {
     pub fn tidy_turns_max(&self) -> usize {
         /// The rest of a walk over the table that is under way, one that finds more than was known, and a spare one.
         const WALKS: usize = 3;
-        let walk = self.writer.buckets() / OWNER_BUCKETS + 1;
+        // And a turn before a walk, in which something may still be dropped.
+        let walk = self.writer.buckets() / OWNER_BUCKETS + 2;
         let merges = self.writer.buckets() / MERGES_A_TURN + 1;
         let yields = self.used_bytes / OWNER_YIELD_BYTES + 1;
         WALKS * walk + merges + yields

@@ -206,3 +206,33 @@ fn slots_outlive_whoever_allocated_them_and_are_released_anywhere() {
     });
     assert!(weak.upgrade().is_none());
 }
+
+#[test]
+fn a_size_keeps_a_span_open_for_what_is_moved() {
+    let arena = Arena::new(0);
+    let size = layout(1000);
+    let in_span = slots_in_span(class_of(size.size()));
+    let slots: Vec<_> = (0..3 * in_span).map(|_| arena.allocate(size)).collect();
+    // SAFETY: here and below, allocated with this layout, and released once, after all that is asked of the slots.
+    let release_all_but_the_first = |span: &[NonNull<u8>]| {
+        span[1..]
+            .iter()
+            .for_each(|&slot| unsafe { release(slot, size) });
+    };
+    let are_closed = || {
+        arena.close_sparse_spans();
+        let firsts = slots.iter().step_by(in_span);
+        let closed = firsts.map(|&slot| unsafe { is_in_closed_span(slot, size) });
+        let closed = closed.filter(|is_closed| *is_closed).count();
+        arena.open_spans();
+        closed
+    };
+    assert_eq!(are_closed(), 0);
+    for (emptied, span) in slots.chunks(in_span).enumerate() {
+        release_all_but_the_first(span);
+        assert_eq!(are_closed(), if HAS_SLOTS { emptied } else { 0 });
+    }
+    for &slot in slots.iter().step_by(in_span) {
+        unsafe { release(slot, size) }
+    }
+}

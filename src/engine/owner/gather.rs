@@ -15,7 +15,7 @@ pub(super) const OWNER_BUCKETS: usize = 256;
 const BUCKETS: usize = 16;
 /// Between two walks this part of the slots in use has come or gone.
 const CHANGED_PART: usize = 16;
-/// And so many bytes at the least: what a walk has copied counts twice until it is dropped, and is no reason for another.
+/// And so many bytes at the least.
 const CHANGED_MIN_BYTES: usize = 4096;
 
 impl<B: Body> Owner<B> {
@@ -42,7 +42,7 @@ impl<B: Body> Owner<B> {
 
     /// Goes on with a walk over the table, or begins one.
     pub(super) fn gather(&mut self, buckets: usize) {
-        if !self.is_sparse() {
+        if !self.is_sparse() || self.counts_twice() {
             return;
         }
         let from = self.gathering.take().unwrap_or_else(|| {
@@ -68,6 +68,12 @@ impl<B: Body> Owner<B> {
         self.writer.end_walk();
         self.sweep();
         self.arena.open_spans();
+    }
+
+    /// What the last walk has copied is dropped when the turn has ended. A walk that begins before that takes it for slots
+    /// in use, and its drop for a change: one walk would be the reason for the next, without an end.
+    fn counts_twice(&self) -> bool {
+        self.gathering.is_none() && !self.dead.is_empty()
     }
 
     fn move_away(&mut self, old: NonNull<Header>) {
