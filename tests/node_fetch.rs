@@ -395,13 +395,13 @@ fn streams_that_nobody_reads_end_and_keep_no_room_from_others() {
         let reply = client.get_many("blobs", &[b"0"]).unwrap();
         assert!(reply.answers[0].value().value == large);
         assert_eq!(
-            figure("corecache_fetch_stalled_total"),
+            figure("corecache_calls_stalled_total"),
             0,
             "it was too late"
         );
     }
     support::eventually("streams are ended", || {
-        figure("corecache_fetch_stalled_total") >= 1
+        figure("corecache_calls_stalled_total") >= 1
     });
     support::eventually("nothing is on its way", || {
         figure("corecache_outgoing_bytes") < 3 << 20

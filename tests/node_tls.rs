@@ -202,15 +202,39 @@ fn a_certificate_or_key_that_can_not_be_used_is_told() {
 
 #[test]
 fn a_file_without_certificates_can_not_be_trusted() {
-    let folder = folder(&[("text", b"no certificate")]);
-    let file = folder.path().join("text");
-    let output = run(corecache()
-        .args(["get", "blobs", "a", "--node", "127.0.0.1:1"])
-        .args(["--ca", text(&file)]));
-    assert_eq!(output.status.code(), Some(1));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        stderr.contains("--ca") && stderr.contains("no certificate in it"),
-        "{stderr}"
-    );
+    let key = b"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n";
+    let folder = folder(&[("text", b"no certificate"), ("key", key)]);
+    for file in ["text", "key"] {
+        let file = folder.path().join(file);
+        let output = run(corecache()
+            .args(["get", "blobs", "a", "--node", "127.0.0.1:1"])
+            .args(["--ca", text(&file)]));
+        assert_eq!(output.status.code(), Some(1));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            stderr.contains("--ca") && stderr.contains("no certificate in it"),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
+fn who_speaks_tls_to_who_does_not_is_told_what_to_do() {
+    let Some(identity) = identity() else { return };
+    let (certificate, key) = files(&identity);
+    let blobs = folder(&[("a", b"1")]);
+    let group = group("blobs", &blobs);
+    let plain = Node::start(["--group", &group]);
+    let tls = ["--tls-cert", text(&certificate), "--tls-key", text(&key)];
+    let secure = Node::start([&["--group", &group][..], &tls].concat());
+    let fails = |node: &Node, args: &[&str], words: &str| {
+        let output = run(corecache()
+            .args(["get", "blobs", "a", "--node", &node.addr.to_string()])
+            .args(args));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+    };
+    fails(&secure, &[], "give --ca FILE");
+    fails(&plain, &["--ca", text(&certificate)], "leave --ca out");
 }

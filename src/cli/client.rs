@@ -1,7 +1,6 @@
 //! What the commands share that ask one node.
 
 use std::error::Error;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use grpcio::{
 };
 use protobuf::Message;
 
-use super::seconds;
+use super::{pem, seconds};
 
 /// What the gRPC core says when the time of a call is over; a node says more.
 const OWN_DEADLINE: &str = "Deadline Exceeded";
@@ -90,14 +89,7 @@ impl Target {
         let channel = ChannelBuilder::new(env);
         match &self.ca {
             None => Ok(channel.connect(&self.node)),
-            Some(path) => {
-                let wrong = |cause: String| format!("--ca {}: {cause}", path.display());
-                let roots = fs::read(path).map_err(|error| wrong(error.to_string()))?;
-                if !String::from_utf8_lossy(&roots).contains("-----BEGIN") {
-                    return Err(wrong("no certificate in it; give a PEM file".to_owned()));
-                }
-                secure(channel, roots, &self.node)
-            }
+            Some(path) => secure(channel, pem::certificates("--ca", path)?, &self.node),
         }
     }
 }

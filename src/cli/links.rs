@@ -1,13 +1,12 @@
 //! How the nodes of a cluster ask each other, as flags of `corecache serve`.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use corecache::server::LinkConfig;
 
-use super::seconds;
+use super::{pem, seconds};
 
 #[derive(Args)]
 #[command(next_help_heading = "Links to the other nodes")]
@@ -50,9 +49,7 @@ pub struct Links {
 impl Links {
     /// For a node with so much memory.
     pub fn config(&self, memory_bytes: usize) -> Result<LinkConfig, String> {
-        let read = |path: &PathBuf| {
-            fs::read(path).map_err(|error| format!("--peer-ca {}: {error}", path.display()))
-        };
+        let read = |path: &PathBuf| pem::certificates("--peer-ca", path);
         Ok(LinkConfig {
             links: self.peer_links,
             patience: self.peer_patience,

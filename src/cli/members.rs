@@ -151,7 +151,7 @@ impl Members {
             }),
             _ => None,
         };
-        let ca = pem("--etcd-ca", ca)?;
+        let ca = super::pem::certificates("--etcd-ca", ca)?;
         Ok(Some(EtcdTls { ca, identity }))
     }
 

@@ -1,6 +1,5 @@
 //! What the commands share that ask a cluster by the client.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use clap::Args;
 use corecache::client::{Client, ClientError};
 
 use super::client::address;
-use super::seconds;
+use super::{pem, seconds};
 
 #[derive(Args)]
 pub struct Nodes {
@@ -35,12 +34,7 @@ impl Nodes {
     pub fn client(&self) -> Result<Client, String> {
         let mut builder = Client::builder().nodes(&self.node).deadline(self.timeout);
         if let Some(path) = &self.ca {
-            let wrong = |cause: String| format!("--ca {}: {cause}", path.display());
-            let roots = fs::read(path).map_err(|error| wrong(error.to_string()))?;
-            if !String::from_utf8_lossy(&roots).contains("-----BEGIN") {
-                return Err(wrong("no certificate in it; give a PEM file".to_owned()));
-            }
-            builder = builder.tls_ca(roots);
+            builder = builder.tls_ca(pem::certificates("--ca", path)?);
         }
         builder.build().map_err(|error| error.to_string())
     }
@@ -49,11 +43,24 @@ impl Nodes {
 /// In the words of a command: who calls it knows group and key.
 pub fn words(error: &ClientError) -> String {
     match error {
-        ClientError::Unreachable { node, message, .. } => format!("{node}: UNAVAILABLE: {message}"),
+        ClientError::Unreachable { node, message, .. } => {
+            format!("{node}: UNAVAILABLE: {message}{}", hint(message))
+        }
         ClientError::TimedOut { node, within, .. } => format!(
             "{node}: no answer within {} s; --timeout gives it more",
             within.as_secs_f64()
         ),
         other => other.to_string(),
+    }
+}
+
+/// What it may be, where one side speaks TLS and the other does not.
+fn hint(message: &str) -> &'static str {
+    if message.contains("Socket closed") {
+        "; if the node has TLS, give --ca FILE"
+    } else if message.contains("wrong version number") {
+        "; if the node has no TLS, leave --ca out"
+    } else {
+        ""
     }
 }

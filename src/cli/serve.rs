@@ -95,8 +95,8 @@ pub struct Serve {
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds::parse)]
     load_least: Duration,
 
-    /// Seconds that the reader of a Read has to take a chunk of up to 1 MiB, and that of a Fetch a reply: down to 5 where
-    /// room for replies is short
+    /// Seconds that a caller has to take a chunk of up to 1 MiB of a Read, or a reply of a Fetch, a GetMany or a Get: down to 5
+    /// where room for replies is short
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds::limit)]
     read_stall: Duration,
 

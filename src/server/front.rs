@@ -11,8 +11,11 @@ mod stream;
 use std::io::{BufRead, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Instant;
 
 use futures_channel::oneshot;
+use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use grpcio::{
     GrpcSlice, Marshaller, MessageReader, Method, MethodType, RpcContext, RpcStatus, RpcStatusCode,
@@ -150,10 +153,13 @@ impl Door {
             })
         });
         match found {
-            Ok(Get::Hit(slice)) => self.answer(ctx, sink, Ok(Reply::new(slice))),
-            Ok(Get::Loading(loaded, place)) => self.answer_later(ctx, sink, async {
+            Ok(Get::Hit(slice)) if slice::is_copy(&slice) => {
+                self.answer(ctx, sink, Ok(Reply::new(slice)));
+            }
+            Ok(Get::Hit(slice)) => self.hand_over(ctx, sink, async { Ok(slice) }),
+            Ok(Get::Loading(loaded, place)) => self.hand_over(ctx, sink, async {
                 let value = within(loaded, place).await?;
-                value.map(|value| Reply::new(slice::of_blob(value.frame())))
+                value.map(|value| slice::of_blob(value.frame()))
             }),
             Err(status) => self.answer(ctx, sink, Err(status)),
         }
@@ -168,11 +174,11 @@ impl Door {
         });
         match found {
             Ok(Many::Reply(reply)) => {
-                self.answer(ctx, sink, Ok(Reply::new(slice::of_encoded(reply))));
+                self.hand_over(ctx, sink, async { Ok(slice::of_encoded(reply)) });
             }
-            Ok(Many::Loading(place)) => self.answer_later(ctx, sink, async {
+            Ok(Many::Loading(place)) => self.hand_over(ctx, sink, async {
                 let reply = within(gathered, place).await?;
-                reply.map(|reply| Reply::new(slice::of_encoded(reply)))
+                reply.map(slice::of_encoded)
             }),
             Err(status) => self.answer(ctx, sink, Err(status)),
         }
@@ -191,6 +197,21 @@ impl Door {
         }
     }
 
+    /// As `answer_later`, with a reply that holds memory of the node until its caller has taken it.
+    fn hand_over(
+        &self,
+        ctx: &RpcContext<'_>,
+        sink: UnarySink<Reply>,
+        reply: impl Future<Output = Result<GrpcSlice, Status>> + Send + 'static,
+    ) {
+        let (gate, service) = (self.gate.clone(), self.service.clone());
+        ctx.spawn(async move {
+            let reply = reply.await;
+            gate.pass().await;
+            log_lost(taken(sink, reply, &service)).await;
+        });
+    }
+
     fn answer_later<R: Send + 'static>(
         &self,
         ctx: &RpcContext<'_>,
@@ -203,6 +224,31 @@ impl Door {
             gate.pass().await;
             log_lost(send(sink, answer)).await;
         });
+    }
+}
+
+/// Sends a reply that holds memory of the node until it has been taken. A caller who leaves it for too long is let go.
+async fn taken(
+    sink: UnarySink<Reply>,
+    reply: Result<GrpcSlice, Status>,
+    service: &Service,
+) -> grpcio::Result<()> {
+    let Service {
+        reads, outgoing, ..
+    } = service;
+    let limit = outgoing.stall_limit(reads.stall_limit);
+    let stalled = reads.stalled.enter(Caller {
+        deadline: Some(Instant::now() + limit),
+        line: None,
+    });
+    match select(send(sink, reply.map(Reply::new)), stalled).await {
+        Either::Left((sent, _)) => sent,
+        Either::Right(((), mut sent)) => {
+            outgoing.note_stalled();
+            // Dropped, it cancels the call, if nothing refers to that any more; and who would be woken does.
+            let _ = sent.poll_unpin(&mut Context::from_waker(Waker::noop()));
+            Ok(())
+        }
     }
 }
 

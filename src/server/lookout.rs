@@ -57,6 +57,8 @@ struct Shared {
 struct Calls {
     by_number: HashMap<u64, Call>,
     next_number: u64,
+    /// The thread that looks waits for the next call.
+    asleep: bool,
     ended: bool,
 }
 
@@ -81,7 +83,7 @@ impl Lookout {
     pub fn enter(&self, caller: Caller) -> Ticket {
         let (let_go, over) = oneshot::channel();
         let mut calls = self.shared.calls.lock();
-        if calls.by_number.is_empty() {
+        if std::mem::take(&mut calls.asleep) {
             self.shared.changed.notify_one();
         }
         let number = calls.next_number;
@@ -113,6 +115,7 @@ impl Shared {
         let mut calls = self.calls.lock();
         while !calls.ended {
             if calls.by_number.is_empty() {
+                calls.asleep = true;
                 self.changed.wait(&mut calls);
                 continue;
             }

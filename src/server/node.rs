@@ -77,7 +77,7 @@ pub struct NodeConfig {
     pub load_rate: Option<u32>,
     /// Loads of one group that wait.
     pub load_queue: usize,
-    /// What the reader of a `Read` has to take a chunk, and that of a `Fetch` a reply.
+    /// What a caller has to take a chunk of a `Read`, and any other reply that is not small.
     pub read_stall: Duration,
     /// How long a load waits for a loader, or for room for a large value.
     pub load_wait: Duration,
@@ -452,15 +452,13 @@ fn listen(
 #[doc(hidden)]
 pub fn core_arguments(limits: &ConnectionLimits, env: &Arc<Environment>) -> ChannelBuilder {
     let number = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
-    let ms = |span: Duration| i32::try_from(span.as_millis()).unwrap_or(i32::MAX);
+    // To the core 0 is no limit.
+    let ms = |span: Duration| i32::try_from(span.as_millis()).unwrap_or(i32::MAX).max(1);
     // Without a limit of ours the core has one for neither.
     let ms_or_never = |span: Option<Duration>| span.map_or(i32::MAX, ms);
     let quota = ResourceQuota::new(Some("connections")).resize_memory(limits.core_bytes);
     let settings = [
-        (
-            c"grpc.server_handshake_timeout_ms",
-            ms(limits.handshake).max(1),
-        ),
+        (c"grpc.server_handshake_timeout_ms", ms(limits.handshake)),
         (c"grpc.max_connection_idle_ms", ms_or_never(limits.idle)),
         (c"grpc.max_connection_age_ms", ms_or_never(limits.age)),
         (c"grpc.max_connection_age_grace_ms", ms(limits.age_grace)),

@@ -66,7 +66,7 @@ impl Outgoing {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Streams that were ended because they had left a reply untaken for too long.
+    /// Calls that were ended because they had left a reply untaken for too long.
     pub fn stalled(&self) -> u64 {
         self.stalled.load(Ordering::Relaxed)
     }
@@ -75,7 +75,7 @@ impl Outgoing {
         self.stalled.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How long a stream may leave a reply untaken, if that is `at_most` where there is room: the part of it that is free.
+    /// How long a call may leave a reply untaken, if that is `at_most` where there is room: the part of it that is free.
     pub fn stall_limit(&self, at_most: Duration) -> Duration {
         let free_bytes = self.limit_bytes.saturating_sub(self.bytes());
         let part = free_bytes as f64 / self.limit_bytes as f64;

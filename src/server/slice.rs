@@ -22,6 +22,11 @@ pub(super) fn of_lent(frame: &Lent) -> GrpcSlice {
     }
 }
 
+/// Whether it is a copy of a small frame, and holds nothing of the cache.
+pub(super) fn is_copy(slice: &GrpcSlice) -> bool {
+    slice.len() <= COPY_MAX_BYTES
+}
+
 /// A slice of a frame that is held.
 pub(super) fn of_blob(frame: &Blob) -> GrpcSlice {
     if frame.len() <= COPY_MAX_BYTES {

@@ -237,8 +237,9 @@ impl Collector for Metrics {
         let help = "Connections that were cut because the process had grown too large";
         cut.encode(encoder.encode_descriptor("connections_cut", help, None, kind)?)?;
         let stalled = ConstCounter::new(self.service.outgoing.stalled());
-        let help = "Streams of Fetch, and of other nodes, that were ended because their callers left a reply untaken";
-        stalled.encode(encoder.encode_descriptor("fetch_stalled", help, None, kind)?)?;
+        let help =
+            "Calls, of other nodes too, that were ended because their callers left a reply untaken";
+        stalled.encode(encoder.encode_descriptor("calls_stalled", help, None, kind)?)?;
         for (name, help, read) in COUNTERS {
             let of = |group: &GroupStats| ConstCounter::new(read(&group.counters));
             self.by_group(&mut encoder, &reply, name, help, MetricType::Counter, of)?;

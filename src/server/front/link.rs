@@ -116,11 +116,11 @@ impl Door {
     ) {
         let reading =
             caught(|| question.with_bytes(|question| self.service.read_for_peer(question)));
-        let gate = self.gate.clone();
+        let (gate, outgoing) = (self.gate.clone(), self.service.outgoing.clone());
         ctx.spawn(log_lost(async move {
             gate.pass().await;
             match reading {
-                Ok(reading) => send(sink, reading).await,
+                Ok(reading) => send(sink, reading, &outgoing).await,
                 Err(status) => sink.fail(status.into()).await,
             }
         }));

@@ -10,6 +10,7 @@ use futures_util::SinkExt;
 use futures_util::future::{Either, select};
 use grpcio::{GrpcSlice, Method, MethodType, RpcContext, ServerStreamingSink, WriteFlags};
 
+use super::super::outgoing::Outgoing;
 use super::super::read::{Message, Reading, Start};
 use super::super::slice::{self, Reply};
 use super::{Door, Request, caught, log_lost, raw, within};
@@ -33,7 +34,7 @@ impl Door {
             let answer = move |value| drop(answer.send(value));
             request.with_bytes(|bytes| self.service.read(bytes, caller, answer))
         });
-        let gate = self.gate.clone();
+        let (gate, outgoing) = (self.gate.clone(), self.service.outgoing.clone());
         ctx.spawn(log_lost(async move {
             let mut sink = sink;
             let reading = match started {
@@ -46,7 +47,7 @@ impl Door {
             };
             gate.pass().await;
             match reading {
-                Ok(reading) => send(sink, reading).await,
+                Ok(reading) => send(sink, reading, &outgoing).await,
                 Err(status) => sink.fail(status.into()).await,
             }
         }));
@@ -56,6 +57,7 @@ impl Door {
 pub(super) async fn send(
     mut sink: ServerStreamingSink<Reply>,
     mut reading: Reading,
+    outgoing: &Outgoing,
 ) -> grpcio::Result<()> {
     loop {
         match caught(|| Ok(next(&mut reading))) {
@@ -65,7 +67,10 @@ pub(super) async fn send(
                 match select(sink.send(message), stalled).await {
                     Either::Left((sent, _)) => sent?,
                     // A status would wait behind what is not taken: dropped, the sink cancels the call.
-                    Either::Right(_) => return Ok(()),
+                    Either::Right(_) => {
+                        outgoing.note_stalled();
+                        return Ok(());
+                    }
                 }
             }
             Ok(None) => break,

@@ -5,7 +5,7 @@
 //! value. `http://USER:PASSWORD@…` sends basic authentication, to that host and port alone.
 //!
 //! **Answers.** 200 is the value. 404 and 410 are [`LoadError::NotFound`]; 400 and 414
-//! [`LoadError::InvalidKey`]; 408, 429, 5xx, other answers below 400 (204, 206, a redirect that
+//! [`LoadError::InvalidKey`]; 408, 429, 500 and above, other answers below 400 (204, 206, a redirect that
 //! leads nowhere), as well as everything that goes wrong on the way, [`LoadError::Unavailable`]; no
 //! answer in time [`LoadError::TimedOut`]; all others (401, 403) [`LoadError::Refused`]: the node is
 //! not let in, and asking again does not help. Up to [`REDIRECTS`] redirects are followed, also to other hosts, never
@@ -323,7 +323,7 @@ fn refusal(answer: &mut Response<Body>) -> Failed {
         404 | 410 => LoadError::NotFound(said),
         400 | 414 => LoadError::InvalidKey(said),
         100..=399 => LoadError::Unavailable(said + "; only 200 is a value"),
-        408 | 429 | 500..=599 => LoadError::Unavailable(said),
+        408 | 429 | 500.. => LoadError::Unavailable(said),
         401 | 403 => LoadError::Refused(said + ": it does not let this node in"),
         _ => LoadError::Refused(said + "; only 200 is a value"),
     };

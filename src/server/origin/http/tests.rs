@@ -338,6 +338,7 @@ fn a_status_that_is_no_value_is_told_and_the_origins_words_are_for_the_log() {
                 "408 Request Timeout",
                 "429 Too Many Requests",
                 "500 Internal Server Error",
+                "999 <unknown status code>",
                 "503 Service Unavailable",
                 "201 Created",
                 "206 Partial Content",
