@@ -109,7 +109,12 @@ fn member(own: SocketAddr, addresses: &[SocketAddr], origin: SocketAddr, core: u
     let peers: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
     let mut node = Command::new(env!("CARGO_BIN_EXE_corecache"));
     node.args(["serve", "--admin", "off", "--listen", &own.to_string()])
-        .args(["--group", &origin::group_argument(origin)])
+        .args([
+            "--express",
+            "off",
+            "--group",
+            &origin::group_argument(origin),
+        ])
         .args(["--peers", &peers.join(","), "--cores", &core.to_string()])
         .args(["--peer-links", "1", "--peer-keep", "0"]);
     Server::start(&mut node)
@@ -171,6 +176,7 @@ fn asking_node(own: SocketAddr, addresses: &[SocketAddr]) -> NodeConfig {
     NodeConfig {
         listen: own,
         admin: None,
+        express: None,
         memory_bytes: 64 << 20,
         groups: vec![GroupConfig::new(GROUP, load)],
         cores: core.where_allowed(),

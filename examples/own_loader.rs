@@ -53,6 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let node = Node::start(NodeConfig {
         listen,
         admin: None,
+        express: None,
         memory_bytes: memory_mib << 20,
         groups: vec![group],
         cores,

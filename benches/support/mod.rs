@@ -55,6 +55,7 @@ impl Server {
     pub fn node<'a>(args: impl IntoIterator<Item = &'a str>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_corecache"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"]);
+        command.args(["--express", "off"]);
         Self::start(command.args(args))
     }
 

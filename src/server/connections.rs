@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,8 @@ pub(super) struct Connections(&'static Mutator);
 struct Counted {
     limit: usize,
     open: Mutex<Open>,
+    /// Those of the other door, which tells when they are closed. Changed under the lock of `open`, but for less.
+    elsewhere: AtomicUsize,
     refused: AtomicU64,
     cut: AtomicU64,
 }
@@ -93,6 +95,7 @@ impl Connections {
             counted: Counted {
                 limit,
                 open: Mutex::default(),
+                elsewhere: AtomicUsize::new(0),
                 refused: AtomicU64::new(0),
                 cut: AtomicU64::new(0),
             },
@@ -128,11 +131,29 @@ impl Connections {
         (socket.peer == Some(peer)).then(|| socket.clone() as Arc<dyn Line>)
     }
 
-    /// How many are open.
+    /// Counts a connection of the other door until what is returned is dropped; none if there is no room for it.
+    pub fn admit(&self) -> Option<Admitted> {
+        let counted = &self.0.counted;
+        let mut open = counted.open.lock();
+        if counted.is_over(&mut open, 1) {
+            counted.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        counted.elsewhere.fetch_add(1, Ordering::Relaxed);
+        Some(Admitted(*self))
+    }
+
+    /// How many are open, at both doors.
     pub fn open(&self) -> usize {
-        let mut open = self.0.counted.open.lock();
+        let counted = &self.0.counted;
+        let mut open = counted.open.lock();
         open.forget_closed();
-        open.sockets.len()
+        counted.all(&open)
+    }
+
+    /// How many of them are the other door's.
+    pub fn elsewhere(&self) -> usize {
+        self.0.counted.elsewhere.load(Ordering::Relaxed)
     }
 
     /// How many were closed because there were too many.
@@ -176,7 +197,32 @@ impl Connections {
     }
 }
 
+/// A connection of the other door, counted.
+pub(super) struct Admitted(Connections);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let counted = &self.0.0.counted;
+        counted.elsewhere.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Counted {
+    fn all(&self, open: &Open) -> usize {
+        open.sockets.len() + self.elsewhere.load(Ordering::Relaxed)
+    }
+
+    /// Whether there would be too many with so many more.
+    fn is_over(&self, open: &mut Open, more: usize) -> bool {
+        let now = Instant::now();
+        let may_look = |at| now.duration_since(at) >= LOOK_EVERY;
+        if self.all(open) + more > self.limit && open.looked_at.is_none_or(may_look) {
+            open.looked_at = Some(now);
+            open.forget_closed();
+        }
+        self.all(open) + more > self.limit
+    }
+
     /// Counts a connection, or shuts it down.
     fn accept(&self, fd: BorrowedFd<'_>, raw: RawFd) {
         // Requests are small, and what the kernel holds of a flood is read after it was cut.
@@ -193,13 +239,7 @@ impl Counted {
         if let Some(peer) = peer {
             open.by_peer.insert(peer, raw);
         }
-        let now = Instant::now();
-        let may_look = |at| now.duration_since(at) >= LOOK_EVERY;
-        if open.sockets.len() > self.limit && open.looked_at.is_none_or(may_look) {
-            open.looked_at = Some(now);
-            open.forget_closed();
-        }
-        if open.sockets.len() > self.limit {
+        if self.is_over(&mut open, 0) {
             open.forget(raw);
             drop(open);
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -387,6 +427,23 @@ mod tests {
         assert_eq!(connections.open(), 1);
         let _fourth = accept(&connections, &listener);
         assert_eq!((connections.open(), connections.refused()), (2, 1));
+    }
+
+    #[test]
+    fn both_doors_have_one_limit() {
+        let connections = Connections::new(2);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let first = accept(&connections, &listener);
+        let second = connections.admit().unwrap();
+        assert!(connections.admit().is_none());
+        let (mut refused, _) = accept(&connections, &listener);
+        assert_eq!(refused.read(&mut [0]).unwrap(), 0, "it has ended");
+        drop(second);
+        let _second = connections.admit().unwrap();
+        drop(first);
+        thread::sleep(LOOK_EVERY);
+        assert!(connections.admit().is_some(), "the first is closed");
+        assert_eq!((connections.open(), connections.refused()), (1, 2));
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub struct Node {
     pub addr: SocketAddr,
     /// Where it serves its admin pages.
     pub admin: SocketAddr,
+    /// Where it serves the express door.
+    pub express: SocketAddr,
     child: Child,
     /// Ends when the node closes its standard output, that is when it exits.
     stdout: Receiver<String>,
@@ -118,7 +120,7 @@ fn anywhere() -> SocketAddr {
 }
 
 impl Node {
-    /// Starts `corecache serve` with `args` on free ports, and returns when it listens on both.
+    /// Starts `corecache serve` with `args` on free ports, and returns when it listens on all of them.
     pub fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Node {
         Node::start_with(corecache(), anywhere(), args)
     }
@@ -133,7 +135,7 @@ impl Node {
         Node::start_with(shell, anywhere(), args)
     }
 
-    /// As `start`, by a command that is made ready, and serving gRPC at `listen`, with its admin pages beside that.
+    /// As `start`, by a command that is made ready, and serving gRPC at `listen`, with its other ports beside that.
     pub fn start_with<S: AsRef<OsStr>>(
         mut command: Command,
         listen: SocketAddr,
@@ -141,6 +143,7 @@ impl Node {
     ) -> Node {
         let mut child = command
             .args(["serve", "--admin", &format!("{}:0", listen.ip())])
+            .args(["--express", &format!("{}:0", listen.ip())])
             .args(["--listen", &listen.to_string()])
             .args(args)
             .stdout(Stdio::piped())
@@ -164,6 +167,7 @@ impl Node {
         let mut node = Node {
             addr: unknown,
             admin: unknown,
+            express: unknown,
             child,
             stdout,
             stderr,
@@ -175,7 +179,10 @@ impl Node {
 
     fn read_addresses(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        while self.addr.port() == 0 || self.admin.port() == 0 {
+        while [self.addr, self.admin, self.express]
+            .iter()
+            .any(|at| at.port() == 0)
+        {
             let Ok(line) = self.next_line(deadline) else {
                 panic!("the node ended, or took {PATIENCE:?}, before it said where it listens");
             };
@@ -184,6 +191,8 @@ impl Node {
                 self.addr = address(text);
             } else if let Some(text) = line.strip_prefix("admin on ") {
                 self.admin = address(text);
+            } else if let Some(text) = line.strip_prefix("express on ") {
+                self.express = address(text);
             }
         }
     }
