@@ -99,6 +99,31 @@ fn send_signal(pid: u32, name: &str) {
     assert!(sent.success(), "SIG{name} can not be sent");
 }
 
+/// Where unary calls come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Front,
+    Express,
+}
+
+impl Door {
+    pub fn of(self, node: &Node) -> SocketAddr {
+        match self {
+            Door::Front => node.addr,
+            Door::Express => node.express,
+        }
+    }
+}
+
+/// Runs a test at each door: both are to give the same values, codes and messages.
+pub fn at_both_doors(test: impl Fn(Door)) {
+    for door in [Door::Front, Door::Express] {
+        // Shown of a test that fails.
+        println!("at the door {door:?}");
+        test(door);
+    }
+}
+
 /// A running node. It is killed when this is dropped, and a test that fails shows its log.
 pub struct Node {
     /// Where it serves gRPC.

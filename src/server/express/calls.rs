@@ -165,7 +165,7 @@ impl Calls<'_> {
         let seat = services.service.waiting.take_seat(miss.group)?;
         let waiter = Waiter {
             deadline,
-            seat: Some(seat),
+            _seat: Some(seat),
             line: None,
         };
         let answering = self.wait(waiter, reply)?;
@@ -197,7 +197,7 @@ impl Calls<'_> {
         let line = Arc::new(Held::default());
         let waiter = Waiter {
             deadline,
-            seat: Some(seat),
+            _seat: Some(seat),
             line: Some(line.clone()),
         };
         let answering = self.wait(waiter, reply)?;
@@ -217,7 +217,7 @@ impl Calls<'_> {
         let weighing = self.services.cluster.begin_weighing(&weighing)?;
         let waiter = Waiter {
             deadline: request.deadline,
-            seat: None,
+            _seat: None,
             line: None,
         };
         let answering = self.wait(waiter, reply)?;

@@ -8,6 +8,7 @@ use rustix::event::epoll::EventFlags;
 
 use super::admission::Admitted;
 use super::calls::Calls;
+use super::places::Token;
 use super::socket::Socket;
 use crate::http2::{self, Answer, Closing, Handler, Progress, StreamId};
 
@@ -31,7 +32,7 @@ pub(super) struct Connection {
     has_more: bool,
     is_blocked: bool,
     /// It is in the queue for another turn.
-    pub is_queued: bool,
+    is_queued: bool,
     stage: Stage,
     since: Instant,
     _admitted: Admitted,
@@ -74,6 +75,18 @@ impl Connection {
 
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Puts it into the queue for another turn, once.
+    pub fn enqueue(&mut self, token: Token, queue: &mut Vec<Token>) {
+        if !self.is_queued {
+            self.is_queued = true;
+            queue.push(token);
+        }
+    }
+
+    pub fn leave_queue(&mut self) {
+        self.is_queued = false;
     }
 
     pub fn note(&mut self, edge: EventFlags) {

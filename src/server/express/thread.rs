@@ -162,7 +162,7 @@ impl IoThread {
     fn run_queue(&mut self, now: Instant) {
         for token in std::mem::take(&mut self.queue) {
             if let Some(connection) = self.connections.get_mut(token) {
-                connection.is_queued = false;
+                connection.leave_queue();
                 self.turn(token, now);
             }
         }
@@ -198,11 +198,7 @@ impl IoThread {
         });
         match next {
             Next::Event => {}
-            Next::Turn if connection.is_queued => {}
-            Next::Turn => {
-                connection.is_queued = true;
-                self.queue.push(token);
-            }
+            Next::Turn => connection.enqueue(token, &mut self.queue),
             Next::End => self.end(token),
         }
     }
@@ -277,7 +273,8 @@ impl IoThread {
     }
 
     fn read_letters(&mut self, now: Instant) {
-        for letter in self.letters.take() {
+        self.letters.hush();
+        while let Some(letter) = self.letters.take() {
             match letter {
                 Letter::Answer(call, answer) => {
                     let (token, stream) = call;
@@ -288,10 +285,7 @@ impl IoThread {
                         continue;
                     };
                     connection.put(stream, answer);
-                    if !connection.is_queued {
-                        connection.is_queued = true;
-                        self.queue.push(token);
-                    }
+                    connection.enqueue(token, &mut self.queue);
                 }
                 Letter::ShutDown => self.shut_down(now),
                 Letter::End => self.has_ended = true,
@@ -304,10 +298,7 @@ impl IoThread {
         self.listener = None;
         for (token, connection) in self.connections.iter_mut() {
             connection.shut_down(now);
-            if !connection.is_queued {
-                connection.is_queued = true;
-                self.queue.push(token);
-            }
+            connection.enqueue(token, &mut self.queue);
         }
     }
 
@@ -318,10 +309,7 @@ impl IoThread {
             for (token, stream) in self.waiters.take_overdue(now) {
                 if let Some(connection) = self.connections.get_mut(token) {
                     connection.put(stream, Answer::Failed(Status::too_late().into()));
-                    if !connection.is_queued {
-                        connection.is_queued = true;
-                        self.queue.push(token);
-                    }
+                    connection.enqueue(token, &mut self.queue);
                 }
             }
         }

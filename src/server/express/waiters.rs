@@ -24,7 +24,7 @@ pub(super) struct Waiter {
     /// When the caller stops waiting, if he ever does.
     pub deadline: Option<Instant>,
     /// His place among those who wait for keys, if it is keys that he waits for.
-    pub seat: Option<Seat>,
+    pub _seat: Option<Seat>,
     /// Told when he has gone.
     pub line: Option<Arc<Held>>,
 }
