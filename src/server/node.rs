@@ -17,7 +17,7 @@ use grpcio::{
 use super::cluster::Cluster;
 use super::connections::Connections;
 use super::cores::Cores;
-use super::express::{Express, Services};
+use super::express::{Express, ExpressConfig, Services};
 use super::gate::Gate;
 use super::health::{Health, Status};
 use super::limits::ConnectionLimits;
@@ -215,8 +215,14 @@ impl Node {
                     reflection: Pool::new(&files)?,
                     front: listen,
                 };
-                let (cores, limits) = (&config.cores, &config.limits);
-                let opened = Express::open(address, cores, limits, connections, services);
+                let door = ExpressConfig {
+                    address,
+                    cores: &config.cores,
+                    limits: &config.limits,
+                    read_stall: config.read_stall,
+                    connections,
+                };
+                let opened = Express::open(&door, services);
                 Some(opened.map_err(|error| StartError::Express(address, error))?)
             }
         };

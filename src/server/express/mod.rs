@@ -46,6 +46,16 @@ use crate::http2::{Abuse, Body, Counts, Limits};
 /// What a request may keep until it is there as a whole, all of a connection taken together: at least two of the largest.
 const ASSEMBLING_MIN_BYTES: usize = 8 << 20;
 
+/// How a door is made.
+pub(super) struct ExpressConfig<'a> {
+    pub address: SocketAddr,
+    pub cores: &'a Cores,
+    pub limits: &'a ConnectionLimits,
+    /// How long a caller may leave replies unread.
+    pub read_stall: Duration,
+    pub connections: Connections,
+}
+
 /// What answers the calls.
 pub(super) struct Services {
     pub service: Arc<Service>,
@@ -79,20 +89,15 @@ struct Figures {
 }
 
 impl Express {
-    pub fn open(
-        address: SocketAddr,
-        cores: &Cores,
-        limits: &ConnectionLimits,
-        connections: Connections,
-        services: Services,
-    ) -> io::Result<Self> {
-        let (listeners, address) = listener::listen_at(address, cores.len())?;
+    pub fn open(config: &ExpressConfig<'_>, services: Services) -> io::Result<Self> {
+        let ExpressConfig { cores, limits, .. } = *config;
+        let (listeners, address) = listener::listen_at(config.address, cores.len())?;
         let an_address = limits.connections_an_address;
         let an_address = an_address.unwrap_or(limits.connections.div_ceil(4) * 3);
         let common = Arc::new(Common {
             services: Arc::new(services),
-            admission: Admission::new(connections, an_address),
-            limits: Arc::new(of_connections(limits)),
+            admission: Admission::new(config.connections, an_address),
+            limits: Arc::new(of_a_connection(limits, config.read_stall)),
             counts: Arc::default(),
             age: limits.age,
             age_grace: limits.age_grace,
@@ -198,7 +203,7 @@ impl ExpressFigures {
     }
 }
 
-fn of_connections(limits: &ConnectionLimits) -> Limits {
+fn of_a_connection(limits: &ConnectionLimits, read_stall: Duration) -> Limits {
     Limits {
         streams_max: u32::try_from(limits.streams_a_connection).unwrap_or(u32::MAX),
         header_list_bytes: u32::try_from(limits.metadata_bytes).unwrap_or(u32::MAX),
@@ -206,6 +211,7 @@ fn of_connections(limits: &ConnectionLimits) -> Limits {
         assembling_bytes: ASSEMBLING_MIN_BYTES.max(2 * limits.request_bytes),
         handshake: limits.handshake,
         idle: limits.idle,
+        stalled_reader: read_stall,
         ..Limits::default()
     }
 }
