@@ -17,6 +17,7 @@
 mod abuse;
 mod call;
 mod connection;
+mod hpack;
 mod limits;
 mod status;
 
