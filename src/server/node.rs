@@ -17,7 +17,7 @@ use grpcio::{
 use super::cluster::Cluster;
 use super::connections::Connections;
 use super::cores::Cores;
-use super::express::{Express, ExpressConfig, Services};
+use super::express::{Express, ExpressConfig, OpenError, Services};
 use super::gate::Gate;
 use super::health::{Health, Status};
 use super::limits::ConnectionLimits;
@@ -221,9 +221,14 @@ impl Node {
                     limits: &config.limits,
                     read_stall: config.read_stall,
                     connections,
+                    identity: config.tls.as_ref(),
                 };
                 let opened = Express::open(&door, services);
-                Some(opened.map_err(|error| StartError::Express(address, error))?)
+                Some(opened.map_err(|error| match error {
+                    OpenError::System(error) => StartError::Express(address, error),
+                    #[cfg(feature = "tls")]
+                    OpenError::Identity => StartError::Identity,
+                })?)
             }
         };
         let ready = Arc::new(AtomicBool::new(true));

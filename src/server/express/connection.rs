@@ -156,7 +156,7 @@ impl Connection {
     }
 
     fn flush(&mut self, now: Instant) -> io::Result<()> {
-        while self.is_writable && self.http.wants_write() {
+        while self.is_writable && self.wants_write() {
             let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
             let (mut count, mut bytes) = (0, 0);
             for (slice, piece) in pieces.iter_mut().zip(self.http.pieces()) {
@@ -164,11 +164,10 @@ impl Connection {
                 count += 1;
                 bytes += piece.len();
             }
-            match self.socket.write(&pieces[..count]) {
-                Ok(len) => {
-                    // Less than there was is all that there was room for.
-                    self.is_writable = len == bytes;
-                    self.http.written(len, now);
+            match self.socket.write(&pieces[..count], bytes) {
+                Ok(wrote) => {
+                    self.is_writable = !wrote.is_full;
+                    self.http.written(wrote.len_bytes, now);
                     self.has_more |= std::mem::take(&mut self.is_blocked);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
@@ -179,8 +178,12 @@ impl Connection {
         Ok(())
     }
 
+    fn wants_write(&self) -> bool {
+        self.http.wants_write() || self.socket.wants_write()
+    }
+
     fn next(&mut self, now: Instant) -> Next {
-        let is_written = !self.http.wants_write();
+        let is_written = !self.wants_write();
         match self.stage {
             Stage::Open => {
                 if self.has_more {
@@ -234,7 +237,7 @@ impl Connection {
                     self.close(closing);
                     return Next::Turn;
                 }
-                match self.http.wants_write() {
+                match self.wants_write() {
                     true => Next::Turn,
                     false => Next::Event,
                 }

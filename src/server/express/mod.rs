@@ -19,6 +19,8 @@ mod mail;
 mod places;
 mod socket;
 mod thread;
+#[cfg(feature = "tls")]
+mod tls;
 mod waiters;
 
 use std::io;
@@ -38,6 +40,7 @@ use super::connections::Connections;
 use super::cores::Cores;
 use super::health::Health;
 use super::limits::ConnectionLimits;
+use super::node::Identity;
 use super::reflection::Pool;
 use super::service::Service;
 use crate::engine::pin_or_warn;
@@ -54,6 +57,22 @@ pub(super) struct ExpressConfig<'a> {
     /// How long a caller may leave replies unread.
     pub read_stall: Duration,
     pub connections: Connections,
+    /// What it shows its callers, if it speaks TLS.
+    pub identity: Option<&'a Identity>,
+}
+
+/// Why a door was not opened.
+pub(super) enum OpenError {
+    System(io::Error),
+    /// The certificates or the key can not be used.
+    #[cfg(feature = "tls")]
+    Identity,
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
 }
 
 /// What answers the calls.
@@ -89,7 +108,7 @@ struct Figures {
 }
 
 impl Express {
-    pub fn open(config: &ExpressConfig<'_>, services: Services) -> io::Result<Self> {
+    pub fn open(config: &ExpressConfig<'_>, services: Services) -> Result<Self, OpenError> {
         let ExpressConfig { cores, limits, .. } = *config;
         let (listeners, address) = listener::listen_at(config.address, cores.len())?;
         let an_address = limits.connections_an_address;
@@ -97,6 +116,11 @@ impl Express {
         let common = Arc::new(Common {
             services: Arc::new(services),
             admission: Admission::new(config.connections, an_address),
+            #[cfg(feature = "tls")]
+            tls: match config.identity {
+                None => None,
+                Some(identity) => Some(tls::config(identity).ok_or(OpenError::Identity)?),
+            },
             limits: Arc::new(of_a_connection(limits, config.read_stall)),
             counts: Arc::default(),
             age: limits.age,

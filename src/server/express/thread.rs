@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 
-use super::admission::Admission;
+use super::admission::{Admission, Admitted};
 use super::calls::Calls;
 use super::connection::{Connection, Next};
 use super::mail::{Letters, Slot};
 use super::places::{Places, Token};
-use super::socket::Socket;
+use super::socket::{Socket, accept};
+#[cfg(feature = "tls")]
+use super::tls::Session;
 use super::waiters::{Call, Waiters};
 use super::{Figures, Services};
 use crate::http2::{self, Answer, Counts, Limits};
@@ -48,6 +50,8 @@ pub(super) enum Letter {
 pub(super) struct Common {
     pub services: Arc<Services>,
     pub admission: Arc<Admission>,
+    #[cfg(feature = "tls")]
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     pub limits: Arc<Limits>,
     pub counts: Arc<Counts>,
     /// How long a connection is used for new calls, and how long its calls may go on after that.
@@ -234,12 +238,15 @@ impl IoThread {
             let Some(listener) = &self.listener else {
                 return;
             };
-            match Socket::accept(listener) {
-                Ok((socket, peer)) => {
-                    if let Some(admitted) = self.common.admission.admit(peer.ip()) {
-                        self.take_in(socket, admitted, now);
-                    }
-                }
+            let accepted = accept(listener).and_then(|(fd, peer)| {
+                let admitted = self.common.admission.admit(peer.ip());
+                admitted
+                    .map(|admitted| Ok((self.socket(fd)?, admitted)))
+                    .transpose()
+            });
+            match accepted {
+                Ok(Some((socket, admitted))) => self.take_in(socket, admitted, now),
+                Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // Of the one that wanted to come in, mostly: it has gone again.
                 Err(error) => {
@@ -250,7 +257,20 @@ impl IoThread {
         }
     }
 
-    fn take_in(&mut self, socket: Socket, admitted: super::admission::Admitted, now: Instant) {
+    #[cfg(feature = "tls")]
+    fn socket(&self, fd: OwnedFd) -> io::Result<Socket> {
+        match &self.common.tls {
+            Some(config) => Ok(Socket::tls(fd, Session::new(config)?)),
+            None => Ok(Socket::plain(fd)),
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn socket(&self, fd: OwnedFd) -> io::Result<Socket> {
+        Ok(Socket::plain(fd))
+    }
+
+    fn take_in(&mut self, socket: Socket, admitted: Admitted, now: Instant) {
         let limits = self.common.limits.clone();
         let http = http2::Connection::new(limits, self.common.counts.clone(), now);
         let connection = Connection::new(socket, http, admitted, now);
