@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -42,7 +42,7 @@ fn get(stream: u32, group: &str, key: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_door_that_can_not_be_opened_says_what_to_do() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let blobs = folder(&[]);
     let group = group("blobs", &blobs);
@@ -130,7 +130,7 @@ fn both_doors_share_one_cache_and_one_limit_of_connections() {
 #[test]
 fn an_address_has_its_share_of_the_connections() {
     let blobs = folder(&[("a", b"1")]);
-    let args = ["--max-address-connections", "2", "--express", "127.0.0.1:0"];
+    let args = ["--max-address-connections", "2"];
     let node = Node::start([&["--group", &group("blobs", &blobs)], &args[..]].concat());
     let _two = [(); 2].map(|()| Connection::greet(node.express));
     eventually("both are in", || figure(&node, "express_connections") == 2);
@@ -307,8 +307,8 @@ fn bytes_that_are_no_http2_end_the_connection_and_no_other() {
 #[test]
 fn without_it_nobody_listens() {
     let blobs = folder(&[("a", b"1")]);
-    let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let listen = listen.local_addr().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let listen = free.unwrap();
     let mut node = corecache()
         .args(["serve", "--group", &group("blobs", &blobs)])
         .args(["--listen", &listen.to_string(), "--admin", "off"])

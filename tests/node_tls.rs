@@ -14,7 +14,7 @@ use grpcio::{
     CallOption, ChannelBuilder, ChannelCredentialsBuilder, Client, Environment, MethodType,
 };
 use support::cluster::{Cluster, figure};
-use support::{Node, corecache, folder, group, run};
+use support::{Node, at_both_doors, corecache, folder, group, run};
 use tempfile::TempDir;
 
 /// A folder with a certificate for 127.0.0.1 and its key. None, loudly, where openssl is missing; in CI that fails.
@@ -68,33 +68,35 @@ fn text(path: &Path) -> &str {
 
 #[test]
 fn a_client_that_trusts_the_certificate_is_served() {
-    let Some(identity) = identity() else { return };
-    let (cert, key) = files(&identity);
-    let blobs = folder(&[("a", b"secret")]);
-    let group = group("blobs", &blobs);
-    let tls = ["--tls-cert", text(&cert), "--tls-key", text(&key)];
-    let mut node = Node::start([&["--group", &group], &tls[..]].concat());
-    let get = |args: &[&str]| {
-        let address = node.addr.to_string();
-        run(corecache()
-            .args(["get", "blobs", "a", "--node", &address])
-            .args(args))
-    };
+    at_both_doors(|door| {
+        let Some(identity) = identity() else { return };
+        let (cert, key) = files(&identity);
+        let blobs = folder(&[("a", b"secret")]);
+        let group = group("blobs", &blobs);
+        let tls = ["--tls-cert", text(&cert), "--tls-key", text(&key)];
+        let mut node = Node::start([&["--group", &group], &tls[..]].concat());
+        let get = |args: &[&str]| {
+            let address = door.of(&node).to_string();
+            run(corecache()
+                .args(["get", "blobs", "a", "--node", &address])
+                .args(args))
+        };
 
-    let trusting = get(&["--ca", text(&cert)]);
-    assert!(trusting.status.success(), "{trusting:?}");
-    assert_eq!(trusting.stdout, b"secret");
+        let trusting = get(&["--ca", text(&cert)]);
+        assert!(trusting.status.success(), "{trusting:?}");
+        assert_eq!(trusting.stdout, b"secret");
 
-    let plain = get(&["--timeout", "20"]);
-    assert_eq!(plain.status.code(), Some(1), "{plain:?}");
-    assert_eq!(plain.stdout, b"");
-    let Some(other) = self::identity() else {
-        return;
-    };
-    let distrusting = get(&["--timeout", "20", "--ca", text(&files(&other).0)]);
-    assert_eq!(distrusting.status.code(), Some(1), "{distrusting:?}");
-    assert_eq!(distrusting.stdout, b"");
-    assert_eq!(node.terminate().code(), Some(0));
+        let plain = get(&["--timeout", "20"]);
+        assert_eq!(plain.status.code(), Some(1), "{plain:?}");
+        assert_eq!(plain.stdout, b"");
+        let Some(other) = self::identity() else {
+            return;
+        };
+        let distrusting = get(&["--timeout", "20", "--ca", text(&files(&other).0)]);
+        assert_eq!(distrusting.status.code(), Some(1), "{distrusting:?}");
+        assert_eq!(distrusting.stdout, b"");
+        assert_eq!(node.terminate().code(), Some(0));
+    });
 }
 
 #[test]

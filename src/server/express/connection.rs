@@ -100,9 +100,7 @@ impl Connection {
     pub fn turn(&mut self, now: Instant, input: &mut [u8], calls: &mut Calls<'_>) -> Next {
         let turned = match self.stage {
             Stage::Lingering(_) => self.throw_away(input),
-            _ => self
-                .answer(now, input, calls)
-                .and_then(|()| self.flush(now)),
+            _ => self.answer(now, input, calls).and_then(|()| self.flush()),
         };
         match turned {
             Ok(()) => self.next(now),
@@ -155,7 +153,7 @@ impl Connection {
         }
     }
 
-    fn flush(&mut self, now: Instant) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         while self.is_writable && self.wants_write() {
             let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
             let (mut count, mut bytes) = (0, 0);
@@ -167,7 +165,7 @@ impl Connection {
             match self.socket.write(&pieces[..count], bytes) {
                 Ok(wrote) => {
                     self.is_writable = !wrote.is_full;
-                    self.http.written(wrote.len_bytes, now);
+                    self.http.written(wrote.len_bytes);
                     self.has_more |= std::mem::take(&mut self.is_blocked);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,

@@ -328,7 +328,8 @@ impl IoThread {
             self.look_at_calls = now + LOOK_AT_CALLS;
             for (token, stream) in self.waiters.take_overdue(now) {
                 if let Some(connection) = self.connections.get_mut(token) {
-                    connection.put(stream, Answer::Failed(Status::too_late().into()));
+                    let late = Answer::Failed(Status::too_late().into());
+                    connection.put(stream, late);
                     connection.enqueue(token, &mut self.queue);
                 }
             }
