@@ -30,6 +30,8 @@ pub(super) enum Head {
     Call(Call),
     Refused(Refusal),
     Failed(Status),
+    /// The metadata is over the limit; this is its size in bytes.
+    TooLarge(usize),
     /// No request of HTTP at all.
     Malformed(&'static str),
 }
@@ -47,12 +49,7 @@ pub(super) fn read(
     let list_bytes = decoder.decode(block, list_max_bytes, |field| reader.field(field))?;
     let content_length = reader.content_length;
     if list_bytes > list_max_bytes && reader.malformed.is_none() {
-        let message =
-            format!("the metadata has {list_bytes} bytes, at most {list_max_bytes} are taken");
-        return Ok((
-            Head::Failed(Status::new(Code::RESOURCE_EXHAUSTED, message)),
-            content_length,
-        ));
+        return Ok((Head::TooLarge(list_bytes), content_length));
     }
     Ok((reader.finish(handler), content_length))
 }

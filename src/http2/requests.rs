@@ -65,11 +65,26 @@ impl Connection {
             Head::Refused(refusal) => {
                 self.open(id, Request::Unread(refusal), content_length, turn.now);
             }
-            Head::Failed(status) if start.ends_stream => self.sending.fail(id, None, status),
-            Head::Failed(status) => self.sending.fail_early(id, status),
+            Head::TooLarge(list_bytes) => {
+                self.counts.add(Abuse::HeaderBytes);
+                let limit = self.limits.header_list_bytes;
+                let message =
+                    format!("the metadata has {list_bytes} bytes, at most {limit} are taken");
+                let status = Status::new(Code::RESOURCE_EXHAUSTED, message);
+                self.fail_early(id, start.ends_stream, status);
+            }
+            Head::Failed(status) => self.fail_early(id, start.ends_stream, status),
             Head::Malformed(_) => return Err(Fault::stream(id, ErrorCode::PROTOCOL_ERROR)),
         }
         Ok(0)
+    }
+
+    /// Ends a call that has got no place, whether its messages are still to come or not.
+    fn fail_early(&mut self, id: u32, has_ended: bool, status: Status) {
+        match has_ended {
+            true => self.sending.fail(id, None, status),
+            false => self.sending.fail_early(id, status),
+        }
     }
 
     fn read_head(
