@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::connection::Sending;
-use super::status::Status;
+use super::sending::Sending;
+use super::status::{Code, Status};
+use super::streams::Slot;
 
 /// The number of a call in its connection. It is not used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,9 +49,11 @@ pub(crate) trait Handler {
 /// The place for one answer. Dropped without one, the call ends as INTERNAL.
 #[must_use]
 pub(crate) struct Reply<'a> {
-    pub(super) sending: &'a mut Sending,
-    pub(super) stream: StreamId,
-    pub(super) answered: bool,
+    sending: &'a mut Sending,
+    stream: StreamId,
+    /// Where the stream is kept, if it has to be.
+    slot: Option<Slot>,
+    is_answered: bool,
 }
 
 /// An answer that was not there at once.
@@ -63,39 +66,49 @@ pub(crate) enum Answer {
     Failed(Status),
 }
 
-impl Reply<'_> {
-    /// Answers with the encoded message that `put` appends to what is to be written; it must leave alone what is there.
+impl<'a> Reply<'a> {
+    pub(super) fn new(sending: &'a mut Sending, stream: u32, slot: Option<Slot>) -> Self {
+        Self {
+            sending,
+            stream: StreamId(stream),
+            slot,
+            is_answered: false,
+        }
+    }
+
+    /// Answers with the encoded message that `put` appends to what is to be written. It must leave alone what is there,
+    /// and should not append much more than 16 KiB: that is copied once more.
     pub fn message(mut self, put: impl FnOnce(&mut Vec<u8>)) {
-        self.answered = true;
-        self.sending.message(self.stream, put);
+        self.is_answered = true;
+        self.sending.message(self.stream.0, self.slot, put);
     }
 
-    /// Answers with an encoded message that is not copied.
+    /// Answers with an encoded message that is not copied, unless it is short.
     pub fn held(mut self, body: Body) {
-        self.answered = true;
-        self.sending.answer(self.stream, Answer::Held(body));
+        self.is_answered = true;
+        self.sending.held(self.stream.0, self.slot, body);
     }
 
-    /// Ends the call.
+    /// Ends the call without an answer.
     pub fn failed(mut self, status: Status) {
-        self.answered = true;
-        self.sending.answer(self.stream, Answer::Failed(status));
+        self.is_answered = true;
+        self.sending.fail(self.stream.0, self.slot, status);
     }
 
     /// The answer will come by [`Connection::answer`](super::Connection::answer), unless [`Handler::gone`] tells that
     /// nobody waits for it any more.
     pub fn later(mut self) -> StreamId {
-        self.answered = true;
-        self.sending.later(self.stream);
+        self.is_answered = true;
+        self.sending.later(self.stream.0, self.slot);
         self.stream
     }
 }
 
 impl Drop for Reply<'_> {
     fn drop(&mut self) {
-        if !self.answered {
-            let status = Status::new(super::Code::INTERNAL, "the call was dropped unanswered");
-            self.sending.answer(self.stream, Answer::Failed(status));
+        if !self.is_answered {
+            let status = Status::new(Code::INTERNAL, "the call was dropped without an answer");
+            self.sending.fail(self.stream.0, self.slot, status);
         }
     }
 }

@@ -17,12 +17,30 @@
 mod abuse;
 mod call;
 mod connection;
+mod fault;
+mod frame;
+mod grpc;
+mod head;
 mod hpack;
+mod known_heads;
 mod limits;
+mod opened;
+mod output;
+mod receive;
+mod replies;
+mod requests;
+mod sending;
 mod status;
+mod stream;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod timing;
+mod window;
 
 pub(crate) use abuse::{Abuse, Counts};
 pub(crate) use call::{Answer, Body, Handler, Method, Reply, Request, StreamId};
 pub(crate) use connection::{Closing, Connection, Progress};
-pub(crate) use limits::Limits;
+pub(crate) use frame::ErrorCode;
+pub(crate) use limits::{Allowance, Limits};
 pub(crate) use status::{Code, Status};
