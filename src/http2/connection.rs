@@ -344,6 +344,18 @@ impl Connection {
         closing
     }
 
+    /// Panics unless all accounts are right.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn validate(&self) {
+        self.sending.validate();
+        for id in &self.deferred {
+            assert!(
+                self.sending.streams.find(*id).is_some(),
+                "stream {id} waits for its turn"
+            );
+        }
+    }
+
     /// Gives back what is only kept to be used again.
     pub(super) fn shrink(&mut self) {
         self.sending.shrink();

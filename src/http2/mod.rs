@@ -33,8 +33,8 @@ mod sending;
 mod status;
 mod stream;
 mod streams;
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;
 mod timing;
 mod window;
 

@@ -425,4 +425,29 @@ impl Sending {
             self.ready = VecDeque::new();
         }
     }
+
+    /// Panics unless all accounts are right.
+    #[cfg(any(test, fuzzing))]
+    pub fn validate(&self) {
+        let streams = || self.streams.slots().map(|slot| &self.streams[slot]);
+        assert_eq!(self.held_bytes, streams().map(Stream::queued_bytes).sum());
+        assert_eq!(
+            self.reserved_bytes,
+            streams().map(|stream| stream.reserved_bytes).sum()
+        );
+        for stream in streams() {
+            let is_ready = self.ready.contains(&stream.id);
+            assert_eq!(is_ready, stream.is_ready, "stream {}", stream.id);
+            assert_eq!(
+                is_ready,
+                !stream.queue.is_empty() && stream.send_window > 0,
+                "stream {}",
+                stream.id
+            );
+            assert!(stream.message.len() <= PREFIX_BYTES + stream.reserved_bytes);
+        }
+        assert!(self.ready.len() <= self.streams.len());
+        assert!(self.streams.len() <= self.limits.streams_max as usize);
+        assert!(self.left.len() <= LEFT_MAX);
+    }
 }

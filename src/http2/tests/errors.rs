@@ -522,7 +522,7 @@ fn calls_that_grpc_does_not_know() {
     let mut late = head.clone();
     late.push(("grpc-timeout", "1year"));
     let reset = "1 RST 0".to_owned();
-    assert_eq!(outcome(&late, b"")[1..], [reset.clone()]);
+    assert_eq!(outcome(&late, b"")[1], reset);
     let unknown = outcome(&head_of("/other"), &message(b"x"));
     let message = "grpc-status=12 grpc-message=no /other here grpc-accept-encoding=identity";
     assert_eq!(unknown, [message.to_owned(), reset]);
