@@ -10,7 +10,7 @@ use super::{seconds, size};
 #[derive(Args)]
 #[command(next_help_heading = "Limits")]
 pub struct Limits {
-    /// Connections that may be open; one more is closed at once
+    /// Connections that may be open, at both doors together; one more is closed at once
     #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = connections)]
     max_connections: usize,
 

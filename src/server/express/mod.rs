@@ -44,7 +44,7 @@ use super::node::Identity;
 use super::reflection::Pool;
 use super::service::Service;
 use crate::engine::pin_or_warn;
-use crate::http2::{Abuse, Body, Counts, Limits};
+use crate::http2::{Abuse, Allowance, Body, Counts, Limits};
 
 /// What a request may keep until it is there as a whole, all of a connection taken together: at least two of the largest.
 const ASSEMBLING_MIN_BYTES: usize = 8 << 20;
@@ -228,8 +228,16 @@ impl ExpressFigures {
 }
 
 fn of_a_connection(limits: &ConnectionLimits, read_stall: Duration) -> Limits {
+    let streams_max = u32::try_from(limits.streams_a_connection).unwrap_or(u32::MAX);
     Limits {
-        streams_max: u32::try_from(limits.streams_a_connection).unwrap_or(u32::MAX),
+        streams_max,
+        // Who gives up all calls at once floods nobody, and some clients adjust the window of each call that they begin.
+        resets: Allowance::new(streams_max.max(200), 100, 1),
+        window_updates: Allowance::new(
+            streams_max.saturating_mul(4).saturating_add(4096),
+            10_000,
+            8,
+        ),
         header_list_bytes: u32::try_from(limits.metadata_bytes).unwrap_or(u32::MAX),
         message_bytes: limits.request_bytes,
         assembling_bytes: ASSEMBLING_MIN_BYTES.max(2 * limits.request_bytes),
