@@ -14,7 +14,8 @@ use grpcio::{
     CallOption, ChannelBuilder, ChannelCredentialsBuilder, Client, Environment, MethodType,
 };
 use support::cluster::{Cluster, figure};
-use support::{Node, at_both_doors, corecache, folder, group, run};
+use support::http2::Connection;
+use support::{Node, corecache, folder, group, run};
 use tempfile::TempDir;
 
 /// A folder with a certificate for 127.0.0.1 and its key. None, loudly, where openssl is missing; in CI that fails.
@@ -68,35 +69,54 @@ fn text(path: &Path) -> &str {
 
 #[test]
 fn a_client_that_trusts_the_certificate_is_served() {
-    at_both_doors(|door| {
-        let Some(identity) = identity() else { return };
-        let (cert, key) = files(&identity);
-        let blobs = folder(&[("a", b"secret")]);
-        let group = group("blobs", &blobs);
-        let tls = ["--tls-cert", text(&cert), "--tls-key", text(&key)];
-        let mut node = Node::start([&["--group", &group], &tls[..]].concat());
-        let get = |args: &[&str]| {
-            let address = door.of(&node).to_string();
-            run(corecache()
-                .args(["get", "blobs", "a", "--node", &address])
-                .args(args))
-        };
+    let Some(identity) = identity() else { return };
+    let (cert, key) = files(&identity);
+    let blobs = folder(&[("a", b"secret")]);
+    let group = group("blobs", &blobs);
+    let tls = ["--tls-cert", text(&cert), "--tls-key", text(&key)];
+    let mut node = Node::start([&["--group", &group], &tls[..]].concat());
+    let get = |args: &[&str]| {
+        let address = node.addr.to_string();
+        run(corecache()
+            .args(["get", "blobs", "a", "--node", &address])
+            .args(args))
+    };
 
-        let trusting = get(&["--ca", text(&cert)]);
-        assert!(trusting.status.success(), "{trusting:?}");
-        assert_eq!(trusting.stdout, b"secret");
+    let trusting = get(&["--ca", text(&cert)]);
+    assert!(trusting.status.success(), "{trusting:?}");
+    assert_eq!(trusting.stdout, b"secret");
 
-        let plain = get(&["--timeout", "20"]);
-        assert_eq!(plain.status.code(), Some(1), "{plain:?}");
-        assert_eq!(plain.stdout, b"");
-        let Some(other) = self::identity() else {
-            return;
-        };
-        let distrusting = get(&["--timeout", "20", "--ca", text(&files(&other).0)]);
-        assert_eq!(distrusting.status.code(), Some(1), "{distrusting:?}");
-        assert_eq!(distrusting.stdout, b"");
-        assert_eq!(node.terminate().code(), Some(0));
-    });
+    let plain = get(&["--timeout", "20"]);
+    assert_eq!(plain.status.code(), Some(1), "{plain:?}");
+    assert_eq!(plain.stdout, b"");
+    let Some(other) = self::identity() else {
+        return;
+    };
+    let distrusting = get(&["--timeout", "20", "--ca", text(&files(&other).0)]);
+    assert_eq!(distrusting.status.code(), Some(1), "{distrusting:?}");
+    assert_eq!(distrusting.stdout, b"");
+    assert_eq!(node.terminate().code(), Some(0));
+}
+
+#[test]
+fn the_express_door_has_the_same_tls() {
+    let Some(identity) = identity() else { return };
+    let (cert, key) = files(&identity);
+    // More than any buffer on the way holds.
+    let large: Vec<u8> = (0..3_000_000_u32).map(|number| number as u8).collect();
+    let blobs = folder(&[("small", b"secret"), ("large", &large)]);
+    let group = group("blobs", &blobs);
+    let tls = ["--tls-cert", text(&cert), "--tls-key", text(&key)];
+    let mut node = Node::start([&["--group", &group], &tls[..]].concat());
+    let keys = ["small", "large"].map(str::to_owned);
+    for _ in 0..2 {
+        let got = get_many(&node.express.to_string(), &cert, &keys);
+        assert_eq!(got.answers[0].value().value, b"secret");
+        assert!(got.answers[1].value().value == large);
+    }
+    let mut plain = Connection::greet(node.express);
+    assert!(plain.is_closed_within(support::PATIENCE));
+    assert_eq!(node.terminate().code(), Some(0));
 }
 
 #[test]

@@ -47,8 +47,8 @@ pub(super) struct Connections(&'static Mutator);
 struct Counted {
     limit: usize,
     open: Mutex<Open>,
-    /// Those of the other door, which tells when they are closed. Changed under the lock of `open`, but for less.
-    elsewhere: AtomicUsize,
+    /// Those of the express door, which tells when they are closed; they are among `open` too.
+    express: AtomicUsize,
     refused: AtomicU64,
     cut: AtomicU64,
 }
@@ -95,7 +95,7 @@ impl Connections {
             counted: Counted {
                 limit,
                 open: Mutex::default(),
-                elsewhere: AtomicUsize::new(0),
+                express: AtomicUsize::new(0),
                 refused: AtomicU64::new(0),
                 cut: AtomicU64::new(0),
             },
@@ -131,29 +131,34 @@ impl Connections {
         (socket.peer == Some(peer)).then(|| socket.clone() as Arc<dyn Line>)
     }
 
-    /// Counts a connection of the other door until what is returned is dropped; none if there is no room for it.
-    pub fn admit(&self) -> Option<Admitted> {
+    /// Counts a connection of the express door until what is returned is dropped; none if there is no room for it.
+    pub fn admit(&self, fd: BorrowedFd<'_>) -> Option<Admitted> {
+        let raw = fd.as_raw_fd();
+        let number = number(fd)?;
         let counted = &self.0.counted;
-        let mut open = counted.open.lock();
-        if counted.is_over(&mut open, 1) {
-            counted.refused.fetch_add(1, Ordering::Relaxed);
+        // By its peer the front door would find its own.
+        let peer = None;
+        if !counted.take_in(Connection { raw, number, peer }) {
             return None;
         }
-        counted.elsewhere.fetch_add(1, Ordering::Relaxed);
-        Some(Admitted(*self))
+        counted.express.fetch_add(1, Ordering::Relaxed);
+        Some(Admitted {
+            connections: *self,
+            raw,
+            number,
+        })
     }
 
     /// How many are open, at both doors.
     pub fn open(&self) -> usize {
-        let counted = &self.0.counted;
-        let mut open = counted.open.lock();
+        let mut open = self.0.counted.open.lock();
         open.forget_closed();
-        counted.all(&open)
+        open.sockets.len()
     }
 
-    /// How many of them are the other door's.
-    pub fn elsewhere(&self) -> usize {
-        self.0.counted.elsewhere.load(Ordering::Relaxed)
+    /// How many of them are the express door's.
+    pub fn express(&self) -> usize {
+        self.0.counted.express.load(Ordering::Relaxed)
     }
 
     /// How many were closed because there were too many.
@@ -197,32 +202,26 @@ impl Connections {
     }
 }
 
-/// A connection of the other door, counted.
-pub(super) struct Admitted(Connections);
+/// A connection of the express door, counted.
+pub(super) struct Admitted {
+    connections: Connections,
+    raw: RawFd,
+    number: u64,
+}
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let counted = &self.0.0.counted;
-        counted.elsewhere.fetch_sub(1, Ordering::Relaxed);
+        let counted = &self.connections.0.counted;
+        counted.express.fetch_sub(1, Ordering::Relaxed);
+        let mut open = counted.open.lock();
+        let of_descriptor = open.sockets.get(&self.raw);
+        if of_descriptor.is_some_and(|socket| socket.number == self.number) {
+            open.forget(self.raw);
+        }
     }
 }
 
 impl Counted {
-    fn all(&self, open: &Open) -> usize {
-        open.sockets.len() + self.elsewhere.load(Ordering::Relaxed)
-    }
-
-    /// Whether there would be too many with so many more.
-    fn is_over(&self, open: &mut Open, more: usize) -> bool {
-        let now = Instant::now();
-        let may_look = |at| now.duration_since(at) >= LOOK_EVERY;
-        if self.all(open) + more > self.limit && open.looked_at.is_none_or(may_look) {
-            open.looked_at = Some(now);
-            open.forget_closed();
-        }
-        self.all(open) + more > self.limit
-    }
-
     /// Counts a connection, or shuts it down.
     fn accept(&self, fd: BorrowedFd<'_>, raw: RawFd) {
         // Requests are small, and what the kernel holds of a flood is read after it was cut.
@@ -231,20 +230,33 @@ impl Counted {
         let peer = rustix::net::getpeername(fd).ok();
         let peer = peer.and_then(|peer| SocketAddr::try_from(peer?).ok());
         let peer = peer.map(canonical);
-        let socket = Arc::new(Connection { raw, number, peer });
+        if !self.take_in(Connection { raw, number, peer }) {
+            let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
+        }
+    }
+
+    /// Counts a connection; false if it is one too many.
+    fn take_in(&self, connection: Connection) -> bool {
+        let Connection { raw, peer, .. } = connection;
         let mut open = self.open.lock();
         // Whatever had the descriptor before has been closed.
         open.forget(raw);
-        open.sockets.insert(raw, socket);
+        open.sockets.insert(raw, Arc::new(connection));
         if let Some(peer) = peer {
             open.by_peer.insert(peer, raw);
         }
-        if self.is_over(&mut open, 0) {
-            open.forget(raw);
-            drop(open);
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
+        let now = Instant::now();
+        let may_look = |at| now.duration_since(at) >= LOOK_EVERY;
+        if open.sockets.len() > self.limit && open.looked_at.is_none_or(may_look) {
+            open.looked_at = Some(now);
+            open.forget_closed();
         }
+        let is_one_too_many = open.sockets.len() > self.limit;
+        if is_one_too_many {
+            open.forget(raw);
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        !is_one_too_many
     }
 }
 
@@ -433,17 +445,23 @@ mod tests {
     fn both_doors_have_one_limit() {
         let connections = Connections::new(2);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (client, listener.accept().unwrap().0)
+        };
         let first = accept(&connections, &listener);
-        let second = connections.admit().unwrap();
-        assert!(connections.admit().is_none());
-        let (mut refused, _) = accept(&connections, &listener);
+        let second = connect();
+        let admitted = connections.admit(second.1.as_fd()).unwrap();
+        assert_eq!((connections.open(), connections.express()), (2, 1));
+        let third = connect();
+        assert!(connections.admit(third.1.as_fd()).is_none());
+        let (mut refused, _fourth) = accept(&connections, &listener);
         assert_eq!(refused.read(&mut [0]).unwrap(), 0, "it has ended");
-        drop(second);
-        let _second = connections.admit().unwrap();
-        assert_eq!((connections.open(), connections.refused()), (2, 2));
+        drop(admitted);
+        assert_eq!((connections.open(), connections.express()), (1, 0));
+        assert!(connections.admit(third.1.as_fd()).is_some());
         drop(first);
-        assert_eq!(connections.open(), 1, "the first is closed");
-        assert!(connections.admit().is_some());
+        assert_eq!((connections.open(), connections.refused()), (0, 2));
     }
 
     #[test]

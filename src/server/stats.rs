@@ -285,7 +285,7 @@ impl Metrics {
         encoder: &mut DescriptorEncoder,
         express: &ExpressFigures,
     ) -> Result<(), fmt::Error> {
-        let open = self.connections.elsewhere() as u64;
+        let open = self.connections.express() as u64;
         let help = "Connections that are open at the express door";
         gauge(encoder, "express_connections", help, open)?;
         let kind = MetricType::Counter;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -34,9 +35,9 @@ impl Admission {
         })
     }
 
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Admitted> {
+    pub fn admit(self: &Arc<Self>, fd: BorrowedFd<'_>, address: IpAddr) -> Option<Admitted> {
         let address = network(address);
-        let counted = self.connections.admit()?;
+        let counted = self.connections.admit(fd)?;
         let mut by_address = self.by_address.lock();
         let open = by_address.entry(address).or_default();
         if *open == self.limit {
@@ -82,17 +83,26 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
     fn an_address_has_its_share_and_gives_it_back() {
         let admission = Admission::new(Connections::new(4), 2);
-        let admit = |text: &str| admission.admit(text.parse().unwrap());
+        // Any socket will do.
+        let sockets = [(); 9].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let mut sockets = sockets.iter();
+        let mut admit = |text: &str| {
+            let socket = sockets.next().unwrap();
+            admission.admit(socket.as_fd(), text.parse().unwrap())
+        };
         let first = admit("10.0.0.1").unwrap();
         let _mapped = admit("::ffff:10.0.0.1").unwrap();
         assert!(admit("10.0.0.1").is_none());
         let _other = [admit("fd00::1").unwrap(), admit("fd00::2").unwrap()];
-        assert!(admit("fd00::3").is_none(), "one network, and all are taken");
+        assert!(admit("fd01::1").is_none(), "there are four");
         drop(first);
         assert!(admit("fd00::3").is_none(), "one network");
         assert!(admit("10.0.0.1").is_some());

@@ -1,7 +1,7 @@
 //! An I/O thread: a listener, an epoll, and the connections that have come in by it, which no other thread touches.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,6 +33,8 @@ const LOOK_AT_CALLS: Duration = Duration::from_millis(100);
 /// How often connections are looked at, while there are any: at most, and at least.
 const LOOK_MIN: Duration = Duration::from_millis(100);
 const LOOK_MAX: Duration = Duration::from_secs(1);
+/// How long nothing is accepted when the system has no descriptor left, or no memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const LISTENER: u64 = u64::MAX;
 const BELL: u64 = u64::MAX - 1;
@@ -75,6 +77,8 @@ pub(super) struct IoThread {
     calls: u64,
     look_at_calls: Instant,
     look_at_connections: Instant,
+    /// When connections are accepted again, after one could not be.
+    listen_again: Option<Instant>,
     is_shut_down: bool,
     has_ended: bool,
 }
@@ -107,6 +111,7 @@ impl IoThread {
             calls: 0,
             look_at_calls: now,
             look_at_connections: now,
+            listen_again: None,
             is_shut_down: false,
             has_ended: false,
         })
@@ -151,7 +156,8 @@ impl IoThread {
         }
         let calls = (!self.waiters.is_empty()).then_some(self.look_at_calls);
         let connections = (!self.connections.is_empty()).then_some(self.look_at_connections);
-        let next = calls.into_iter().chain(connections).min()?;
+        let next = [calls, connections, self.listen_again];
+        let next = next.into_iter().flatten().min()?;
         Some(timespec(next.saturating_duration_since(now)))
     }
 
@@ -233,13 +239,23 @@ impl IoThread {
         all.into_iter().for_each(|token| self.end(token));
     }
 
+    fn listen(&mut self) {
+        let Some(listener) = &self.listener else {
+            return;
+        };
+        let data = epoll::EventData::new_u64(LISTENER);
+        if let Err(error) = epoll::add(&self.poll, listener, data, epoll::EventFlags::IN) {
+            log::error!("express: a thread accepts no connections any more: {error}");
+        }
+    }
+
     fn accept(&mut self, now: Instant) {
         for _ in 0..ACCEPTS_MAX {
             let Some(listener) = &self.listener else {
                 return;
             };
             let accepted = accept(listener).and_then(|(fd, peer)| {
-                let admitted = self.common.admission.admit(peer.ip());
+                let admitted = self.common.admission.admit(fd.as_fd(), peer.ip());
                 admitted
                     .map(|admitted| Ok((self.socket(fd)?, admitted)))
                     .transpose()
@@ -248,9 +264,12 @@ impl IoThread {
                 Ok(Some((socket, admitted))) => self.take_in(socket, admitted, now),
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // Of the one that wanted to come in, mostly: it has gone again.
+                // It has gone again.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    log::debug!("express: a connection was not accepted: {error}");
+                    log::warn!("express: no connection is accepted for a moment: {error}");
+                    let _ = epoll::delete(&self.poll, listener);
+                    self.listen_again = Some(now + ACCEPT_PAUSE);
                     return;
                 }
             }
@@ -336,6 +355,10 @@ impl IoThread {
         }
         if !self.connections.is_empty() && self.look_at_connections <= now {
             self.look_at_all(now);
+        }
+        if self.listen_again.is_some_and(|at| at <= now) {
+            self.listen_again = None;
+            self.listen();
         }
     }
 
