@@ -1,4 +1,5 @@
-//! What an idle connection costs: resident memory of a node with 10,000 of them, against a bare grpcio echo.
+//! What an idle connection costs: resident memory of a node with 10,000 of them, against a bare grpcio echo; and at its
+//! express door.
 //!
 //! Each connection has greeted, has had one call answered, and is silent from then on. Servers are started anew for
 //! each figure, in turn, with the same allocator, one completion queue, and no loaders that were ever busy. What is
@@ -16,6 +17,7 @@ mod http2;
 
 use std::env;
 use std::fs;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -40,6 +42,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 const WANTED_BYTES: f64 = 2048.0;
+/// Of a connection at the express door.
+const WANTED_EXPRESS_BYTES: f64 = 8192.0;
 const PATH: &str = "/corecache.v1.Cache/Get";
 const KEY: &str = "value";
 /// The argument by which this program runs as the echo.
@@ -57,13 +61,17 @@ fn main() {
     fs::write(folder.path().join(KEY), [b'x'; 100]).expect("a file");
     let origin = format!("{GROUP}=dir:{}", folder.path().display());
     println!("load        {connections} connections, {pairs} pairs of servers");
-    let (mut of_node, mut of_echo) = (Vec::new(), Vec::new());
+    let (mut of_node, mut of_echo, mut of_express) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..pairs {
         let node = Server::node(["--group", &origin, "--cores", "0"]);
-        of_node.push(bytes_a_connection(&node, connections));
+        of_node.push(bytes_a_connection(&node, node.addr, connections));
+        drop(node);
+        let (node, express) = Server::express_node(["--group", &origin, "--cores", "0"]);
+        of_express.push(bytes_a_connection(&node, express, connections));
+        drop(node);
         let program = env::current_exe().expect("the path of this program");
         let echo = Server::start(Command::new(program).arg(ECHO));
-        of_echo.push(bytes_a_connection(&echo, connections));
+        of_echo.push(bytes_a_connection(&echo, echo.addr, connections));
     }
     println!(
         "node        bytes a connection: {:.0}",
@@ -80,21 +88,27 @@ fn main() {
         &format!("a median of {WANTED_BYTES} or less"),
         more.median() <= WANTED_BYTES,
     );
+    let of_express = Spread::new(of_express);
+    println!("express     bytes a connection: {of_express:.0}");
+    print_verdict(
+        &format!("a median of {WANTED_EXPRESS_BYTES} or less"),
+        of_express.median() <= WANTED_EXPRESS_BYTES,
+    );
 }
 
-fn bytes_a_connection(server: &Server, connections: usize) -> f64 {
+fn bytes_a_connection(server: &Server, addr: SocketAddr, connections: usize) -> f64 {
     // What the first calls set up is no connection's.
-    let warm: Vec<_> = (0..100).map(|_| used(server)).collect();
+    let warm: Vec<_> = (0..100).map(|_| used(addr)).collect();
     let before = server.rss_bytes();
-    let held: Vec<_> = (0..connections).map(|_| used(server)).collect();
+    let held: Vec<_> = (0..connections).map(|_| used(addr)).collect();
     let growth = server.rss_bytes() as f64 - before as f64;
     drop((warm, held));
     growth / connections as f64
 }
 
 /// A connection that has had a call answered.
-fn used(server: &Server) -> Connection {
-    let mut connection = Connection::greet(server.addr);
+fn used(addr: SocketAddr) -> Connection {
+    let mut connection = Connection::greet(addr);
     let request = get_request(KEY).write_to_bytes().expect("a message");
     let call = [
         frame(HEADERS, END_HEADERS, 1, &headers(PATH, &[])),

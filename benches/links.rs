@@ -163,6 +163,7 @@ fn asking_node(own: SocketAddr, addresses: &[SocketAddr]) -> NodeConfig {
     NodeConfig {
         listen: own,
         admin: None,
+        express: None,
         memory_bytes: 64 << 20,
         groups: vec![GroupConfig::new(GROUP, load)],
         cores: core.where_allowed(),

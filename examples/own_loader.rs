@@ -45,6 +45,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => Cores::available(),
     };
     let value_bytes: usize = argument(3, "100").parse()?;
+    let express = match arguments.get(4) {
+        Some(address) => Some(address.parse()?),
+        None => None,
+    };
     let loader =
         move |key: &[u8], _ctx: &LoadContext<'_>, sink: &mut Sink| load(key, value_bytes, sink);
     let group = GroupConfig::new("blobs", loader)
@@ -53,6 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let node = Node::start(NodeConfig {
         listen,
         admin: None,
+        express,
         memory_bytes: memory_mib << 20,
         groups: vec![group],
         cores,
@@ -69,6 +74,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         members: MembersConfig::default(),
     })?;
     println!("listening on {}", node.listen());
+    if let Some(express) = node.express() {
+        println!("express on {express}");
+    }
     loop {
         thread::park();
     }

@@ -71,7 +71,7 @@ make_h2load_body() {
 }
 
 start_node() {
-    "$NODE" serve --listen 127.0.0.1:0 --admin off --cores "$node_core" --group "blobs=dir:$work/blobs" \
+    "$NODE" serve --listen 127.0.0.1:0 --admin off --express off --cores "$node_core" --group "blobs=dir:$work/blobs" \
         >"$work/node.out" 2>"$work/node.log" &
     node_pid=$!
     until address=$(sed -n 's/^listening on //p' "$work/node.out") && [ -n "$address" ]; do

@@ -41,6 +41,9 @@ pub mod client;
 pub mod cluster;
 pub mod engine;
 pub mod group;
+#[cfg(feature = "express")]
+#[allow(dead_code, unused_imports)] // until a door uses it
+mod http2;
 #[cfg(feature = "server")]
 pub mod server;
 

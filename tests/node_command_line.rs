@@ -174,7 +174,14 @@ fn a_node_serves_when_nobody_reads_its_output() {
     let address = free_address();
     let mut child = corecache()
         .args(["serve", "--group", &group("blobs", &blobs)])
-        .args(["--listen", &address.to_string(), "--admin", "off"])
+        .args([
+            "--listen",
+            &address.to_string(),
+            "--admin",
+            "off",
+            "--express",
+            "off",
+        ])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

@@ -8,7 +8,7 @@ use std::time::Duration;
 use grpcio::RpcStatusCode;
 use support::client::Client;
 use support::origin::{Answer, Latch, Origin};
-use support::{Node, eventually, http};
+use support::{Node, at_both_doors, eventually, http};
 
 const SOON: Duration = Duration::from_millis(500);
 
@@ -32,183 +32,197 @@ fn metric(node: &Node, name: &str) -> f64 {
 
 #[test]
 fn the_origin_is_not_asked_any_longer_than_the_callers_wait() {
-    let (origin, _latch) = held_origin();
-    let group = origin.group("pages");
-    let times = ["--load-timeout", "600", "--load-least", "0"];
-    let node = Node::start([&["--group", &group][..], &times].concat());
-    let client = Client::connect(node.addr);
-    let refusal = client.get_within(SOON, "pages", "slow").unwrap_err();
-    refusal.expect(RpcStatusCode::DEADLINE_EXCEEDED, &[]);
-    assert_eq!(origin.requests("/slow"), 1);
-    eventually("the load has ended", || {
-        client.counters().load_failures == 1
+    at_both_doors(|door| {
+        let (origin, _latch) = held_origin();
+        let group = origin.group("pages");
+        let times = ["--load-timeout", "600", "--load-least", "0"];
+        let node = Node::start([&["--group", &group][..], &times].concat());
+        let client = Client::connect(door.of(&node));
+        let refusal = client.get_within(SOON, "pages", "slow").unwrap_err();
+        refusal.expect(RpcStatusCode::DEADLINE_EXCEEDED, &[]);
+        assert_eq!(origin.requests("/slow"), 1);
+        eventually("the load has ended", || {
+            client.counters().load_failures == 1
+        });
     });
 }
 
 #[test]
 fn a_load_that_has_begun_brings_its_value_for_those_who_ask_next() {
-    let (origin, latch) = held_origin();
-    let group = origin.group("pages");
-    let node = Node::start([
-        "--group",
-        &group,
-        "--load-least",
-        "600",
-        "--load-timeout",
-        "600",
-    ]);
-    let client = Client::connect(node.addr);
-    let refusal = client.get_within(SOON, "pages", "slow").unwrap_err();
-    refusal.expect(RpcStatusCode::DEADLINE_EXCEEDED, &[]);
-    latch.open();
-    eventually("the value is held", || client.counters().entries == 1);
-    assert_eq!(client.get("pages", "slow").unwrap(), b"/slow");
-    assert_eq!(origin.requests("/slow"), 1);
+    at_both_doors(|door| {
+        let (origin, latch) = held_origin();
+        let group = origin.group("pages");
+        let node = Node::start([
+            "--group",
+            &group,
+            "--load-least",
+            "600",
+            "--load-timeout",
+            "600",
+        ]);
+        let client = Client::connect(door.of(&node));
+        let refusal = client.get_within(SOON, "pages", "slow").unwrap_err();
+        refusal.expect(RpcStatusCode::DEADLINE_EXCEEDED, &[]);
+        latch.open();
+        eventually("the value is held", || client.counters().entries == 1);
+        assert_eq!(client.get("pages", "slow").unwrap(), b"/slow");
+        assert_eq!(origin.requests("/slow"), 1);
+    });
 }
 
 #[test]
 fn who_joins_a_load_of_a_hasty_caller_waits_as_long_as_he_likes() {
-    let latch = Latch::default();
-    let held = latch.clone();
-    let origin = Origin::start(move |_, number| {
-        if number == 1 {
-            held.wait();
-        }
-        Answer::Value(b"value".to_vec())
+    at_both_doors(|door| {
+        let latch = Latch::default();
+        let held = latch.clone();
+        let origin = Origin::start(move |_, number| {
+            if number == 1 {
+                held.wait();
+            }
+            Answer::Value(b"value".to_vec())
+        });
+        let group = origin.group("pages");
+        let node = Node::start(["--group", &group, "--load-least", "0"]);
+        let client = Client::connect(door.of(&node));
+        let hasty = std::thread::spawn({
+            let client = Client::connect(door.of(&node));
+            move || client.get_within(Duration::from_secs(2), "pages", "key")
+        });
+        origin.wait_for_requests("/key", 1);
+        let patient = client.start_get("pages", "key");
+        let refusal = hasty.join().unwrap().unwrap_err();
+        refusal.expect(RpcStatusCode::DEADLINE_EXCEEDED, &[]);
+        assert_eq!(patient.value().unwrap(), b"value");
+        assert_eq!(origin.requests("/key"), 2);
+        latch.open();
     });
-    let group = origin.group("pages");
-    let node = Node::start(["--group", &group, "--load-least", "0"]);
-    let client = Client::connect(node.addr);
-    let hasty = std::thread::spawn({
-        let client = Client::connect(node.addr);
-        move || client.get_within(Duration::from_secs(2), "pages", "key")
-    });
-    origin.wait_for_requests("/key", 1);
-    let patient = client.start_get("pages", "key");
-    let refusal = hasty.join().unwrap().unwrap_err();
-    refusal.expect(RpcStatusCode::DEADLINE_EXCEEDED, &[]);
-    assert_eq!(patient.value().unwrap(), b"value");
-    assert_eq!(origin.requests("/key"), 2);
-    latch.open();
 }
 
 #[test]
 fn a_load_that_nobody_waits_for_any_more_is_not_begun() {
-    let (origin, latch) = held_origin();
-    let node = Node::start(["--group", &origin.group("pages"), "--loaders", "1"]);
-    let client = Client::connect(node.addr);
-    let running = client.start_get("pages", "running");
-    origin.wait_for_requests("/running", 1);
-    for key in ["a", "b"] {
-        let refusal = client.get_within(SOON, "pages", key).unwrap_err();
-        refusal.expect(RpcStatusCode::DEADLINE_EXCEEDED, &[]);
-    }
-    // Who asks for the key again makes it wanted again.
-    let again = client.start_get("pages", "b");
-    eventually("the call has arrived", || client.counters().joined == 1);
-    latch.open();
-    assert_eq!(running.value().unwrap(), b"/running");
-    assert_eq!(again.value().unwrap(), b"/b");
-    eventually("the other is dropped", || client.counters().given_up == 1);
-    assert_eq!((origin.requests("/a"), origin.requests("/b")), (0, 1));
-    assert_eq!(
-        metric(
-            &node,
-            "corecache_group_loads_given_up_total{group=\"pages\"}"
-        ),
-        1.0
-    );
+    at_both_doors(|door| {
+        let (origin, latch) = held_origin();
+        let node = Node::start(["--group", &origin.group("pages"), "--loaders", "1"]);
+        let client = Client::connect(door.of(&node));
+        let running = client.start_get("pages", "running");
+        origin.wait_for_requests("/running", 1);
+        for key in ["a", "b"] {
+            let refusal = client.get_within(SOON, "pages", key).unwrap_err();
+            refusal.expect(RpcStatusCode::DEADLINE_EXCEEDED, &[]);
+        }
+        // Who asks for the key again makes it wanted again.
+        let again = client.start_get("pages", "b");
+        eventually("the call has arrived", || client.counters().joined == 1);
+        latch.open();
+        assert_eq!(running.value().unwrap(), b"/running");
+        assert_eq!(again.value().unwrap(), b"/b");
+        eventually("the other is dropped", || client.counters().given_up == 1);
+        assert_eq!((origin.requests("/a"), origin.requests("/b")), (0, 1));
+        assert_eq!(
+            metric(
+                &node,
+                "corecache_group_loads_given_up_total{group=\"pages\"}"
+            ),
+            1.0
+        );
+    });
 }
 
 #[test]
 fn keys_of_a_call_that_is_over_are_not_asked_for() {
-    const KEYS: usize = 500;
-    let (origin, latch) = held_origin();
-    let node = Node::start(["--group", &origin.group("pages"), "--loaders", "1"]);
-    let client = Client::connect(node.addr);
-    let keys: Vec<_> = (0..KEYS).map(|key| key.to_string().into_bytes()).collect();
-    let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
-    let refusal = client.get_many_within(SOON, "pages", &keys).unwrap_err();
-    refusal.expect(RpcStatusCode::DEADLINE_EXCEEDED, &[]);
-    latch.open();
-    // 64 keys of a call are on their way at a time. One was begun, and the others of these are dropped.
-    eventually("nothing is left to do", || {
-        let counters = client.counters();
-        counters.loads == 1 && counters.given_up == 63
+    at_both_doors(|door| {
+        const KEYS: usize = 500;
+        let (origin, latch) = held_origin();
+        let node = Node::start(["--group", &origin.group("pages"), "--loaders", "1"]);
+        let client = Client::connect(door.of(&node));
+        let keys: Vec<_> = (0..KEYS).map(|key| key.to_string().into_bytes()).collect();
+        let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
+        let refusal = client.get_many_within(SOON, "pages", &keys).unwrap_err();
+        refusal.expect(RpcStatusCode::DEADLINE_EXCEEDED, &[]);
+        latch.open();
+        // 64 keys of a call are on their way at a time. One was begun, and the others of these are dropped.
+        eventually("nothing is left to do", || {
+            let counters = client.counters();
+            counters.loads == 1 && counters.given_up == 63
+        });
+        assert_eq!(client.get("pages", "499").unwrap(), b"/499");
+        assert_eq!(client.counters().loads, 2);
     });
-    assert_eq!(client.get("pages", "499").unwrap(), b"/499");
-    assert_eq!(client.counters().loads, 2);
 }
 
 #[test]
 fn what_waits_too_long_is_refused_though_the_origin_hangs_and_then_the_newest_is_served_first() {
-    let order = Arc::new(Mutex::new(Vec::new()));
-    let (latch, seen) = (Latch::default(), order.clone());
-    let held = latch.clone();
-    let origin = Origin::start(move |path, _| {
-        seen.lock().unwrap().push(path.to_owned());
-        held.wait();
-        Answer::Value(path.as_bytes().to_vec())
-    });
-    let group = origin.group("pages");
-    let node = Node::start(["--group", &group, "--loaders", "1", "--load-wait", "3"]);
-    let client = Client::connect(node.addr);
-    let running = client.start_get("pages", "running");
-    origin.wait_for_requests("/running", 1);
-    let queue = |key, depth| {
-        let call = client.start_get("pages", key);
-        eventually("the load is queued", || client.stats().queue_depth == depth);
-        call
-    };
-    let old = [queue("a", 1), queue("b", 2)];
-    let standing = "corecache_group_queue_standing_seconds{group=\"pages\"}";
-    for call in old {
-        let words = ["has waited for a loader for 3.", "loads of the group wait"];
-        let refusal = call.value().unwrap_err();
-        refusal.expect(RpcStatusCode::RESOURCE_EXHAUSTED, &words);
-    }
+    at_both_doors(|door| {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let (latch, seen) = (Latch::default(), order.clone());
+        let held = latch.clone();
+        let origin = Origin::start(move |path, _| {
+            seen.lock().unwrap().push(path.to_owned());
+            held.wait();
+            Answer::Value(path.as_bytes().to_vec())
+        });
+        let group = origin.group("pages");
+        let node = Node::start(["--group", &group, "--loaders", "1", "--load-wait", "3"]);
+        let client = Client::connect(door.of(&node));
+        let running = client.start_get("pages", "running");
+        origin.wait_for_requests("/running", 1);
+        let queue = |key, depth| {
+            let call = client.start_get("pages", key);
+            eventually("the load is queued", || client.stats().queue_depth == depth);
+            call
+        };
+        let old = [queue("a", 1), queue("b", 2)];
+        let standing = "corecache_group_queue_standing_seconds{group=\"pages\"}";
+        for call in old {
+            let words = ["has waited for a loader for 3.", "loads of the group wait"];
+            let refusal = call.value().unwrap_err();
+            refusal.expect(RpcStatusCode::RESOURCE_EXHAUSTED, &words);
+        }
 
-    let new = [queue("c", 1), queue("d", 2)];
-    eventually("the oldest has waited for half of the time", || {
-        metric(&node, standing) > 1.6
+        let new = [queue("c", 1), queue("d", 2)];
+        eventually("the oldest has waited for half of the time", || {
+            metric(&node, standing) > 1.6
+        });
+        latch.open();
+        assert_eq!(running.value().unwrap(), b"/running");
+        for (call, value) in new.into_iter().zip(["/c", "/d"]) {
+            assert_eq!(call.value().unwrap(), value.as_bytes());
+        }
+        assert_eq!(*order.lock().unwrap(), ["/running", "/d", "/c"]);
+        assert_eq!(client.counters().shed, 2);
+        assert_eq!(metric(&node, standing), 0.0);
     });
-    latch.open();
-    assert_eq!(running.value().unwrap(), b"/running");
-    for (call, value) in new.into_iter().zip(["/c", "/d"]) {
-        assert_eq!(call.value().unwrap(), value.as_bytes());
-    }
-    assert_eq!(*order.lock().unwrap(), ["/running", "/d", "/c"]);
-    assert_eq!(client.counters().shed, 2);
-    assert_eq!(metric(&node, standing), 0.0);
 }
 
 #[test]
 fn groups_of_one_host_share_its_limit() {
-    let (slow, latch) = held_origin();
-    let fast = Origin::start(|_, _| Answer::Value(b"fast".to_vec()));
-    let (x, y, z) = (slow.group("x"), slow.group("y") + "/y", fast.group("z"));
-    // Of four loaders three may be at one host.
-    let args = [
-        "--group",
-        &x,
-        "--group",
-        &y,
-        "--group",
-        &z,
-        "--loaders",
-        "4",
-    ];
-    let node = Node::start(args);
-    let client = Client::connect(node.addr);
-    let calls: Vec<_> = (0..8)
-        .map(|key| client.start_get(["x", "y"][key % 2], key.to_string()))
-        .collect();
-    eventually("the slow host has as many as it may", || {
-        client.stats().queue_depth == 5
+    at_both_doors(|door| {
+        let (slow, latch) = held_origin();
+        let fast = Origin::start(|_, _| Answer::Value(b"fast".to_vec()));
+        let (x, y, z) = (slow.group("x"), slow.group("y") + "/y", fast.group("z"));
+        // Of four loaders three may be at one host.
+        let args = [
+            "--group",
+            &x,
+            "--group",
+            &y,
+            "--group",
+            &z,
+            "--loaders",
+            "4",
+        ];
+        let node = Node::start(args);
+        let client = Client::connect(door.of(&node));
+        let calls: Vec<_> = (0..8)
+            .map(|key| client.start_get(["x", "y"][key % 2], key.to_string()))
+            .collect();
+        eventually("the slow host has as many as it may", || {
+            client.stats().queue_depth == 5
+        });
+        assert_eq!(client.get("z", "key").unwrap(), b"fast");
+        latch.open();
+        for call in calls {
+            call.value().unwrap();
+        }
     });
-    assert_eq!(client.get("z", "key").unwrap(), b"fast");
-    latch.open();
-    for call in calls {
-        call.value().unwrap();
-    }
 }

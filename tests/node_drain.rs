@@ -9,7 +9,7 @@ use corecache::server::pb::health::health_check_response::ServingStatus;
 use grpcio::RpcStatusCode;
 use support::client::Client;
 use support::origin::{Answer, Latch, Origin};
-use support::{Node, folder, group, http};
+use support::{Door, Node, at_both_doors, folder, group, http};
 
 /// An origin that answers when the latch is open.
 fn held_origin() -> (Origin, Latch) {
@@ -24,22 +24,23 @@ fn held_origin() -> (Origin, Latch) {
 
 #[test]
 fn sigterm_lets_calls_in_flight_finish() {
-    drains_on("TERM");
+    at_both_doors(|door| drains_on("TERM", door));
 }
 
 #[test]
 fn sigint_lets_calls_in_flight_finish() {
-    drains_on("INT");
+    at_both_doors(|door| drains_on("INT", door));
 }
 
-fn drains_on(signal: &str) {
+fn drains_on(signal: &str, door: Door) {
     let (origin, latch) = held_origin();
     let mut node = Node::start(["--group", &origin.group("pages"), "--drain", "60"]);
-    let client = Client::connect(node.addr);
+    let client = Client::connect(door.of(&node));
     for service in ["", "corecache.v1.Cache"] {
         assert_eq!(client.health(service).unwrap(), ServingStatus::SERVING);
     }
-    let mut watch = client.watch_health("corecache.v1.Cache");
+    let watcher = Client::connect(node.addr);
+    let mut watch = watcher.watch_health("corecache.v1.Cache");
     assert_eq!(watch.next(), Some(ServingStatus::SERVING));
     assert_eq!(http::get(node.admin, "/readyz").0, 200);
     let call = client.start_get("pages", "slow");
@@ -66,9 +67,13 @@ fn drains_on(signal: &str) {
 
 #[test]
 fn when_the_drain_time_is_over_calls_are_cut() {
+    at_both_doors(are_cut_when_the_drain_time_is_over);
+}
+
+fn are_cut_when_the_drain_time_is_over(door: Door) {
     let (origin, _never) = held_origin();
     let mut node = Node::start(["--group", &origin.group("pages"), "--drain", "0.2"]);
-    let client = Client::connect(node.addr);
+    let client = Client::connect(door.of(&node));
     let call = client.start_get("pages", "slow");
     origin.wait_for_requests("/slow", 1);
 
@@ -132,21 +137,23 @@ fn no_call_is_lost_under_load() {
     const NODES: usize = 3;
     let blobs = folder(&[("hot", b"value")]);
     let group = group("blobs", &blobs);
-    let mut lost = (0..NODES).map(|_| calls_lost_under_load(&group));
-    assert!(
-        lost.any(|calls| calls == 0),
-        "each of {NODES} nodes lost calls"
-    );
+    at_both_doors(|door| {
+        let mut lost = (0..NODES).map(|_| calls_lost_under_load(&group, door));
+        assert!(
+            lost.any(|calls| calls == 0),
+            "each of {NODES} nodes lost calls"
+        );
+    });
 }
 
 /// Ends a node under load. Returns how many calls ended otherwise than by an answer or for want of a node.
-fn calls_lost_under_load(group: &str) -> usize {
+fn calls_lost_under_load(group: &str, door: Door) -> usize {
     const CONNECTIONS: usize = 4;
     const CALLERS: usize = 64;
     const WARM: usize = 100;
     let mut node = Node::start(["--group", group, "--drain", "60"]);
     let clients: Vec<_> = (0..CONNECTIONS)
-        .map(|_| Arc::new(Client::connect(node.addr)))
+        .map(|_| Arc::new(Client::connect(door.of(&node))))
         .collect();
     let (warm, warmed) = mpsc::channel();
     let callers: Vec<_> = (0..CALLERS)

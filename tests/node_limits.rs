@@ -2,13 +2,15 @@
 
 mod support;
 
+use std::net::SocketAddr;
+
 use grpcio::RpcStatusCode;
 use support::client::{Client, request};
 use support::http2::{
     Connection, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, frame, headers, message,
 };
-use support::{Node, PATIENCE, eventually, folder, group, http};
+use support::{Node, PATIENCE, at_both_doors, eventually, folder, group, http};
 use tempfile::TempDir;
 
 const GET: &str = "/corecache.v1.Cache/Get";
@@ -34,8 +36,8 @@ fn open_headers(stream: u32) -> Vec<u8> {
 }
 
 /// Waits until the node has taken the connection.
-fn greet(node: &Node) -> Connection {
-    let mut connection = Connection::greet(node.addr);
+fn greet(door: SocketAddr) -> Connection {
+    let mut connection = Connection::greet(door);
     let settings = connection.receive_until(|frame| frame.kind == SETTINGS);
     assert!(settings.is_some(), "the node greets too");
     connection
@@ -43,138 +45,155 @@ fn greet(node: &Node) -> Connection {
 
 #[test]
 fn one_connection_too_many_is_closed_until_another_has_gone() {
-    let (node, _blobs) = node(&["--max-connections", "3"]);
-    let mut held: Vec<_> = (0..3).map(|_| greet(&node)).collect();
-    for _ in 0..20 {
-        let mut refused = Connection::open(node.addr);
-        assert!(refused.is_closed_within(PATIENCE));
-    }
-    assert_eq!(metric(&node, "corecache_connections "), 3);
-    assert_eq!(metric(&node, "corecache_connections_refused_total "), 20);
-    held.pop();
-    eventually("one has gone", || {
-        metric(&node, "corecache_connections ") == 2
+    at_both_doors(|door| {
+        let (node, _blobs) = node(&["--max-connections", "3"]);
+        let mut held: Vec<_> = (0..3).map(|_| greet(door.of(&node))).collect();
+        for _ in 0..20 {
+            let mut refused = Connection::open(door.of(&node));
+            assert!(refused.is_closed_within(PATIENCE));
+        }
+        assert_eq!(metric(&node, "corecache_connections "), 3);
+        assert_eq!(metric(&node, "corecache_connections_refused_total "), 20);
+        held.pop();
+        eventually("one has gone", || {
+            metric(&node, "corecache_connections ") == 2
+        });
+        // A client tries again by itself.
+        let client = Client::connect(door.of(&node));
+        assert_eq!(client.get("blobs", "a").unwrap(), b"value");
     });
-    // A client tries again by itself.
-    let client = Client::connect(node.addr);
-    assert_eq!(client.get("blobs", "a").unwrap(), b"value");
 }
 
 #[test]
 fn a_connection_that_says_nothing_is_closed() {
-    let (node, _blobs) = node(&["--handshake-timeout", "0.2"]);
-    let mut silent = Connection::open(node.addr);
-    assert!(silent.is_closed_within(PATIENCE));
-    let mut slow = Connection::open(node.addr);
-    slow.send(b"PRI * HTTP/2.0\r\n").unwrap();
-    assert!(slow.is_closed_within(PATIENCE));
-    let client = Client::connect(node.addr);
-    assert_eq!(client.get("blobs", "a").unwrap(), b"value");
+    at_both_doors(|door| {
+        let (node, _blobs) = node(&["--handshake-timeout", "0.2"]);
+        let mut silent = Connection::open(door.of(&node));
+        assert!(silent.is_closed_within(PATIENCE));
+        let mut slow = Connection::open(door.of(&node));
+        slow.send(b"PRI * HTTP/2.0\r\n").unwrap();
+        assert!(slow.is_closed_within(PATIENCE));
+        let client = Client::connect(door.of(&node));
+        assert_eq!(client.get("blobs", "a").unwrap(), b"value");
+    });
 }
 
 #[test]
 fn an_idle_connection_is_closed_in_good_order() {
-    let (node, _blobs) = node(&["--max-idle", "0.3"]);
-    let mut idle = greet(&node);
-    let goaway = idle.receive_until(|frame| frame.kind == GOAWAY);
-    assert!(goaway.is_some(), "a word before the end");
-    assert!(idle.is_closed_within(PATIENCE));
+    at_both_doors(|door| {
+        let (node, _blobs) = node(&["--max-idle", "0.3"]);
+        let mut idle = greet(door.of(&node));
+        let goaway = idle.receive_until(|frame| frame.kind == GOAWAY);
+        assert!(goaway.is_some(), "a word before the end");
+        assert!(idle.is_closed_within(PATIENCE));
+    });
 }
 
 #[test]
 fn a_connection_that_is_too_old_ends_after_its_grace() {
-    let (node, _blobs) = node(&["--max-age", "0.3", "--age-grace", "0.3"]);
-    let mut old = greet(&node);
-    // A call that never ends does not keep it.
-    old.send(&open_headers(1)).unwrap();
-    let goaway = old.receive_until(|frame| frame.kind == GOAWAY);
-    assert!(goaway.is_some(), "a word before the end");
-    while old.receive().is_some() {}
+    at_both_doors(|door| {
+        let (node, _blobs) = node(&["--max-age", "0.3", "--age-grace", "0.3"]);
+        let mut old = greet(door.of(&node));
+        // A call that never ends does not keep it.
+        old.send(&open_headers(1)).unwrap();
+        let goaway = old.receive_until(|frame| frame.kind == GOAWAY);
+        assert!(goaway.is_some(), "a word before the end");
+        while old.receive().is_some() {}
 
-    // Clients that ask all the time notice nothing.
-    let client = Client::connect(node.addr);
-    eventually("several connections have been used", || {
-        assert_eq!(client.get("blobs", "a").unwrap(), b"value");
-        metric(&node, "corecache_uptime_seconds ") >= 2
+        // Clients that ask all the time notice nothing.
+        let client = Client::connect(door.of(&node));
+        eventually("several connections have been used", || {
+            assert_eq!(client.get("blobs", "a").unwrap(), b"value");
+            metric(&node, "corecache_uptime_seconds ") >= 2
+        });
     });
 }
 
 #[test]
 fn streams_have_their_number() {
-    let (node, _blobs) = node(&["--max-streams", "7"]);
-    let mut connection = Connection::greet(node.addr);
-    let settings = connection
-        .receive_until(|frame| frame.kind == SETTINGS)
-        .unwrap();
-    let told = settings
-        .payload
-        .chunks(6)
-        .find(|setting| setting[..2] == [0, 3]);
-    assert_eq!(told.expect("it is told")[2..], 7u32.to_be_bytes());
-    // The acknowledgement has been sent, so what it says holds.
-    for stream in (1..15).step_by(2) {
-        connection.send(&open_headers(stream)).unwrap();
-    }
-    let ping = frame(PING, 0, 0, &[7; 8]);
-    connection.send(&ping).unwrap();
-    let told = connection.receive_until(|frame| !matches!(frame.kind, SETTINGS | WINDOW_UPDATE));
-    assert_eq!(
-        told.map(|frame| frame.kind),
-        Some(PING),
-        "seven may be open"
-    );
-    connection.send(&open_headers(15)).unwrap();
-    assert!(
-        connection.is_closed_within(PATIENCE),
-        "who knows, and opens more, is cut off"
-    );
+    at_both_doors(|door| {
+        let (node, _blobs) = node(&["--max-streams", "7"]);
+        let mut connection = Connection::greet(door.of(&node));
+        let settings = connection
+            .receive_until(|frame| frame.kind == SETTINGS)
+            .unwrap();
+        let told = settings
+            .payload
+            .chunks(6)
+            .find(|setting| setting[..2] == [0, 3]);
+        assert_eq!(told.expect("it is told")[2..], 7u32.to_be_bytes());
+        // The acknowledgement has been sent, so what it says holds.
+        for stream in (1..15).step_by(2) {
+            connection.send(&open_headers(stream)).unwrap();
+        }
+        let ping = frame(PING, 0, 0, &[7; 8]);
+        connection.send(&ping).unwrap();
+        let told =
+            connection.receive_until(|frame| !matches!(frame.kind, SETTINGS | WINDOW_UPDATE));
+        assert_eq!(
+            told.map(|frame| frame.kind),
+            Some(PING),
+            "seven may be open"
+        );
+        connection.send(&open_headers(15)).unwrap();
+        assert!(
+            connection.is_closed_within(PATIENCE),
+            "who knows, and opens more, is cut off"
+        );
+    });
 }
 
 #[test]
 fn requests_have_their_size() {
-    let (node, _blobs) = node(&["--max-request", "8KiB"]);
-    let client = Client::connect(node.addr);
-    let keys = vec![&[b'k'; 100][..]; 100];
-    let refusal = client.get_many("blobs", &keys).unwrap_err();
-    refusal.expect(RpcStatusCode::RESOURCE_EXHAUSTED, &["8192"]);
-    assert!(client.get_many("blobs", &keys[..50]).is_ok());
+    at_both_doors(|door| {
+        let (node, _blobs) = node(&["--max-request", "8KiB"]);
+        let client = Client::connect(door.of(&node));
+        let keys = vec![&[b'k'; 100][..]; 100];
+        let refusal = client.get_many("blobs", &keys).unwrap_err();
+        refusal.expect(RpcStatusCode::RESOURCE_EXHAUSTED, &["8192"]);
+        assert!(client.get_many("blobs", &keys[..50]).is_ok());
+    });
 }
 
 #[test]
 fn metadata_has_its_size() {
-    let (node, _blobs) = node(&["--max-metadata", "2KiB"]);
-    let mut connection = greet(&node);
-    let body = message(false, &request("blobs", &[b"a"]));
-    let mut ends_with_data = |stream, bytes| {
-        let long = vec![b'v'; bytes];
-        let headers = headers(GET, &[("name", &long)]);
-        let headers = frame(HEADERS, END_HEADERS, stream, &headers);
-        let data = frame(DATA, END_STREAM, stream, &body);
-        connection.send(&[headers, data].concat()).unwrap();
-        let first = connection.receive_until(|frame| {
-            let says = matches!(frame.kind, DATA | RST_STREAM) || frame.flags & END_STREAM != 0;
-            says && frame.stream == stream
-        });
-        first.expect("an answer").kind == DATA
-    };
-    assert!(ends_with_data(1, 1000));
-    assert!(!ends_with_data(3, 2000));
-    assert!(ends_with_data(5, 1000));
+    at_both_doors(|door| {
+        let (node, _blobs) = node(&["--max-metadata", "2KiB"]);
+        let mut connection = greet(door.of(&node));
+        let body = message(false, &request("blobs", &[b"a"]));
+        let mut ends_with_data = |stream, bytes| {
+            let long = vec![b'v'; bytes];
+            let headers = headers(GET, &[("name", &long)]);
+            let headers = frame(HEADERS, END_HEADERS, stream, &headers);
+            let data = frame(DATA, END_STREAM, stream, &body);
+            connection.send(&[headers, data].concat()).unwrap();
+            let first = connection.receive_until(|frame| {
+                let says = matches!(frame.kind, DATA | RST_STREAM) || frame.flags & END_STREAM != 0;
+                says && frame.stream == stream
+            });
+            first.expect("an answer").kind == DATA
+        };
+        assert!(ends_with_data(1, 1000));
+        assert!(!ends_with_data(3, 2000));
+        assert!(ends_with_data(5, 1000));
+    });
 }
 
 #[test]
 fn a_compressed_request_is_not_taken() {
-    let (node, _blobs) = node(&[]);
-    let mut connection = greet(&node);
-    let gzip = [("grpc-encoding", &b"gzip"[..])];
-    let headers = frame(HEADERS, END_HEADERS, 1, &headers(GET, &gzip));
-    connection.send(&headers).unwrap();
-    let end = connection.end_of(1).expect("an answer");
-    let text = String::from_utf8_lossy(&end.payload);
-    assert!(
-        text.contains("grpc-status") && text.contains("12"),
-        "{text}"
-    );
+    at_both_doors(|door| {
+        let (node, _blobs) = node(&[]);
+        let mut connection = greet(door.of(&node));
+        let gzip = [("grpc-encoding", &b"gzip"[..])];
+        let headers = frame(HEADERS, END_HEADERS, 1, &headers(GET, &gzip));
+        connection.send(&headers).unwrap();
+        let end = connection.end_of(1).expect("an answer");
+        let text = String::from_utf8_lossy(&end.payload);
+        assert!(
+            text.contains("grpc-status") && text.contains("12"),
+            "{text}"
+        );
+    });
 }
 
 /// What calls have sent and what they wait for counts. Over it calls are cancelled, not the node.
@@ -190,7 +209,7 @@ fn the_core_has_its_memory() {
         // Requests of which the last byte is missing: they can only be kept, or cancelled.
         let announced = [&[0][..], &(BYTES as u32 + 1).to_be_bytes()].concat();
         let body = [&announced[..], &vec![b'x'; BYTES]].concat();
-        let connections: Vec<_> = (0..CONNECTIONS).map(|_| greet(&node)).collect();
+        let connections: Vec<_> = (0..CONNECTIONS).map(|_| greet(node.addr)).collect();
         let senders: Vec<_> = connections
             .into_iter()
             .map(|mut connection| {

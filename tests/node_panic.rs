@@ -16,6 +16,7 @@ fn start(load: impl Fn(&[u8], &mut Sink) -> Result<(), LoadError> + Send + Sync 
     let config = NodeConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         admin: None,
+        express: None,
         memory_bytes: 16 << 20,
         groups: vec![GroupConfig::new("pages", load)],
         cores: Cores::available(),

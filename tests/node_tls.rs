@@ -14,6 +14,7 @@ use grpcio::{
     CallOption, ChannelBuilder, ChannelCredentialsBuilder, Client, Environment, MethodType,
 };
 use support::cluster::{Cluster, figure};
+use support::http2::Connection;
 use support::{Node, corecache, folder, group, run};
 use tempfile::TempDir;
 
@@ -94,6 +95,27 @@ fn a_client_that_trusts_the_certificate_is_served() {
     let distrusting = get(&["--timeout", "20", "--ca", text(&files(&other).0)]);
     assert_eq!(distrusting.status.code(), Some(1), "{distrusting:?}");
     assert_eq!(distrusting.stdout, b"");
+    assert_eq!(node.terminate().code(), Some(0));
+}
+
+#[test]
+fn the_express_door_has_the_same_tls() {
+    let Some(identity) = identity() else { return };
+    let (cert, key) = files(&identity);
+    // More than any buffer on the way holds.
+    let large: Vec<u8> = (0..3_000_000_u32).map(|number| number as u8).collect();
+    let blobs = folder(&[("small", b"secret"), ("large", &large)]);
+    let group = group("blobs", &blobs);
+    let tls = ["--tls-cert", text(&cert), "--tls-key", text(&key)];
+    let mut node = Node::start([&["--group", &group], &tls[..]].concat());
+    let keys = ["small", "large"].map(str::to_owned);
+    for _ in 0..2 {
+        let got = get_many(&node.express.to_string(), &cert, &keys);
+        assert_eq!(got.answers[0].value().value, b"secret");
+        assert!(got.answers[1].value().value == large);
+    }
+    let mut plain = Connection::greet(node.express);
+    assert!(plain.is_closed_within(support::PATIENCE));
     assert_eq!(node.terminate().code(), Some(0));
 }
 

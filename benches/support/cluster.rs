@@ -22,7 +22,8 @@ pub fn member(
 ) -> Server {
     let peers: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
     let mut node = Command::new(env!("CARGO_BIN_EXE_corecache"));
-    node.args(["serve", "--admin", "off", "--listen", &own.to_string()])
+    node.args(["serve", "--admin", "off", "--express", "off"])
+        .args(["--listen", &own.to_string()])
         .args(["--group", &origin::group_argument(origin)])
         .args(["--peers", &peers.join(",")])
         .args(args);

@@ -28,7 +28,7 @@ pub struct Server {
     pub addr: SocketAddr,
     child: Child,
     /// Kept open: the server may go on printing.
-    _output: BufReader<ChildStdout>,
+    output: BufReader<ChildStdout>,
 }
 
 impl Server {
@@ -41,14 +41,10 @@ impl Server {
             .expect("the server's binary runs");
         let stdout = child.stdout.take().expect("standard output is piped");
         let mut output = BufReader::new(stdout);
-        let mut line = String::new();
-        output.read_line(&mut line).expect("a line of text");
-        let addr = line.strip_prefix("listening on ").map(str::trim);
-        let addr = addr.and_then(|addr| addr.parse().ok());
         Self {
-            addr: addr.unwrap_or_else(|| panic!("the server said {line:?}, and not its address")),
+            addr: read_address(&mut output, "listening on "),
             child,
-            _output: output,
+            output,
         }
     }
 
@@ -56,7 +52,18 @@ impl Server {
     pub fn node<'a>(args: impl IntoIterator<Item = &'a str>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_corecache"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"]);
+        command.args(["--express", "off"]);
         Self::start(command.args(args))
+    }
+
+    /// The same with the express door, and where that is.
+    pub fn express_node<'a>(args: impl IntoIterator<Item = &'a str>) -> (Self, SocketAddr) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_corecache"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"]);
+        command.args(["--express", "127.0.0.1:0"]);
+        let mut server = Self::start(command.args(args));
+        let express = read_address(&mut server.output, "express on ");
+        (server, express)
     }
 
     /// The processor time that it has used, in user and in kernel mode.
@@ -100,6 +107,14 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn read_address(output: &mut impl BufRead, before: &str) -> SocketAddr {
+    let mut line = String::new();
+    output.read_line(&mut line).expect("a line of text");
+    let addr = line.strip_prefix(before).map(str::trim);
+    let addr = addr.and_then(|addr| addr.parse().ok());
+    addr.unwrap_or_else(|| panic!("the server said {line:?}, and not its address"))
 }
 
 /// Binds this thread, and what it starts from now on, to the core after the servers'; says where that is not possible.

@@ -10,9 +10,13 @@ use super::{seconds, size};
 #[derive(Args)]
 #[command(next_help_heading = "Limits")]
 pub struct Limits {
-    /// Connections that may be open; one more is closed at once
+    /// Connections that may be open, at both doors together; one more is closed at once
     #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = connections)]
     max_connections: usize,
+
+    /// Those that one address may have at the express door; one more is closed at once [default: three in four of all]
+    #[arg(long, value_name = "N", value_parser = super::at_least_one)]
+    max_address_connections: Option<usize>,
 
     /// Calls that one connection may have open at once
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = super::at_least_one)]
@@ -51,6 +55,7 @@ impl Limits {
     pub fn of_connections(&self) -> ConnectionLimits {
         ConnectionLimits {
             connections: self.max_connections,
+            connections_an_address: self.max_address_connections,
             streams_a_connection: self.max_streams,
             request_bytes: self.max_request,
             metadata_bytes: self.max_metadata,

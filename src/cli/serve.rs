@@ -19,6 +19,13 @@ use super::{at_least_one, limits, links, members, memory, output, seconds, size,
 /// The largest value, where none is given; a small memory may have room for less.
 const ENTRY_LIMIT_BYTES: usize = 64 << 20;
 
+/// Where the express door is, where nothing is said of it.
+const EXPRESS: &str = if Node::HAS_EXPRESS {
+    "127.0.0.1:8802"
+} else {
+    "off"
+};
+
 /// Signals that end a node.
 const STOP: [i32; 2] = [SIGTERM, SIGINT];
 
@@ -35,6 +42,10 @@ pub struct Serve {
     /// Where to serve /metrics, /healthz and /readyz over HTTP; `off` for nowhere
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8801", value_parser = admin_address)]
     admin: AdminAddress,
+
+    /// Where to serve the express door, which does unary calls alone, and fast; port 0 for any free one, `off` for nowhere
+    #[arg(long, value_name = "ADDR", default_value = EXPRESS, value_parser = express_address)]
+    express: ExpressAddress,
 
     /// The memory that the cache may use, such as 256MiB or 8GiB
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size::parse)]
@@ -171,12 +182,18 @@ impl Serve {
     }
 
     fn check_exposure(&self) -> Result<(), String> {
-        if self.tls_cert.is_none() && !self.insecure && !self.listen.ip().is_loopback() {
-            return Err(format!(
-                "--listen {} is reachable from other machines, and without TLS: give --tls-cert and --tls-key, or \
-                 --insecure if the network is to be trusted",
-                self.listen
-            ));
+        let doors = [
+            ("--listen", Some(self.listen)),
+            ("--express", self.express.0),
+        ];
+        for (flag, address) in doors {
+            let Some(address) = address else { continue };
+            if self.tls_cert.is_none() && !self.insecure && !address.ip().is_loopback() {
+                return Err(format!(
+                    "{flag} {address} is reachable from other machines, and without TLS: give --tls-cert and --tls-key, \
+                     or --insecure if the network is to be trusted"
+                ));
+            }
         }
         if let AdminAddress(Some(admin)) = self.admin
             && !admin.ip().is_loopback()
@@ -202,6 +219,7 @@ impl Serve {
         Ok(NodeConfig {
             listen: self.listen,
             admin: self.admin.0,
+            express: self.express.0,
             memory_bytes: self.memory,
             groups: groups?,
             cores,
@@ -303,6 +321,9 @@ fn say_where(node: &Node) {
     if let Some(admin) = node.admin() {
         text += &format!("admin on {admin}\n");
     }
+    if let Some(express) = node.express() {
+        text += &format!("express on {express}\n");
+    }
     if let Err(error) = output::write(text.as_bytes()) {
         log::warn!("{error}; {}", text.trim_end().replace('\n', ", "));
     }
@@ -371,6 +392,19 @@ fn admin_address(text: &str) -> Result<AdminAddress, String> {
         return Ok(AdminAddress(None));
     }
     Ok(AdminAddress(Some(address(text)?)))
+}
+
+#[derive(Clone)]
+struct ExpressAddress(Option<SocketAddr>);
+
+fn express_address(text: &str) -> Result<ExpressAddress, String> {
+    match text {
+        "off" => Ok(ExpressAddress(None)),
+        _ if !Node::HAS_EXPRESS => {
+            Err("there is none on this system: it needs Linux; `off` is all it can be".to_owned())
+        }
+        _ => Ok(ExpressAddress(Some(address(text)?))),
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

@@ -17,6 +17,7 @@ use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 
 use super::connections::Connections;
+use super::express::ExpressFigures;
 use super::peer::PeerMetrics;
 use super::readiness::{Readiness, State};
 use super::service::Service;
@@ -31,7 +32,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) fn start(
     address: SocketAddr,
     service: &Arc<Service>,
-    connections: Connections,
+    (connections, express): (Connections, Option<Arc<ExpressFigures>>),
     members: &Arc<Membership>,
     readiness: Arc<Readiness>,
 ) -> io::Result<SocketAddr> {
@@ -39,6 +40,7 @@ pub(super) fn start(
     registry.register_collector(Box::new(Metrics {
         service: service.clone(),
         connections,
+        express,
     }));
     registry.register_collector(Box::new(MemberMetrics(members.clone())));
     registry.register_collector(Box::new(PeerMetrics(service.peers.clone())));

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,8 @@ pub(super) struct Connections(&'static Mutator);
 struct Counted {
     limit: usize,
     open: Mutex<Open>,
+    /// Those of the express door, which tells when they are closed; they are among `open` too.
+    express: AtomicUsize,
     refused: AtomicU64,
     cut: AtomicU64,
 }
@@ -93,6 +95,7 @@ impl Connections {
             counted: Counted {
                 limit,
                 open: Mutex::default(),
+                express: AtomicUsize::new(0),
                 refused: AtomicU64::new(0),
                 cut: AtomicU64::new(0),
             },
@@ -128,11 +131,34 @@ impl Connections {
         (socket.peer == Some(peer)).then(|| socket.clone() as Arc<dyn Line>)
     }
 
-    /// How many are open.
+    /// Counts a connection of the express door until what is returned is dropped; none if there is no room for it.
+    pub fn admit(&self, fd: BorrowedFd<'_>) -> Option<Admitted> {
+        let raw = fd.as_raw_fd();
+        let number = number(fd)?;
+        let counted = &self.0.counted;
+        // By its peer the front door would find its own.
+        let peer = None;
+        if !counted.take_in(Connection { raw, number, peer }) {
+            return None;
+        }
+        counted.express.fetch_add(1, Ordering::Relaxed);
+        Some(Admitted {
+            connections: *self,
+            raw,
+            number,
+        })
+    }
+
+    /// How many are open, at both doors.
     pub fn open(&self) -> usize {
         let mut open = self.0.counted.open.lock();
         open.forget_closed();
         open.sockets.len()
+    }
+
+    /// How many of them are the express door's.
+    pub fn express(&self) -> usize {
+        self.0.counted.express.load(Ordering::Relaxed)
     }
 
     /// How many were closed because there were too many.
@@ -176,6 +202,25 @@ impl Connections {
     }
 }
 
+/// A connection of the express door, counted.
+pub(super) struct Admitted {
+    connections: Connections,
+    raw: RawFd,
+    number: u64,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let counted = &self.connections.0.counted;
+        counted.express.fetch_sub(1, Ordering::Relaxed);
+        let mut open = counted.open.lock();
+        let of_descriptor = open.sockets.get(&self.raw);
+        if of_descriptor.is_some_and(|socket| socket.number == self.number) {
+            open.forget(self.raw);
+        }
+    }
+}
+
 impl Counted {
     /// Counts a connection, or shuts it down.
     fn accept(&self, fd: BorrowedFd<'_>, raw: RawFd) {
@@ -185,11 +230,18 @@ impl Counted {
         let peer = rustix::net::getpeername(fd).ok();
         let peer = peer.and_then(|peer| SocketAddr::try_from(peer?).ok());
         let peer = peer.map(canonical);
-        let socket = Arc::new(Connection { raw, number, peer });
+        if !self.take_in(Connection { raw, number, peer }) {
+            let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
+        }
+    }
+
+    /// Counts a connection; false if it is one too many.
+    fn take_in(&self, connection: Connection) -> bool {
+        let Connection { raw, peer, .. } = connection;
         let mut open = self.open.lock();
         // Whatever had the descriptor before has been closed.
         open.forget(raw);
-        open.sockets.insert(raw, socket);
+        open.sockets.insert(raw, Arc::new(connection));
         if let Some(peer) = peer {
             open.by_peer.insert(peer, raw);
         }
@@ -199,12 +251,12 @@ impl Counted {
             open.looked_at = Some(now);
             open.forget_closed();
         }
-        if open.sockets.len() > self.limit {
+        let is_one_too_many = open.sockets.len() > self.limit;
+        if is_one_too_many {
             open.forget(raw);
-            drop(open);
             self.refused.fetch_add(1, Ordering::Relaxed);
-            let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
         }
+        !is_one_too_many
     }
 }
 
@@ -387,6 +439,29 @@ mod tests {
         assert_eq!(connections.open(), 1);
         let _fourth = accept(&connections, &listener);
         assert_eq!((connections.open(), connections.refused()), (2, 1));
+    }
+
+    #[test]
+    fn both_doors_have_one_limit() {
+        let connections = Connections::new(2);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (client, listener.accept().unwrap().0)
+        };
+        let first = accept(&connections, &listener);
+        let second = connect();
+        let admitted = connections.admit(second.1.as_fd()).unwrap();
+        assert_eq!((connections.open(), connections.express()), (2, 1));
+        let third = connect();
+        assert!(connections.admit(third.1.as_fd()).is_none());
+        let (mut refused, _fourth) = accept(&connections, &listener);
+        assert_eq!(refused.read(&mut [0]).unwrap(), 0, "it has ended");
+        drop(admitted);
+        assert_eq!((connections.open(), connections.express()), (1, 0));
+        assert!(connections.admit(third.1.as_fd()).is_some());
+        drop(first);
+        assert_eq!((connections.open(), connections.refused()), (0, 2));
     }
 
     #[test]

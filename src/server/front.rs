@@ -26,6 +26,7 @@ use super::connections::Connections;
 use super::deadline;
 use super::gate::Gate;
 use super::lookout::Caller;
+use super::outgoing::Encoded;
 use super::pb;
 use super::service::{Lookup, Many, Service, Status};
 use super::slice::{self, Reply};
@@ -77,11 +78,16 @@ impl Request {
     }
 }
 
-type Loaded = oneshot::Receiver<Result<Value, Status>>;
+type Answered<T> = oneshot::Receiver<Result<T, Status>>;
 
 enum Get {
     Hit(GrpcSlice),
-    Loading(Loaded, Place),
+    Loading(Answered<Value>, Place),
+}
+
+enum GetMany {
+    Reply(Encoded),
+    Loading(Answered<Encoded>, Place),
 }
 
 /// The service for grpcio to register. Its answers leave by `gate`.
@@ -166,17 +172,27 @@ impl Door {
     }
 
     fn on_get_many(&self, ctx: &RpcContext<'_>, request: Request, sink: UnarySink<Reply>) {
-        let (answer, gathered) = oneshot::channel();
         let found = caught(|| {
-            let answer = move |reply| drop(answer.send(reply));
-            let caller = || self.caller(ctx);
-            request.with_bytes(|bytes| self.service.get_many(bytes, caller, answer))
+            request.with_bytes(|bytes| {
+                Ok(match self.service.look_up_many(bytes)? {
+                    Many::Reply(reply) => GetMany::Reply(reply),
+                    Many::Missing(missing) => {
+                        let caller = self.caller(ctx);
+                        // Before anything is loaded: a call that is refused is to cost nothing.
+                        let place = self.service.waiting.enter(missing.group, caller.clone())?;
+                        let (answer, gathered) = oneshot::channel();
+                        self.service
+                            .gather(missing, caller, move |reply| drop(answer.send(reply)));
+                        GetMany::Loading(gathered, place)
+                    }
+                })
+            })
         });
         match found {
-            Ok(Many::Reply(reply)) => {
+            Ok(GetMany::Reply(reply)) => {
                 self.hand_over(ctx, sink, async { Ok(slice::of_encoded(reply)) });
             }
-            Ok(Many::Loading(place)) => self.hand_over(ctx, sink, async {
+            Ok(GetMany::Loading(gathered, place)) => self.hand_over(ctx, sink, async {
                 let reply = within(gathered, place).await?;
                 reply.map(slice::of_encoded)
             }),

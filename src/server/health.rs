@@ -26,8 +26,8 @@ use std::task::{Context, Poll, Waker, ready};
 
 use futures_util::SinkExt;
 use grpcio::{
-    Method, MethodType, RpcContext, RpcStatus, RpcStatusCode, ServerStreamingSink, Service,
-    ServiceBuilder, UnarySink, WriteFlags,
+    Method, MethodType, RpcContext, ServerStreamingSink, Service, ServiceBuilder, UnarySink,
+    WriteFlags,
 };
 use parking_lot::Mutex;
 
@@ -36,6 +36,7 @@ use super::pb::health::health_check_response::ServingStatus;
 use super::pb::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
 };
+use super::service::{Code, Status as Refusal};
 
 /// Tells the status of one service; NOT_FOUND if there is no such service.
 pub const CHECK: Method<HealthCheckRequest, HealthCheckResponse> =
@@ -143,6 +144,27 @@ impl Health {
             .build()
     }
 
+    /// Answers a `Check`, whichever door it has come in by.
+    pub(super) fn check(
+        &self,
+        request: &HealthCheckRequest,
+    ) -> Result<HealthCheckResponse, Refusal> {
+        check_name(&request.service)?;
+        let status = self.board.lock().statuses.get(&request.service).copied();
+        let status = status.ok_or_else(|| unknown_service(&request.service))?;
+        Ok(response(status.into()))
+    }
+
+    /// Answers a `List`.
+    pub(super) fn list(&self) -> HealthListResponse {
+        let mut list = HealthListResponse::new();
+        for (service, &status) in &self.board.lock().statuses {
+            list.statuses
+                .insert(service.clone(), response(status.into()));
+        }
+        list
+    }
+
     fn change(&self, how: impl FnOnce(&mut Board)) {
         let mut board = self.board.lock();
         if board.closed {
@@ -160,23 +182,14 @@ impl Health {
         request: &HealthCheckRequest,
         sink: UnarySink<HealthCheckResponse>,
     ) {
-        let found = check_name(&request.service).and_then(|()| {
-            let status = self.board.lock().statuses.get(&request.service).copied();
-            status.ok_or_else(|| unknown_service(&request.service))
-        });
-        ctx.spawn(finish(match found {
-            Ok(status) => sink.success(response(status.into())),
-            Err(status) => sink.fail(status),
+        ctx.spawn(finish(match self.check(request) {
+            Ok(response) => sink.success(response),
+            Err(refusal) => sink.fail(refusal.into()),
         }));
     }
 
     fn on_list(&self, ctx: &RpcContext, sink: UnarySink<HealthListResponse>) {
-        let mut list = HealthListResponse::new();
-        for (service, &status) in &self.board.lock().statuses {
-            list.statuses
-                .insert(service.clone(), response(status.into()));
-        }
-        ctx.spawn(finish(sink.success(list)));
+        ctx.spawn(finish(sink.success(self.list())));
     }
 
     fn on_watch(
@@ -188,7 +201,7 @@ impl Health {
         let watch = check_name(&request.service).and_then(|()| Watch::open(self, request.service));
         match watch {
             Ok(watch) => ctx.spawn(finish(watch.run(sink))),
-            Err(status) => ctx.spawn(finish(sink.fail(status))),
+            Err(refusal) => ctx.spawn(finish(sink.fail(refusal.into()))),
         }
     }
 }
@@ -216,11 +229,11 @@ enum News {
 }
 
 impl Watch {
-    fn open(health: &Health, service: String) -> Result<Watch, RpcStatus> {
+    fn open(health: &Health, service: String) -> Result<Watch, Refusal> {
         let mut board = health.board.lock();
         if board.watches.len() >= MOST_WATCHES {
-            return Err(RpcStatus::with_message(
-                RpcStatusCode::RESOURCE_EXHAUSTED,
+            return Err(Refusal::new(
+                Code::ResourceExhausted,
                 format!("{MOST_WATCHES} health watches are open already; use Check instead"),
             ));
         }
@@ -294,12 +307,12 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
     }
 }
 
-fn check_name(service: &str) -> Result<(), RpcStatus> {
+fn check_name(service: &str) -> Result<(), Refusal> {
     if service.len() <= NAME_LIMIT_BYTES {
         return Ok(());
     }
-    Err(RpcStatus::with_message(
-        RpcStatusCode::INVALID_ARGUMENT,
+    Err(Refusal::new(
+        Code::InvalidArgument,
         format!(
             "the name of a service has {} bytes, at most {NAME_LIMIT_BYTES} are allowed",
             service.len()
@@ -307,9 +320,9 @@ fn check_name(service: &str) -> Result<(), RpcStatus> {
     ))
 }
 
-fn unknown_service(service: &str) -> RpcStatus {
-    RpcStatus::with_message(
-        RpcStatusCode::NOT_FOUND,
+fn unknown_service(service: &str) -> Refusal {
+    Refusal::new(
+        Code::NotFound,
         format!("this node has no service {service:?}; grpc.health.v1.Health/List names them all"),
     )
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-/// Limits of the gRPC port. [`ConnectionLimits::default`] is meant for a port that programs of one's own call, and that
+/// Limits of the doors. [`ConnectionLimits::default`] is meant for a port that programs of one's own call, and that
 /// others may reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// Connections that may be open; one more is closed as soon as it is there.
     pub connections: usize,
+    /// Those that one address may have at the express door; if not given, three in four of all.
+    pub connections_an_address: Option<usize>,
     /// Calls that one connection may have open.
     pub streams_a_connection: usize,
     /// The largest request, in bytes.
@@ -31,6 +33,7 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             connections: 16_384,
+            connections_an_address: None,
             streams_a_connection: 1024,
             request_bytes: 4 << 20,
             metadata_bytes: 16 << 10,

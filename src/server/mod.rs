@@ -9,6 +9,8 @@
 //! admin (HTTP) ──► stats
 //! ```
 //!
+//! Beside the front door is `express`, over the protocol in [`crate::http2`] and the system's sockets.
+//!
 //! grpcio is named in `front`, `deadline`, `connections`, `slice`, `health`, `reflection`, `pb`, `etcd`,
 //! `node`, `peer::dial` and `peer::offers` alone; what a call means is `service`'s,
 //! which knows no transport.
@@ -21,6 +23,8 @@ mod connections;
 mod cores;
 mod deadline;
 mod etcd;
+#[cfg(target_os = "linux")]
+mod express;
 mod fetch;
 mod front;
 mod gate;

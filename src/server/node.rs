@@ -14,8 +14,10 @@ use grpcio::{
     ServerCredentials,
 };
 
+use super::cluster::Cluster;
 use super::connections::Connections;
 use super::cores::Cores;
+use super::express::{Express, ExpressConfig, OpenError, Services};
 use super::gate::Gate;
 use super::health::Health;
 use super::hot::Hot;
@@ -26,6 +28,7 @@ use super::outgoing::Outgoing;
 use super::peer::{Dialler, LinkConfig, LinkTls, Peers};
 use super::read::Reads;
 use super::readiness::Readiness;
+use super::reflection::Pool;
 use super::service::{
     Miss, Service, Status as ServiceStatus, UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES,
 };
@@ -60,6 +63,8 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// Where it serves its admin pages, if it does.
     pub admin: Option<SocketAddr>,
+    /// Where its express door is, if it has one; port 0 for any free one. See [`Node::HAS_EXPRESS`].
+    pub express: Option<SocketAddr>,
     /// The budget of the cache, in bytes.
     pub memory_bytes: usize,
     /// The groups.
@@ -120,6 +125,11 @@ pub enum StartError {
         "can not listen on {0} for the admin pages: {1}; choose another address with --admin, or --admin off"
     )]
     Admin(SocketAddr, io::Error),
+    /// The address of the express door is taken, or not one of this machine.
+    #[error(
+        "can not listen on {0} for the express door: {1}; choose another address with --express, or --express off"
+    )]
+    Express(SocketAddr, io::Error),
     /// The system gave no threads.
     #[error("no threads for the loaders and what is watched: {0}")]
     Threads(io::Error),
@@ -163,10 +173,14 @@ pub struct Node {
     members: Arc<Membership>,
     listen: SocketAddr,
     admin: Option<SocketAddr>,
+    express: Option<Express>,
     memory_bytes: usize,
 }
 
 impl Node {
+    /// Whether nodes have an express door on this system.
+    pub const HAS_EXPRESS: bool = cfg!(target_os = "linux");
+
     /// Starts a node. It serves when this returns.
     ///
     /// # Errors
@@ -180,25 +194,55 @@ impl Node {
         let service = Arc::new(service(&mut config, &env)?);
         let health = Health::new();
         let gate = Arc::new(Gate::default());
+        let cluster = Arc::new(Cluster::new(service.clone()));
+        let files = pb::files();
         let services = [
             front::service(&service, &gate, connections),
-            front::cluster_service(&service, &gate, connections),
+            front::cluster_service(&service, &cluster, &gate, connections),
             front::peer_service(&service, &gate, connections, config.limits.request_bytes),
             health.service(),
-            reflection::service(&pb::files())?,
+            reflection::service(&files)?,
         ];
         let limit_bytes = brake::limit_bytes(config.memory_bytes, config.limits.core_bytes);
         brake::start(connections, limit_bytes).map_err(StartError::Threads)?;
         let (server, listen) = listen(&config, &connections, services, &env)?;
         let members = Arc::new(members::join(config.members, listen)?);
         service.peers.follow(&members);
+        let express = match config.express {
+            None => None,
+            Some(address) => {
+                let services = Services {
+                    service: service.clone(),
+                    cluster,
+                    health: health.clone(),
+                    reflection: Pool::new(&files)?,
+                    front: listen,
+                };
+                let door = ExpressConfig {
+                    address,
+                    cores: &config.cores,
+                    limits: &config.limits,
+                    read_stall: config.read_stall,
+                    connections,
+                    identity: config.tls.as_ref(),
+                };
+                let opened = Express::open(&door, services);
+                Some(opened.map_err(|error| match error {
+                    OpenError::System(error) => StartError::Express(address, error),
+                    #[cfg(feature = "tls")]
+                    OpenError::Identity => StartError::Identity,
+                })?)
+            }
+        };
         let readiness = Readiness::new(health.clone(), &["", CACHE_SERVICE]);
+        let figures = express.as_ref().map(Express::figures);
         let admin = match config.admin {
             None => None,
-            Some(address) => Some(
-                admin::start(address, &service, connections, &members, readiness.clone())
-                    .map_err(|error| StartError::Admin(address, error))?,
-            ),
+            Some(address) => {
+                let figures = (connections, figures);
+                let started = admin::start(address, &service, figures, &members, readiness.clone());
+                Some(started.map_err(|error| StartError::Admin(address, error))?)
+            }
         };
         let mut node = Self {
             server,
@@ -209,6 +253,7 @@ impl Node {
             members,
             listen,
             admin,
+            express,
             memory_bytes: config.memory_bytes,
         };
         node.server.start();
@@ -227,6 +272,11 @@ impl Node {
     /// Where it serves its admin pages.
     pub fn admin(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// Where its express door is.
+    pub fn express(&self) -> Option<SocketAddr> {
+        self.express.as_ref().map(Express::address)
     }
 
     /// Who is in the cluster.
@@ -297,6 +347,9 @@ impl Node {
         self.leave();
         self.health.close();
         let deadline = Instant::now() + patience;
+        if let Some(express) = &self.express {
+            express.shut_down();
+        }
         self.gate.shut();
         thread::sleep(HOLD.min(patience));
         let shutdown = self.server.shutdown();
@@ -308,11 +361,13 @@ impl Node {
             let _ = done.send(());
         });
         let all_finished = finished.recv_deadline(deadline).is_ok();
+        let express = self.express.take();
+        let express_finished = express.is_none_or(|express| express.wait(deadline, CANCEL_TIMEOUT));
         if !all_finished {
             self.server.cancel_all_calls();
             let _ = finished.recv_timeout(CANCEL_TIMEOUT);
         }
-        all_finished
+        all_finished && express_finished
     }
 
     fn leave(&self) {

@@ -174,6 +174,12 @@ impl Deref for Encoded {
     }
 }
 
+impl AsRef<[u8]> for Encoded {
+    fn as_ref(&self) -> &[u8] {
+        &self.reply
+    }
+}
+
 impl Drop for Encoded {
     fn drop(&mut self) {
         let bytes = &self.outgoing.bytes;

@@ -16,7 +16,7 @@ use grpcio::{
 use protobuf::MessageField;
 use protobuf::descriptor::FileDescriptorProto;
 
-use self::pool::Pool;
+pub(super) use self::pool::Pool;
 use super::pb;
 use super::pb::reflection::server_reflection_request::Message_request as Question;
 use super::pb::reflection::server_reflection_response::Message_response as Answer;
@@ -78,7 +78,8 @@ async fn converse(
     sink.close().await
 }
 
-fn respond(pool: &Pool, request: ServerReflectionRequest) -> ServerReflectionResponse {
+/// Answers one question, whichever door it has come in by.
+pub(super) fn respond(pool: &Pool, request: ServerReflectionRequest) -> ServerReflectionResponse {
     let answer = answer(pool, request.message_request.as_ref());
     ServerReflectionResponse {
         valid_host: request.host.clone(),

@@ -10,7 +10,7 @@ use super::many::{Answers, Gathering};
 use super::outgoing::{Encoded, Full, Outgoing};
 use super::peer::Peers;
 use super::read::Reads;
-use super::waiting::{Crowded, Place, Waiting};
+use super::waiting::{Crowded, Waiting};
 use super::wire::{self, GetManyRequest, GetRequest, HEAT_MAX_BYTES, Malformed};
 use crate::engine::Lent;
 use crate::group::chunks;
@@ -37,6 +37,7 @@ pub(super) enum Code {
     ResourceExhausted = 8,
     FailedPrecondition = 9,
     OutOfRange = 11,
+    Unimplemented = 12,
     Internal = 13,
     Unavailable = 14,
 }
@@ -125,10 +126,17 @@ pub(super) enum Lookup<'a, R> {
 }
 
 /// What became of a `GetMany` at once.
-pub(super) enum Many {
+pub(super) enum Many<'a> {
     Reply(Encoded),
-    /// The answer is to come, while the caller waits with this.
-    Loading(Place),
+    /// To be passed to [`Service::gather`].
+    Missing(Missing<'a>),
+}
+
+/// What a `GetMany` has found, and what not.
+pub(super) struct Missing<'a> {
+    pub group: &'a Group,
+    keys: Vec<&'a [u8]>,
+    answers: Answers,
 }
 
 /// Where a key is loaded that another node has asked for.
@@ -240,14 +248,8 @@ impl Service {
         Served::Here
     }
 
-    /// Answers a `GetManyRequest` with an encoded `GetManyReply`: at once if all keys are held, and otherwise by
-    /// `answer`, when the last of them is there.
-    pub fn get_many(
-        self: &Arc<Self>,
-        request: &[u8],
-        caller: impl FnOnce() -> Caller,
-        answer: impl FnOnce(Result<Encoded, Status>) + Send + 'static,
-    ) -> Result<Many, Status> {
+    /// Looks all keys of a `GetManyRequest` up. If all are held, this is the encoded `GetManyReply`.
+    pub fn look_up_many<'a>(&'a self, request: &'a [u8]) -> Result<Many<'a>, Status> {
         let GetManyRequest { group, keys } = GetManyRequest::parse(request)?;
         let group = self.group(group)?;
         check_keys(keys.len(), "call")?;
@@ -260,11 +262,27 @@ impl Service {
         if answers.missing().next().is_none() {
             return Ok(Many::Reply(answers.finish(&self.outgoing)?));
         }
-        // Before anything is loaded: a call that is refused is to cost nothing.
-        let caller = caller();
-        let place = self.waiting.enter(group, caller.clone())?;
+        Ok(Many::Missing(Missing {
+            group,
+            keys,
+            answers,
+        }))
+    }
+
+    /// Loads what is missing, for a caller who has a place to wait in; `answer` gets the encoded reply when all is there, at
+    /// once or on another thread.
+    pub fn gather(
+        self: &Arc<Self>,
+        missing: Missing<'_>,
+        caller: Caller,
+        answer: impl FnOnce(Result<Encoded, Status>) + Send + 'static,
+    ) {
+        let Missing {
+            group,
+            keys,
+            answers,
+        } = missing;
         Gathering::start(self, group, &keys, caller, answers, answer);
-        Ok(Many::Loading(place))
     }
 
     pub fn group(&self, name: &[u8]) -> Result<&Group, Status> {

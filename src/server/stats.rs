@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::connections::Connections;
+use super::express::ExpressFigures;
 use super::loaders::LaneStats;
 use super::pb::cache::{Counters, GroupStats, StatsReply};
 use super::service::Service;
@@ -86,6 +87,7 @@ fn add(total: &mut Counters, counters: &Counters) {
 pub(super) struct Metrics {
     pub service: Arc<Service>,
     pub connections: Connections,
+    pub express: Option<Arc<ExpressFigures>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -240,6 +242,9 @@ impl Collector for Metrics {
         let help =
             "Calls, of other nodes too, that were ended because their callers left a reply untaken";
         stalled.encode(encoder.encode_descriptor("calls_stalled", help, None, kind)?)?;
+        if let Some(express) = &self.express {
+            self.express(&mut encoder, express)?;
+        }
         for (name, help, read) in COUNTERS {
             let of = |group: &GroupStats| ConstCounter::new(read(&group.counters));
             self.by_group(&mut encoder, &reply, name, help, MetricType::Counter, of)?;
@@ -276,6 +281,32 @@ impl Collector for Metrics {
 }
 
 impl Metrics {
+    fn express(
+        &self,
+        encoder: &mut DescriptorEncoder,
+        express: &ExpressFigures,
+    ) -> Result<(), fmt::Error> {
+        let open = self.connections.express() as u64;
+        let help = "Connections that are open at the express door";
+        gauge(encoder, "express_connections", help, open)?;
+        let kind = MetricType::Counter;
+        let calls = ConstCounter::new(express.calls());
+        let help = "Calls that have come in by the express door";
+        calls.encode(encoder.encode_descriptor("express_calls", help, None, kind)?)?;
+        let refused = ConstCounter::new(express.refused_by_address());
+        let help =
+            "Connections that the express door closed because their address had too many of them";
+        let name = "express_connections_refused";
+        refused.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
+        let help = "How often the express door has met what no client should do, by its kind";
+        let mut family = encoder.encode_descriptor("express_abuses", help, None, kind)?;
+        for (name, count) in express.abuses() {
+            let count = ConstCounter::new(count);
+            count.encode(family.encode_family(&[("kind", name)])?)?;
+        }
+        Ok(())
+    }
+
     fn lane(&self, group: &str) -> LaneStats {
         let group = self.service.groups.get(group);
         group.map_or_else(LaneStats::default, |group| {

@@ -64,6 +64,15 @@ impl Waiting {
 
     /// Lets a caller wait for keys of a group until the place is dropped, or he has gone.
     pub fn enter(&self, group: &Group, caller: Caller) -> Result<Place, Crowded> {
+        let seat = self.take_seat(group)?;
+        Ok(Place {
+            ticket: self.lookout.enter(caller),
+            _seat: seat,
+        })
+    }
+
+    /// As [`Waiting::enter`], for a door that knows by itself when the caller has gone, and drops the seat then.
+    pub fn take_seat(&self, group: &Group) -> Result<Seat, Crowded> {
         let number = self.index[group.name()];
         let mut taken = self.taken.lock();
         let free = WAITING_MAX - taken.all;
@@ -82,8 +91,7 @@ impl Waiting {
         of_group.waiting += 1;
         taken.all += 1;
         drop(taken);
-        Ok(Place {
-            ticket: self.lookout.enter(caller),
+        Ok(Seat {
             taken: self.taken.clone(),
             group: number,
         })
@@ -99,11 +107,16 @@ impl Waiting {
     }
 }
 
-/// A place among those who wait. As a future it is done when the caller has gone.
-pub(super) struct Place {
-    ticket: Ticket,
+/// One of those who wait, counted.
+pub(super) struct Seat {
     taken: Arc<Mutex<Taken>>,
     group: usize,
+}
+
+/// A seat whose caller is looked after. As a future it is done when he has gone.
+pub(super) struct Place {
+    ticket: Ticket,
+    _seat: Seat,
 }
 
 impl Future for Place {
@@ -114,7 +127,7 @@ impl Future for Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.taken.lock();
         taken.all -= 1;

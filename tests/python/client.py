@@ -1,7 +1,8 @@
-"""What a stock Python client sees of a node: client.py ADDR FOLDER
+"""What a stock Python client sees of a node: client.py ADDR FOLDER [FRONT]
 
 ADDR is where the node serves gRPC. FOLDER is what its group `blobs` loads from; the client puts the
-files that it asks for there. It prints a line for each check, and exits with 1 if one has failed.
+files that it asks for there. With FRONT, ADDR is the node's express door, which has unary calls alone,
+and FRONT is its front door. It prints a line for each check, and exits with 1 if one has failed.
 """
 
 import os
@@ -29,7 +30,8 @@ FRAME_HEAD_BYTES = 5
 
 
 class Node:
-    def __init__(self, addr, folder):
+    def __init__(self, addr, folder, front=None):
+        self.front = front
         # A proxy that the environment names is not for a node on this machine.
         self.channel = grpc.insecure_channel(addr, [("grpc.enable_http_proxy", 0)])
         grpc.channel_ready_future(self.channel).result(TIMEOUT_S)
@@ -211,6 +213,16 @@ def a_thousand_concurrent_calls_of_a_cold_key_make_one_load(node):
     assert loads == 1, f"{loads} loads"
 
 
+def streams_are_at_the_front_door(node):
+    request = cache_pb2.ReadRequest(group=GROUP, key="large")
+    read = node.cache.Read(request, timeout=TIMEOUT_S)
+    text = expect_failure(grpc.StatusCode.UNIMPLEMENTED, list, read)
+    assert node.front in text, f"the front door is not named: {text}"
+    fetch = node.cache.Fetch(iter([cache_pb2.FetchRequest(group=GROUP)]), timeout=TIMEOUT_S)
+    text = expect_failure(grpc.StatusCode.UNIMPLEMENTED, list, fetch)
+    assert node.front in text, f"the front door is not named: {text}"
+
+
 def health_is_serving(node):
     health = health_pb2_grpc.HealthStub(node.channel)
     for service in ("", "corecache.v1.Cache"):
@@ -259,24 +271,27 @@ CHECKS = [
     an_invalid_key_is_refused,
     get_many_answers_each_key_in_order,
     get_many_of_an_unknown_group_fails,
-    fetch_answers_each_key_by_its_id,
-    fetch_is_a_conversation,
     a_key_may_be_any_bytes,
     a_value_over_the_unary_limit_is_a_clear_error,
-    a_large_value_is_read_in_chunks,
     a_thousand_concurrent_calls_of_a_cold_key_make_one_load,
     health_is_serving,
     reflection_is_enough_to_make_a_call,
     reflection_v1_lists_the_same_services,
 ]
+FRONT_CHECKS = [
+    fetch_answers_each_key_by_its_id,
+    fetch_is_a_conversation,
+    a_large_value_is_read_in_chunks,
+]
+EXPRESS_CHECKS = [streams_are_at_the_front_door]
 
 
 def main():
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
     node = Node(*sys.argv[1:])
     failed = False
-    for check in CHECKS:
+    for check in CHECKS + (EXPRESS_CHECKS if node.front else FRONT_CHECKS):
         try:
             check(node)
             print(f"ok {check.__name__}")

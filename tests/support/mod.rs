@@ -100,12 +100,39 @@ fn send_signal(pid: u32, name: &str) {
     assert!(sent.success(), "SIG{name} can not be sent");
 }
 
+/// Where unary calls come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Front,
+    Express,
+}
+
+impl Door {
+    pub fn of(self, node: &Node) -> SocketAddr {
+        match self {
+            Door::Front => node.addr,
+            Door::Express => node.express,
+        }
+    }
+}
+
+/// Runs a test at each door: both are to give the same values, codes and messages.
+pub fn at_both_doors(test: impl Fn(Door)) {
+    for door in [Door::Front, Door::Express] {
+        // Shown of a test that fails.
+        println!("at the door {door:?}");
+        test(door);
+    }
+}
+
 /// A running node. It is killed when this is dropped, and a test that fails shows its log.
 pub struct Node {
     /// Where it serves gRPC.
     pub addr: SocketAddr,
     /// Where it serves its admin pages.
     pub admin: SocketAddr,
+    /// Where it serves the express door.
+    pub express: SocketAddr,
     child: Child,
     /// Ends when the node closes its standard output, that is when it exits.
     stdout: Receiver<String>,
@@ -119,7 +146,7 @@ fn anywhere() -> SocketAddr {
 }
 
 impl Node {
-    /// Starts `corecache serve` with `args` on free ports, and returns when it listens on both.
+    /// Starts `corecache serve` with `args` on free ports, and returns when it listens on all of them.
     pub fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Node {
         Node::start_with(corecache(), anywhere(), args)
     }
@@ -134,7 +161,7 @@ impl Node {
         Node::start_with(shell, anywhere(), args)
     }
 
-    /// As `start`, by a command that is made ready, and serving gRPC at `listen`, with its admin pages beside that.
+    /// As `start`, by a command that is made ready, and serving gRPC at `listen`, with its other ports beside that.
     pub fn start_with<S: AsRef<OsStr>>(
         mut command: Command,
         listen: SocketAddr,
@@ -142,6 +169,7 @@ impl Node {
     ) -> Node {
         let mut child = command
             .args(["serve", "--admin", &format!("{}:0", listen.ip())])
+            .args(["--express", &format!("{}:0", listen.ip())])
             .args(["--listen", &listen.to_string()])
             .args(args)
             .stdout(Stdio::piped())
@@ -165,6 +193,7 @@ impl Node {
         let mut node = Node {
             addr: unknown,
             admin: unknown,
+            express: unknown,
             child,
             stdout,
             stderr,
@@ -176,7 +205,10 @@ impl Node {
 
     fn read_addresses(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        while self.addr.port() == 0 || self.admin.port() == 0 {
+        while [self.addr, self.admin, self.express]
+            .iter()
+            .any(|at| at.port() == 0)
+        {
             let Ok(line) = self.next_line(deadline) else {
                 panic!("the node ended, or took {PATIENCE:?}, before it said where it listens");
             };
@@ -185,6 +217,8 @@ impl Node {
                 self.addr = address(text);
             } else if let Some(text) = line.strip_prefix("admin on ") {
                 self.admin = address(text);
+            } else if let Some(text) = line.strip_prefix("express on ") {
+                self.express = address(text);
             }
         }
     }

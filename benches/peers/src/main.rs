@@ -14,6 +14,7 @@ mod redis;
 mod rounds;
 mod spread;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{env, fs, thread};
@@ -30,6 +31,8 @@ modes, all of them where none is given:
   get-many    GetMany of 64 keys of 100 bytes, over h2load, against a bare tonic echo
   fetch       Fetch with 256 keys in flight, against the same
   large       Get of 1 MiB, over h2load, against a bare tonic echo of 1 MiB
+  express     the express door: Get, 8 x 32 and 64 x 1 by h2load, against the bare tonic echo; GetMany of 64 against
+              Redis' MGET of 64, 2^20 keys, Zipf 0.99
   best-batch  GetMany at its best batch, against Redis' MGET at its best; 2^20 keys, Zipf 0.99
 
 --pairs N     rounds of each; 24 where it is not given
@@ -51,7 +54,7 @@ fn main() -> ExitCode {
                 Some(value_bytes) => echo::serve(value_bytes),
                 None => return usage(),
             },
-            "get-many" | "fetch" | "large" | "best-batch" => modes.push(argument),
+            "get-many" | "fetch" | "large" | "express" | "best-batch" => modes.push(argument),
             "--pairs" => match arguments.next().and_then(|number| number.parse().ok()) {
                 Some(number) if (1..=1000).contains(&number) => pairs = number,
                 _ => return usage(),
@@ -72,10 +75,14 @@ fn main() -> ExitCode {
         let node = start_node(&node, "64", LARGE_BYTES);
         large(&node, &start_echo(LARGE_BYTES), pairs);
     }
-    if !["get-many", "fetch", "best-batch"].into_iter().any(is_on) {
+    if !["get-many", "fetch", "express", "best-batch"]
+        .into_iter()
+        .any(is_on)
+    {
         return ExitCode::SUCCESS;
     }
-    let node = start_node(&node, "1024", VALUE_BYTES);
+    let mut node = start_node(&node, "1024", VALUE_BYTES);
+    let express = node.express();
     let echo = start_echo(VALUE_BYTES);
     fill(&node);
     if is_on("get-many") {
@@ -84,7 +91,13 @@ fn main() -> ExitCode {
     if is_on("fetch") {
         fetch(&node, &echo, pairs);
     }
+    if is_on("express") {
+        unary_express(&node, express, &echo, pairs);
+    }
     drop(echo);
+    if is_on("express") {
+        many_express(&node, express, pairs);
+    }
     if is_on("best-batch") {
         best_batch(&node, pairs);
     }
@@ -92,8 +105,9 @@ fn main() -> ExitCode {
 }
 
 fn start_node(program: &Path, memory_mib: &str, value_bytes: usize) -> Server {
-    let arguments = ["127.0.0.1:0", memory_mib, "0", &value_bytes.to_string()];
-    Server::start(Command::new(program).args(arguments))
+    let (anywhere, core) = ("127.0.0.1:0", "0");
+    let value_bytes = value_bytes.to_string();
+    Server::start(Command::new(program).args([anywhere, memory_mib, core, &value_bytes, anywhere]))
 }
 
 fn start_echo(value_bytes: usize) -> Server {
@@ -123,20 +137,36 @@ fn fill(node: &Server) {
     );
 }
 
-/// As many calls as the requests are, by h2load with 8 connections of 32 streams.
-fn h2load(server: &Server, method: &str, keys: usize, reply_bytes: usize, calls: usize) {
+/// 8 connections of 32 streams.
+const WIDE: Shape = Shape {
+    connections: 8,
+    depth: 32,
+};
+const LONE: Shape = Shape {
+    connections: 64,
+    depth: 1,
+};
+
+/// So many calls by h2load.
+fn h2load(
+    addr: SocketAddr,
+    shape: Shape,
+    method: &str,
+    keys: usize,
+    reply_bytes: usize,
+    calls: usize,
+) {
     let path = env::temp_dir().join(format!("corecache-peers-{}-{keys}", std::process::id()));
     fs::write(&path, grpc::request(&(0..keys).collect::<Vec<_>>())).expect("a temporary file");
     let output = Command::new("h2load")
-        .args(["-t", "1", "-c", "8", "-m", "32", "-w", "30", "-W", "30"])
+        .args(["-t", "1", "-w", "30", "-W", "30"])
+        .args(["-c", &shape.connections.to_string()])
+        .args(["-m", &shape.depth.to_string()])
         .args(["-n", &calls.to_string()])
         .args(["-H", "content-type: application/grpc", "-H", "te: trailers"])
         .arg("-d")
         .arg(&path)
-        .arg(format!(
-            "http://{}/corecache.v1.Cache/{method}",
-            server.addr
-        ))
+        .arg(format!("http://{addr}/corecache.v1.Cache/{method}"))
         .output();
     let _ = fs::remove_file(&path);
     let output = output.expect("h2load runs; it is in Debian's nghttp2-client");
@@ -153,29 +183,38 @@ fn get_many(node: &Server, echo: &Server, pairs: usize) {
         name: "node, keys".into(),
         server: node,
         a_call: BATCH,
-        run: Box::new(|calls| h2load(node, "GetMany", BATCH, grpc::reply_bytes(BATCH), calls)),
+        run: Box::new(|calls| {
+            let reply_bytes = grpc::reply_bytes(BATCH);
+            h2load(node.addr, WIDE, "GetMany", BATCH, reply_bytes, calls);
+        }),
     };
     compare(&of_node, &of_echo(echo), pairs, 8.0, 15.0);
 }
 
 fn of_echo(echo: &Server) -> Contender<'_> {
-    of_get("tonic echo, calls", echo, VALUE_BYTES)
+    of_get("tonic echo, calls", echo, echo.addr, WIDE, VALUE_BYTES)
 }
 
-fn of_get<'a>(name: &str, server: &'a Server, value_bytes: usize) -> Contender<'a> {
+fn of_get<'a>(
+    name: &str,
+    server: &'a Server,
+    addr: SocketAddr,
+    shape: Shape,
+    value_bytes: usize,
+) -> Contender<'a> {
     let reply_bytes = grpc::value_reply_bytes(value_bytes);
     Contender {
         name: name.into(),
         server,
         a_call: 1,
-        run: Box::new(move |calls| h2load(server, "Get", 1, reply_bytes, calls)),
+        run: Box::new(move |calls| h2load(addr, shape, "Get", 1, reply_bytes, calls)),
     }
 }
 
 fn large(node: &Server, echo: &Server, pairs: usize) {
     println!("\nlarge: Get of {LARGE_BYTES} bytes, 8 connections x 32 calls, by h2load");
-    let of_node = of_get("node, calls", node, LARGE_BYTES);
-    let of_echo = of_get("tonic echo, calls", echo, LARGE_BYTES);
+    let of_node = of_get("node, calls", node, node.addr, WIDE, LARGE_BYTES);
+    let of_echo = of_get("tonic echo, calls", echo, echo.addr, WIDE, LARGE_BYTES);
     compare(&of_node, &of_echo, pairs, 2.0, 3.0);
 }
 
@@ -199,45 +238,72 @@ fn fetch(node: &Server, echo: &Server, pairs: usize) {
     compare(&of_node, &of_echo(echo), pairs, 1.5, 4.0);
 }
 
+fn unary_express(node: &Server, express: SocketAddr, echo: &Server, pairs: usize) {
+    for (shape, wanted, aim) in [(WIDE, 2.0, 2.8), (LONE, 1.05, 1.2)] {
+        let Shape { connections, depth } = shape;
+        println!("\nexpress: Get, {connections} connections x {depth} calls, by h2load");
+        let of_node = of_get("express, calls", node, express, shape, VALUE_BYTES);
+        let of_echo = of_get("tonic echo, calls", echo, echo.addr, shape, VALUE_BYTES);
+        compare(&of_node, &of_echo, pairs, wanted, aim);
+    }
+}
+
+fn many_express(node: &Server, express: SocketAddr, pairs: usize) {
+    const BATCH: usize = 64;
+    println!("\nexpress: GetMany of {BATCH}, 2^20 keys, Zipf 0.99, 100 bytes");
+    let redis = Server::redis();
+    redis::fill(redis.addr).expect("Redis takes all keys");
+    let draws = keys::zipf(1 << 20);
+    let of_node = by_batches(node, express, &draws, BATCH);
+    let of_redis = redis_by_batches(&redis, &draws, BATCH);
+    compare(&of_node, &of_redis, pairs, 1.0, 1.5);
+}
+
+const BATCHES_UNDER_WAY: Shape = Shape {
+    connections: 4,
+    depth: 4,
+};
+
+fn by_batches<'a>(
+    node: &'a Server,
+    addr: SocketAddr,
+    draws: &[usize],
+    batch: usize,
+) -> Contender<'a> {
+    let requests: Vec<_> = draws.chunks_exact(batch).map(grpc::request).collect();
+    Contender {
+        name: format!("node, by {batch}"),
+        server: node,
+        a_call: batch,
+        run: Box::new(move |calls| {
+            let open = || grpc::Many::open(addr, batch);
+            drive::drive(BATCHES_UNDER_WAY, open, &requests, calls);
+        }),
+    }
+}
+
+fn redis_by_batches<'a>(redis: &'a Server, draws: &[usize], batch: usize) -> Contender<'a> {
+    let requests: Vec<_> = draws.chunks_exact(batch).map(redis::mget).collect();
+    let addr = redis.addr;
+    Contender {
+        name: format!("Redis, by {batch}"),
+        server: redis,
+        a_call: batch,
+        run: Box::new(move |calls| {
+            let open = || redis::Redis::open(addr, redis::reply_bytes(batch));
+            drive::drive(BATCHES_UNDER_WAY, open, &requests, calls);
+        }),
+    }
+}
+
 fn best_batch(node: &Server, pairs: usize) {
     const BATCHES: [usize; 6] = [16, 64, 128, 256, 512, 2048];
     println!("\nbest-batch: 2^20 keys, Zipf 0.99, 100 bytes");
     let redis = Server::redis();
     redis::fill(redis.addr).expect("Redis takes all keys");
     let draws = keys::zipf(1 << 20);
-    let shape = Shape {
-        connections: 4,
-        depth: 4,
-    };
-    let of_node = |batch: usize| {
-        let requests: Vec<_> = draws.chunks_exact(batch).map(grpc::request).collect();
-        Contender {
-            name: format!("node, by {batch}"),
-            server: node,
-            a_call: batch,
-            run: Box::new(move |calls| {
-                drive::drive(
-                    shape,
-                    || grpc::Many::open(node.addr, batch),
-                    &requests,
-                    calls,
-                );
-            }),
-        }
-    };
-    let of_redis = |batch: usize| {
-        let requests: Vec<_> = draws.chunks_exact(batch).map(redis::mget).collect();
-        let addr = redis.addr;
-        Contender {
-            name: format!("Redis, by {batch}"),
-            server: &redis,
-            a_call: batch,
-            run: Box::new(move |calls| {
-                let open = || redis::Redis::open(addr, redis::reply_bytes(batch));
-                drive::drive(shape, open, &requests, calls);
-            }),
-        }
-    };
+    let of_node = |batch: usize| by_batches(node, node.addr, &draws, batch);
+    let of_redis = |batch: usize| redis_by_batches(&redis, &draws, batch);
     let node_batch = best_of(BATCHES, of_node);
     let redis_batch = best_of(BATCHES, of_redis);
     compare(

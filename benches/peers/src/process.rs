@@ -15,7 +15,7 @@ pub struct Server {
     pub addr: SocketAddr,
     child: Child,
     /// Kept open: the server may go on printing.
-    _output: Option<BufReader<std::process::ChildStdout>>,
+    output: Option<BufReader<std::process::ChildStdout>>,
 }
 
 impl Server {
@@ -24,15 +24,17 @@ impl Server {
         let mut child = spawn(command.stdout(Stdio::piped()));
         let stdout = child.stdout.take().expect("standard output is piped");
         let mut output = BufReader::new(stdout);
-        let mut line = String::new();
-        output.read_line(&mut line).expect("a line of text");
-        let addr = line.strip_prefix("listening on ").map(str::trim);
-        let addr = addr.and_then(|addr| addr.parse().ok());
         Self {
-            addr: addr.unwrap_or_else(|| panic!("{command:?} said {line:?}, and not its address")),
+            addr: read_address(&mut output, "listening on "),
             child,
-            _output: Some(output),
+            output: Some(output),
         }
+    }
+
+    /// Waits for its line `express on ADDRESS`.
+    pub fn express(&mut self) -> SocketAddr {
+        let output = self.output.as_mut().expect("it is not Redis");
+        read_address(output, "express on ")
     }
 
     /// Starts Redis, as it comes, without a file to save to.
@@ -47,7 +49,7 @@ impl Server {
         let server = Self {
             addr,
             child: spawn(&mut command),
-            _output: None,
+            output: None,
         };
         let deadline = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(addr).is_err() {
@@ -77,6 +79,14 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn read_address(output: &mut impl BufRead, before: &str) -> SocketAddr {
+    let mut line = String::new();
+    output.read_line(&mut line).expect("a line of text");
+    let addr = line.strip_prefix(before).map(str::trim);
+    let addr = addr.and_then(|addr| addr.parse().ok());
+    addr.unwrap_or_else(|| panic!("the server said {line:?}, and not its address"))
 }
 
 /// What is started inherits the core.

@@ -76,6 +76,10 @@ pub fn compare(first: &Contender<'_>, second: &Contender<'_>, pairs: usize, want
         _ => "NOT REACHED",
     };
     println!("ratio               {ratio}; wanted {wanted}, aim {aim}: {verdict}");
+    let cpu = rounds
+        .iter()
+        .map(|(first, second)| first.server_us / second.server_us);
+    println!("ratio of CPU        {}", Spread::of(cpu));
 }
 
 fn print_rounds(contender: &Contender<'_>, rounds: impl Iterator<Item = Round>) {

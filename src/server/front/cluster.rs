@@ -15,10 +15,11 @@ use crate::server::pb::cluster::{WeighReply, WeighRequest};
 /// The service for grpcio to register. Its answers leave by `gate`.
 pub(in super::super) fn service(
     service: &Arc<Service>,
+    cluster: &Arc<Cluster>,
     gate: &Arc<Gate>,
     connections: Connections,
 ) -> grpcio::Service {
-    let cluster = Arc::new(Cluster::new(service.clone()));
+    let cluster = cluster.clone();
     let door = Door {
         service: service.clone(),
         gate: gate.clone(),

@@ -1,0 +1,516 @@
+//! Requests: from header blocks and DATA to calls of the handler.
+
+use std::time::Instant;
+
+use super::abuse::Abuse;
+use super::call::{Handler, Method, Reply, Request as Message, StreamId};
+use super::connection::{Connection, Progress, Shutdown};
+use super::fault::Fault;
+use super::frame::{self, ErrorCode, FrameHeader, HEADER_BYTES, WINDOW_BYTES, flag, kind};
+use super::grpc::{self, PREFIX_BYTES};
+use super::head::{self, Call, Head};
+use super::receive::{BlockStart, Turn};
+use super::status::{Code, Status};
+use super::stream::{End, Request, Stream};
+use super::streams::Slot;
+use super::window::ReceiveWindow;
+
+/// Answers that a stream of messages may have put off.
+const WAITING_MAX: u32 = 64;
+
+impl Connection {
+    /// A header block is there. Returns how much of what comes `after` its frame was used as well.
+    pub(super) fn on_block(
+        &mut self,
+        start: BlockStart,
+        block: &[u8],
+        after: &[u8],
+        turn: &mut Turn,
+        handler: &mut impl Handler,
+    ) -> Result<usize, Fault> {
+        if start.stream <= self.opened.last() {
+            self.on_trailers(start, block, turn, handler)?;
+            return Ok(0);
+        }
+        let version = self.decoder.version();
+        let known = self.known_heads.find(version, block);
+        let (head, content_length) = match known {
+            Some(call) => (Head::Call(call), None),
+            None => self.read_head(version, block, handler)?,
+        };
+        let id = start.stream;
+        self.opened.open(id);
+        self.timing.call(turn.now);
+        if start.depends_on_itself {
+            return Err(Fault::stream(id, ErrorCode::PROTOCOL_ERROR));
+        }
+        if self.shutdown == Shutdown::Final {
+            return Err(Fault::stream(id, ErrorCode::REFUSED_STREAM));
+        }
+        if self.sending.streams.len() >= self.limits.streams_max as usize {
+            self.counts.add(Abuse::Streams);
+            return Err(Fault::stream(id, ErrorCode::REFUSED_STREAM));
+        }
+        match head {
+            Head::Call(call) if start.ends_stream => self.call_without_message(id, call, turn),
+            Head::Call(call) => {
+                if content_length.is_none()
+                    && let Some(used) = self.call_at_once(id, call, after, turn, handler)
+                {
+                    return Ok(used);
+                }
+                self.open(id, Request::Open(call), content_length, turn.now);
+            }
+            Head::Refused(refusal) if start.ends_stream => self.sending.refuse(id, None, refusal),
+            Head::Refused(refusal) => {
+                self.open(id, Request::Unread(refusal), content_length, turn.now);
+            }
+            Head::TooLarge(list_bytes) => {
+                self.counts.add(Abuse::HeaderBytes);
+                let limit = self.limits.header_list_bytes;
+                let message =
+                    format!("the metadata has {list_bytes} bytes, at most {limit} are taken");
+                let status = Status::new(Code::RESOURCE_EXHAUSTED, message);
+                self.fail_early(id, start.ends_stream, status);
+            }
+            Head::Failed(status) => self.fail_early(id, start.ends_stream, status),
+            Head::Malformed(_) => return Err(Fault::stream(id, ErrorCode::PROTOCOL_ERROR)),
+        }
+        Ok(0)
+    }
+
+    /// Ends a call that has got no place, whether its messages are still to come or not.
+    fn fail_early(&mut self, id: u32, has_ended: bool, status: Status) {
+        match has_ended {
+            true => self.sending.fail(id, None, status),
+            false => self.sending.fail_early(id, status),
+        }
+    }
+
+    fn read_head(
+        &mut self,
+        version: u64,
+        block: &[u8],
+        handler: &mut impl Handler,
+    ) -> Result<(Head, Option<u64>), Fault> {
+        let list_max_bytes = self.limits.header_list_bytes as usize;
+        let read = head::read(
+            &mut self.decoder,
+            block,
+            list_max_bytes,
+            &mut self.path,
+            handler,
+        );
+        let (head, content_length) = read.map_err(|_| compression())?;
+        if let (Head::Call(call), None) = (&head, content_length)
+            && version == self.decoder.version()
+        {
+            self.known_heads.remember(version, block, *call);
+        }
+        Ok((head, content_length))
+    }
+
+    fn open(
+        &mut self,
+        id: u32,
+        request: Request,
+        content_length: Option<u64>,
+        now: Instant,
+    ) -> Slot {
+        let window_bytes = self.limits.stream_window_bytes.max(WINDOW_BYTES);
+        let mut stream = Stream {
+            receive_window: ReceiveWindow::new(window_bytes),
+            content_left: content_length,
+            ..Stream::of_whole_request(id, self.sending.initial_window(), now)
+        };
+        if let Request::Open(call) = &request {
+            stream.deadline = call.timeout.and_then(|timeout| now.checked_add(timeout));
+            (stream.is_unary, stream.method) = match call.method {
+                Method::Unary(method) => (true, method),
+                Method::Stream(method) => (false, method),
+            };
+        }
+        stream.request = request;
+        self.sending.streams.insert(stream)
+    }
+
+    /// The headers were all.
+    fn call_without_message(&mut self, id: u32, call: Call, turn: &mut Turn) {
+        match call.method {
+            Method::Unary(_) => self.sending.fail(id, None, not_one()),
+            Method::Stream(_) => {
+                let slot = self.open(id, Request::Ended, None, turn.now);
+                self.sending.streams[slot].is_unary = false;
+                self.sending.end_if_done(slot);
+            }
+        }
+    }
+
+    /// Calls the handler if what comes after the headers is all of a unary request, in one DATA frame. Nothing is kept of
+    /// such a call, unless its answer comes later. Returns how much was used.
+    fn call_at_once(
+        &mut self,
+        id: u32,
+        call: Call,
+        after: &[u8],
+        turn: &mut Turn,
+        handler: &mut impl Handler,
+    ) -> Option<usize> {
+        let Method::Unary(method) = call.method else {
+            return None;
+        };
+        let header = FrameHeader::read(after)?;
+        if header.kind != kind::DATA || header.stream != id || header.has(flag::PADDED) {
+            return None;
+        }
+        let (payload, rest) = after[HEADER_BYTES..].split_at_checked(header.len)?;
+        let mut used = HEADER_BYTES + header.len;
+        if !header.has(flag::END_STREAM) {
+            // Some clients say the end by a frame of its own.
+            let end = FrameHeader::read(rest)?;
+            if (end.kind, end.len, end.stream) != (kind::DATA, 0, id) || !end.has(flag::END_STREAM)
+            {
+                return None;
+            }
+            used += HEADER_BYTES;
+        }
+        let (0, len) = grpc::read_prefix(payload)? else {
+            return None;
+        };
+        let is_fit = len == payload.len() - PREFIX_BYTES && len <= self.limits.message_bytes;
+        if !is_fit || self.sending.is_holding_much() || self.window.take(header.len).is_err() {
+            return None;
+        }
+        self.grant();
+        turn.calls_left -= 1;
+        let message = Message {
+            method,
+            deadline: call
+                .timeout
+                .and_then(|timeout| turn.now.checked_add(timeout)),
+            message: &payload[PREFIX_BYTES..],
+        };
+        handler.call(message, Reply::new(&mut self.sending, id, None));
+        Some(used)
+    }
+
+    /// Lets the client go on on the connection.
+    fn grant(&mut self) {
+        if let Some(increment) = self.window.grant() {
+            frame::put_window_update(&mut self.sending.out.bytes, 0, increment);
+        }
+    }
+
+    /// A header block of a stream that was opened before.
+    fn on_trailers(
+        &mut self,
+        start: BlockStart,
+        block: &[u8],
+        turn: &mut Turn,
+        handler: &mut impl Handler,
+    ) -> Result<(), Fault> {
+        let malformed = head::read_trailers(&mut self.decoder, block).map_err(|_| compression())?;
+        let id = start.stream;
+        let Some(slot) = self.sending.streams.find(id) else {
+            if self.sending.has_left(id) {
+                return self.idle_frame(turn.now);
+            }
+            self.refuse_idle(id)?;
+            return Err(Fault::connection(
+                ErrorCode::STREAM_CLOSED,
+                "HEADERS on a stream that has ended",
+            ));
+        };
+        if self.sending.streams[slot].has_ended() {
+            return Err(Fault::stream(id, ErrorCode::STREAM_CLOSED));
+        }
+        if malformed.is_some() || !start.ends_stream || start.depends_on_itself {
+            return Err(Fault::stream(id, ErrorCode::PROTOCOL_ERROR));
+        }
+        self.on_content(slot, &[], true, turn, handler)
+    }
+
+    pub(super) fn on_data(
+        &mut self,
+        header: FrameHeader,
+        payload: &[u8],
+        turn: &mut Turn,
+        handler: &mut impl Handler,
+    ) -> Result<(), Fault> {
+        let id = header.stream;
+        self.refuse_idle(id)?;
+        let exceeded = "more DATA than the connection's window";
+        let take = self.window.take(header.len);
+        take.map_err(|_| Fault::connection(ErrorCode::FLOW_CONTROL_ERROR, exceeded))?;
+        let too_much = || Fault::protocol("more padding than payload");
+        let content = frame::without_padding(header, payload).ok_or_else(too_much)?;
+        self.grant();
+        let ends_stream = header.has(flag::END_STREAM);
+        let answered = self.sending.answered;
+        if content.is_empty()
+            && !ends_stream
+            && self.budgets.empty_data.take(turn.now, answered).is_err()
+        {
+            return Err(Fault::abuse(
+                Abuse::EmptyData,
+                "too many DATA frames without data",
+            ));
+        }
+        let Some(slot) = self.sending.streams.find(id) else {
+            return match self.sending.has_left(id) {
+                true => self.idle_frame(turn.now),
+                false => Err(Fault::stream(id, ErrorCode::STREAM_CLOSED)),
+            };
+        };
+        let stream = &mut self.sending.streams[slot];
+        if stream.has_ended() {
+            return Err(Fault::stream(id, ErrorCode::STREAM_CLOSED));
+        }
+        if stream.receive_window.take(header.len).is_err() {
+            return Err(Fault::stream(id, ErrorCode::FLOW_CONTROL_ERROR));
+        }
+        if !ends_stream && let Some(increment) = stream.receive_window.grant() {
+            frame::put_window_update(&mut self.sending.out.bytes, id, increment);
+        }
+        self.on_content(slot, content, ends_stream, turn, handler)
+    }
+
+    /// Some of a request's content, which may be its end.
+    fn on_content(
+        &mut self,
+        slot: Slot,
+        content: &[u8],
+        is_end: bool,
+        turn: &mut Turn,
+        handler: &mut impl Handler,
+    ) -> Result<(), Fault> {
+        let stream = &mut self.sending.streams[slot];
+        let id = stream.id;
+        if let Some(left) = &mut stream.content_left {
+            match left.checked_sub(content.len() as u64) {
+                Some(rest) if !is_end || rest == 0 => *left = rest,
+                _ => return Err(Fault::stream(id, ErrorCode::PROTOCOL_ERROR)),
+            }
+        }
+        match &stream.request {
+            Request::Unread(refusal) => {
+                let refusal = *refusal;
+                if is_end {
+                    stream.request = Request::Ended;
+                    self.sending.refuse(id, Some(slot), refusal);
+                }
+            }
+            Request::Open(call) => {
+                let call = *call;
+                if is_end {
+                    stream.request = Request::Ended;
+                }
+                let outcome = match stream.is_unary {
+                    true => self.on_unary(slot, call, content, is_end, turn, handler),
+                    false => self.on_messages(slot, call, content, is_end, turn, handler),
+                };
+                if let Err(status) = outcome {
+                    self.fail(slot, status, handler);
+                }
+            }
+            Request::Ended => (),
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, slot: Slot, status: Status, handler: &mut impl Handler) {
+        let (id, waiting) = {
+            let stream = &mut self.sending.streams[slot];
+            (stream.id, std::mem::take(&mut stream.waiting))
+        };
+        if waiting > 0 {
+            handler.gone(StreamId(id));
+        }
+        self.sending.fail(id, Some(slot), status);
+    }
+
+    /// Collects the message of a unary call, and calls at its end.
+    fn on_unary(
+        &mut self,
+        slot: Slot,
+        call: Call,
+        content: &[u8],
+        is_end: bool,
+        turn: &mut Turn,
+        handler: &mut impl Handler,
+    ) -> Result<(), Status> {
+        let rest = self.collect(slot, call, content)?;
+        if !rest.is_empty() {
+            return Err(not_one());
+        }
+        if !is_end {
+            return Ok(());
+        }
+        let stream = &self.sending.streams[slot];
+        match grpc::read_prefix(&stream.message) {
+            Some((_, len)) if len == stream.message.len() - PREFIX_BYTES => (),
+            None if stream.message.is_empty() => return Err(not_one()),
+            _ => return Err(cut_off()),
+        }
+        if self.sending.is_holding_much() {
+            self.deferred.push_back(stream.id);
+        } else {
+            self.call(slot, turn, handler);
+        }
+        Ok(())
+    }
+
+    /// Calls for each message of a stream of them.
+    fn on_messages(
+        &mut self,
+        slot: Slot,
+        call: Call,
+        mut content: &[u8],
+        is_end: bool,
+        turn: &mut Turn,
+        handler: &mut impl Handler,
+    ) -> Result<(), Status> {
+        let id = self.sending.streams[slot].id;
+        while !content.is_empty() && matches!(self.sending.streams[slot].end, End::Open) {
+            content = self.collect(slot, call, content)?;
+            let stream = &self.sending.streams[slot];
+            match grpc::read_prefix(&stream.message) {
+                Some((_, len)) if len == stream.message.len() - PREFIX_BYTES => (),
+                _ => break,
+            }
+            if self.sending.is_holding_much() || stream.waiting >= WAITING_MAX {
+                let message = "too many requests of this stream wait for their answers to be read";
+                return Err(Status::new(Code::RESOURCE_EXHAUSTED, message));
+            }
+            self.call(slot, turn, handler);
+            if self.sending.streams.find(id) != Some(slot) {
+                return Ok(()); // the handler has ended it
+            }
+            self.sending.streams[slot].since = turn.now;
+        }
+        if is_end {
+            let stream = &self.sending.streams[slot];
+            if !stream.message.is_empty() && matches!(stream.end, End::Open) {
+                return Err(cut_off());
+            }
+            self.sending.end_if_done(slot);
+        }
+        Ok(())
+    }
+
+    /// Adds what belongs to the message that is coming, and returns the rest.
+    fn collect<'a>(
+        &mut self,
+        slot: Slot,
+        call: Call,
+        content: &'a [u8],
+    ) -> Result<&'a [u8], Status> {
+        let stream = &mut self.sending.streams[slot];
+        let missing = PREFIX_BYTES.saturating_sub(stream.message.len());
+        let (prefix, content) = content.split_at(missing.min(content.len()));
+        stream.message.extend_from_slice(prefix);
+        let Some((flag, len)) = grpc::read_prefix(&stream.message) else {
+            return Ok(content);
+        };
+        if missing > 0 {
+            self.judge(call, flag, len)?;
+            self.sending.reserved_bytes += len;
+            self.sending.streams[slot].reserved_bytes = len;
+        }
+        let stream = &mut self.sending.streams[slot];
+        let missing = PREFIX_BYTES + len - stream.message.len();
+        let (part, rest) = content.split_at(missing.min(content.len()));
+        stream.message.extend_from_slice(part);
+        Ok(rest)
+    }
+
+    /// Whether a message that begins so is taken.
+    fn judge(&self, call: Call, flag: u8, len: usize) -> Result<(), Status> {
+        match flag {
+            0 => (),
+            1 if call.is_encoded => {
+                let message = "compressed messages are not taken: send them as they are (identity)";
+                return Err(Status::new(Code::UNIMPLEMENTED, message));
+            }
+            1 => {
+                let message = "a message is marked as compressed, and the call names no encoding";
+                return Err(Status::new(Code::INTERNAL, message));
+            }
+            _ => {
+                return Err(Status::new(
+                    Code::INTERNAL,
+                    "a message has flags that do not exist",
+                ));
+            }
+        }
+        let (limit, reserved) = (self.limits.message_bytes, self.sending.reserved_bytes);
+        if len > limit {
+            self.counts.add(Abuse::MessageBytes);
+            let message = format!("the request has {len} bytes, at most {limit} are taken");
+            return Err(Status::new(Code::RESOURCE_EXHAUSTED, message));
+        }
+        if reserved > 0 && reserved + len > self.limits.assembling_bytes {
+            self.counts.add(Abuse::MessageBytes);
+            let message = "too many large requests of this connection are on their way: send them one after the other";
+            return Err(Status::new(Code::RESOURCE_EXHAUSTED, message));
+        }
+        Ok(())
+    }
+
+    /// Calls the handler with the message that a stream has collected.
+    fn call(&mut self, slot: Slot, turn: &mut Turn, handler: &mut impl Handler) {
+        let stream = &mut self.sending.streams[slot];
+        let collected = std::mem::take(&mut stream.message);
+        self.sending.reserved_bytes -= std::mem::take(&mut stream.reserved_bytes);
+        let message = Message {
+            method: stream.method,
+            deadline: stream.deadline,
+            message: &collected[PREFIX_BYTES..],
+        };
+        let id = stream.id;
+        turn.calls_left = turn.calls_left.saturating_sub(1);
+        handler.call(message, Reply::new(&mut self.sending, id, Some(slot)));
+    }
+
+    /// Calls for requests that had to wait, if there is room now. Says what those wait for that are left.
+    pub(super) fn call_deferred(
+        &mut self,
+        turn: &mut Turn,
+        handler: &mut impl Handler,
+    ) -> Option<Progress> {
+        while let Some(&id) = self.deferred.front() {
+            if self.sending.is_holding_much() {
+                // The client's WINDOW_UPDATE comes by itself; what is written must be asked for.
+                return (!self.sending.waits_for_window()).then_some(Progress::Blocked);
+            }
+            if turn.calls_left == 0 {
+                return Some(Progress::More);
+            }
+            self.deferred.pop_front();
+            if let Some(slot) = self.sending.streams.find(id) {
+                self.call(slot, turn, handler);
+                self.timing.moved_bytes += self.sending.pump();
+            }
+        }
+        None
+    }
+}
+
+fn compression() -> Fault {
+    Fault::connection(
+        ErrorCode::COMPRESSION_ERROR,
+        "a header block can not be read",
+    )
+}
+
+/// What the specification calls a violation of the cardinality.
+fn not_one() -> Status {
+    Status::new(
+        Code::UNIMPLEMENTED,
+        "a unary call has one message, no more and no less",
+    )
+}
+
+fn cut_off() -> Status {
+    Status::new(Code::INTERNAL, "the request ends amid a message")
+}

@@ -1,0 +1,453 @@
+//! Answers on their way out: the calls that are open, the client's windows, and whose turn it is.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::call::{Answer, Body, StreamId};
+use super::frame::{
+    self, ErrorCode, FRAME_MAX_BYTES, HEADER_BYTES, WINDOW_BYTES, WINDOW_MOST_BYTES, flag, kind,
+};
+use super::grpc::PREFIX_BYTES;
+use super::head::Refusal;
+use super::limits::Limits;
+use super::output::{COPY_MAX_BYTES, Output};
+use super::replies::Replies;
+use super::status::{Code, Status};
+use super::stream::{End, Part, Stream};
+use super::streams::{Slot, Streams};
+
+/// An answer that has come later and is larger is not copied.
+const COPY_LATE_MAX_BYTES: usize = 16 << 10;
+/// A DATA frame of a call that takes several counts as work from this size on.
+const WORTHWHILE_BYTES: usize = 1024;
+/// Streams that we have ended before the client did, which are remembered as such.
+const LEFT_MAX: usize = 128;
+
+pub(super) struct Sending {
+    pub limits: Arc<Limits>,
+    pub out: Output,
+    pub replies: Replies,
+    pub streams: Streams,
+    /// What the client takes on the connection.
+    window: i64,
+    /// What it takes on a new stream.
+    initial_window: i64,
+    frame_max_bytes: usize,
+    /// Streams that have something to send, and a window for it. Numbers of streams that have gone may be among them.
+    ready: VecDeque<u32>,
+    /// Bodies in the queues of streams.
+    pub held_bytes: usize,
+    /// What is set aside for messages that are coming.
+    pub reserved_bytes: usize,
+    /// Calls that were answered, and DATA frames of those that took more than one.
+    pub answered: u64,
+    left: VecDeque<u32>,
+    /// When the last bytes came.
+    pub now: Instant,
+}
+
+/// The windows were made larger than they can be.
+pub(super) struct Overflow;
+
+impl Sending {
+    pub fn new(limits: Arc<Limits>, now: Instant) -> Self {
+        Self {
+            limits,
+            out: Output::default(),
+            replies: Replies::new(),
+            streams: Streams::default(),
+            window: WINDOW_BYTES.into(),
+            initial_window: WINDOW_BYTES.into(),
+            frame_max_bytes: FRAME_MAX_BYTES as usize,
+            ready: VecDeque::new(),
+            held_bytes: 0,
+            reserved_bytes: 0,
+            answered: 0,
+            left: VecDeque::new(),
+            now,
+        }
+    }
+
+    pub fn initial_window(&self) -> i64 {
+        self.initial_window
+    }
+
+    /// No more is to be read until the client has taken some.
+    pub fn is_full(&self) -> bool {
+        self.out.len() > self.limits.out_bytes_max
+    }
+
+    /// So much waits for the client's windows that no more calls are begun.
+    pub fn is_holding_much(&self) -> bool {
+        self.held_bytes > self.limits.held_bytes_max / 4
+    }
+
+    /// Only the client's windows keep back what is held.
+    pub fn waits_for_window(&self) -> bool {
+        self.window <= 0 || self.ready.is_empty()
+    }
+
+    /// Whether the client leaves something that it could take.
+    pub fn has_backlog(&self) -> bool {
+        !self.out.is_empty() || self.held_bytes > 0
+    }
+
+    // Answers.
+
+    /// Answers a call with the message that `put` appends.
+    pub fn message(&mut self, id: u32, slot: Option<Slot>, put: impl FnOnce(&mut Vec<u8>)) {
+        let window = match slot {
+            None => self.initial_window,
+            Some(slot) => {
+                let stream = &self.streams[slot];
+                if !stream.is_unary || !stream.is_unanswered() || !stream.has_ended() {
+                    let mut message = Vec::new();
+                    put(&mut message);
+                    return self.enqueue(id, Some(slot), Arc::new(message), false);
+                }
+                stream.send_window
+            }
+        };
+        let at = self.replies.open(&mut self.out.bytes, id);
+        let body_at = at + HEADER_BYTES + PREFIX_BYTES;
+        put(&mut self.out.bytes);
+        let len = self.out.bytes.len() - body_at;
+        let data = PREFIX_BYTES + len;
+        if data as i64 > window.min(self.window)
+            || data > self.frame_max_bytes
+            || !self.ready.is_empty()
+        {
+            let body = self.out.bytes.split_off(body_at);
+            self.out.bytes.truncate(at);
+            return self.enqueue(id, slot, Arc::new(body), true);
+        }
+        Replies::close(&mut self.out.bytes, at, len);
+        self.replies.put_trailers(&mut self.out.bytes, id);
+        self.window -= data as i64;
+        self.answered += 1;
+        if let Some(slot) = slot {
+            self.remove(slot);
+        }
+    }
+
+    /// Answers a call with a message that is kept elsewhere, unless it is so short that a copy costs less.
+    pub fn held(&mut self, id: u32, slot: Option<Slot>, body: Body) {
+        let bytes = body.as_ref().as_ref();
+        if bytes.len() <= COPY_MAX_BYTES {
+            self.message(id, slot, |out| out.extend_from_slice(bytes));
+        } else {
+            self.enqueue(id, slot, body, false);
+        }
+    }
+
+    fn enqueue(&mut self, id: u32, slot: Option<Slot>, body: Body, has_headers: bool) {
+        let slot = slot.unwrap_or_else(|| {
+            let stream = Stream::of_whole_request(id, self.initial_window, self.now);
+            self.streams.insert(stream)
+        });
+        let stream = &mut self.streams[slot];
+        stream.has_headers |= has_headers;
+        if !stream.has_headers {
+            self.replies.put_headers(&mut self.out.bytes, id);
+            stream.has_headers = true;
+        }
+        let part = Part::message(body);
+        self.held_bytes += part.body_bytes();
+        stream.queue.push_back(part);
+        if stream.is_unary {
+            stream.end = End::Status(Status::new(Code::OK, ""));
+        }
+        self.make_ready(slot);
+    }
+
+    /// Ends a call without an answer, or after what it has got.
+    pub fn fail(&mut self, id: u32, slot: Option<Slot>, status: Status) {
+        let has_headers = match slot {
+            None => false,
+            Some(slot) => {
+                let stream = &mut self.streams[slot];
+                if !stream.queue.is_empty() {
+                    stream.end = End::Status(status);
+                    return;
+                }
+                stream.has_headers
+            }
+        };
+        self.replies
+            .put_status(&mut self.out.bytes, id, has_headers, &status);
+        self.answered += 1;
+        if let Some(slot) = slot {
+            self.finish(slot);
+        }
+    }
+
+    /// Ends a call, most of whose request may still be on its way, before it has got a place.
+    pub fn fail_early(&mut self, id: u32, status: Status) {
+        self.fail(id, None, status);
+        frame::put_reset(&mut self.out.bytes, id, ErrorCode::NO_ERROR);
+        self.leave(id);
+    }
+
+    /// Answers as HTTP does to what is no call.
+    pub fn refuse(&mut self, id: u32, slot: Option<Slot>, refusal: Refusal) {
+        let slot = slot.unwrap_or_else(|| {
+            let stream = Stream::of_whole_request(id, self.initial_window, self.now);
+            self.streams.insert(stream)
+        });
+        let content = refusal.has_body.then_some(refusal.text.len());
+        self.replies
+            .put_refusal(&mut self.out.bytes, id, refusal.status, content);
+        if content.is_none() {
+            return self.finish(slot);
+        }
+        let stream = &mut self.streams[slot];
+        stream.has_headers = true;
+        stream.end = End::Data;
+        let part = Part::text(Arc::new(refusal.text));
+        self.held_bytes += part.body_bytes();
+        stream.queue.push_back(part);
+        self.make_ready(slot);
+    }
+
+    /// The answer will come later.
+    pub fn later(&mut self, id: u32, slot: Option<Slot>) {
+        let slot = slot.unwrap_or_else(|| {
+            let stream = Stream::of_whole_request(id, self.initial_window, self.now);
+            self.streams.insert(stream)
+        });
+        self.streams[slot].waiting += 1;
+    }
+
+    /// An answer that was put off. Says no if nobody waits for it.
+    pub fn answer_late(&mut self, id: StreamId, answer: Answer) -> bool {
+        let Some(slot) = self.streams.find(id.0) else {
+            return false;
+        };
+        let stream = &mut self.streams[slot];
+        if stream.waiting == 0 || !matches!(stream.end, End::Open) {
+            return false;
+        }
+        stream.waiting -= 1;
+        let is_unary = stream.is_unary;
+        self.answer(id.0, Some(slot), answer);
+        if !is_unary && self.streams.find(id.0) == Some(slot) {
+            self.end_if_done(slot);
+        }
+        true
+    }
+
+    fn answer(&mut self, id: u32, slot: Option<Slot>, answer: Answer) {
+        match answer {
+            Answer::Failed(status) => self.fail(id, slot, status),
+            _ if self.held_bytes > self.limits.held_bytes_max => {
+                let message = "too many replies of this connection wait to be read";
+                self.fail(id, slot, Status::new(Code::RESOURCE_EXHAUSTED, message));
+            }
+            Answer::Message(message) if message.len() <= COPY_LATE_MAX_BYTES => {
+                self.message(id, slot, |out| out.extend_from_slice(&message));
+            }
+            Answer::Message(message) => self.enqueue(id, slot, Arc::new(message), false),
+            Answer::Held(body) => self.held(id, slot, body),
+        }
+    }
+
+    /// Ends a stream of messages, if the client has ended its side and has all answers.
+    pub fn end_if_done(&mut self, slot: Slot) {
+        let stream = &mut self.streams[slot];
+        if !stream.has_ended() || stream.waiting > 0 || !matches!(stream.end, End::Open) {
+            return;
+        }
+        let id = stream.id;
+        if !stream.has_headers {
+            self.replies.put_headers(&mut self.out.bytes, id);
+            stream.has_headers = true;
+        }
+        self.fail(id, Some(slot), Status::new(Code::OK, ""));
+    }
+
+    // Ends of streams.
+
+    /// We have said all. What the client still has to say does not matter any more.
+    fn finish(&mut self, slot: Slot) {
+        let stream = self.remove(slot);
+        if !stream.has_ended() {
+            frame::put_reset(&mut self.out.bytes, stream.id, ErrorCode::NO_ERROR);
+            self.leave(stream.id);
+        }
+    }
+
+    /// Resets a stream, whether it has a place or not. Returns what has lost its answer.
+    pub fn reset(&mut self, id: u32, code: ErrorCode) -> Option<Stream> {
+        frame::put_reset(&mut self.out.bytes, id, code);
+        self.leave(id);
+        let slot = self.streams.find(id)?;
+        Some(self.remove(slot))
+    }
+
+    pub fn remove(&mut self, slot: Slot) -> Stream {
+        let stream = self.streams.remove(slot);
+        if stream.is_ready {
+            self.ready.retain(|ready| *ready != stream.id);
+        }
+        self.held_bytes -= stream.queued_bytes();
+        self.reserved_bytes -= stream.reserved_bytes;
+        stream
+    }
+
+    fn leave(&mut self, id: u32) {
+        if self.left.len() == LEFT_MAX {
+            self.left.pop_front();
+        }
+        self.left.push_back(id);
+    }
+
+    /// We have ended this stream, and the client may not have known.
+    pub fn has_left(&self, id: u32) -> bool {
+        self.left.contains(&id)
+    }
+
+    // Windows.
+
+    /// The client takes more on the connection.
+    pub fn widen(&mut self, increment: u32) -> Result<(), Overflow> {
+        self.window += i64::from(increment);
+        if self.window > WINDOW_MOST_BYTES.into() {
+            Err(Overflow)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The client takes more on a stream.
+    pub fn widen_stream(&mut self, slot: Slot, increment: u32) -> Result<(), Overflow> {
+        let stream = &mut self.streams[slot];
+        stream.send_window += i64::from(increment);
+        if stream.send_window > WINDOW_MOST_BYTES.into() {
+            return Err(Overflow);
+        }
+        self.make_ready(slot);
+        Ok(())
+    }
+
+    /// The client says what it takes on each stream, now and from now on.
+    pub fn set_initial_window(&mut self, size: u32) -> Result<(), Overflow> {
+        let change = i64::from(size) - self.initial_window;
+        self.initial_window = size.into();
+        let slots: Vec<Slot> = self.streams.slots().collect();
+        for slot in slots {
+            let stream = &mut self.streams[slot];
+            stream.send_window += change;
+            if stream.send_window > WINDOW_MOST_BYTES.into() {
+                return Err(Overflow);
+            }
+            self.make_ready(slot);
+        }
+        Ok(())
+    }
+
+    pub fn set_frame_max(&mut self, size: u32) {
+        self.frame_max_bytes = size.min(self.limits.frame_bytes_max) as usize;
+    }
+
+    fn make_ready(&mut self, slot: Slot) {
+        let stream = &mut self.streams[slot];
+        if stream.queue.is_empty() || stream.is_ready {
+            return;
+        }
+        if stream.send_window > 0 {
+            stream.is_ready = true;
+            stream.stalled = None;
+            self.ready.push_back(stream.id);
+        }
+    }
+
+    /// Cuts what waits into frames, in turns, as far as the client's windows and our buffer have room. Returns how much.
+    pub fn pump(&mut self) -> usize {
+        let mut sent_bytes = 0;
+        while self.window > 0 && !self.is_full() {
+            let Some(id) = self.ready.pop_front() else {
+                break;
+            };
+            if let Some(slot) = self.streams.find(id) {
+                sent_bytes += self.send_frame(slot);
+            }
+        }
+        sent_bytes
+    }
+
+    fn send_frame(&mut self, slot: Slot) -> usize {
+        let stream = &mut self.streams[slot];
+        stream.is_ready = false;
+        let window = self.window.min(stream.send_window);
+        let (Some(part), 1..) = (stream.queue.front_mut(), window) else {
+            self.make_ready(slot);
+            return 0;
+        };
+        let len = part.left().min(self.frame_max_bytes).min(window as usize);
+        let is_last_of_part = len == part.left();
+        let is_last = is_last_of_part && stream.queue.len() == 1;
+        let part = stream.queue.front_mut().expect("it was there");
+        let flags = if is_last && matches!(stream.end, End::Data) {
+            flag::END_STREAM
+        } else {
+            0
+        };
+        frame::put_header(&mut self.out.bytes, len, kind::DATA, flags, stream.id);
+        part.put(len, &mut self.out);
+        self.window -= len as i64;
+        stream.send_window -= len as i64;
+        self.answered += u64::from(len >= WORTHWHILE_BYTES);
+        if is_last_of_part && let Some(part) = stream.queue.pop_front() {
+            self.held_bytes -= part.body_bytes();
+        }
+        if !is_last {
+            self.make_ready(slot);
+            return len;
+        }
+        match &stream.end {
+            End::Open => (),
+            End::Data => self.finish(slot),
+            End::Status(status) => {
+                self.replies
+                    .put_status(&mut self.out.bytes, stream.id, true, status);
+                self.finish(slot);
+            }
+        }
+        len
+    }
+
+    /// Gives back what is only kept to be used again.
+    pub fn shrink(&mut self) {
+        self.out.shrink();
+        self.streams.shrink();
+        if self.ready.is_empty() {
+            self.ready = VecDeque::new();
+        }
+    }
+
+    /// Panics unless all accounts are right.
+    #[cfg(any(test, fuzzing))]
+    pub fn validate(&self) {
+        let streams = || self.streams.slots().map(|slot| &self.streams[slot]);
+        assert_eq!(self.held_bytes, streams().map(Stream::queued_bytes).sum());
+        assert_eq!(
+            self.reserved_bytes,
+            streams().map(|stream| stream.reserved_bytes).sum()
+        );
+        for stream in streams() {
+            let is_ready = self.ready.contains(&stream.id);
+            assert_eq!(is_ready, stream.is_ready, "stream {}", stream.id);
+            assert_eq!(
+                is_ready,
+                !stream.queue.is_empty() && stream.send_window > 0,
+                "stream {}",
+                stream.id
+            );
+            assert!(stream.message.len() <= PREFIX_BYTES + stream.reserved_bytes);
+        }
+        assert!(self.ready.len() <= self.streams.len());
+        assert!(self.streams.len() <= self.limits.streams_max as usize);
+        assert!(self.left.len() <= LEFT_MAX);
+    }
+}

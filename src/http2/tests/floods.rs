@@ -1,0 +1,194 @@
+//! What costs a client little: each has a bound and a figure.
+
+use std::time::Duration;
+
+use super::super::frame::{flag, kind};
+use super::super::*;
+use super::client::*;
+
+fn headers(stream: u32) -> Vec<u8> {
+    frame(
+        kind::HEADERS,
+        flag::END_HEADERS,
+        stream,
+        &block(&head_of("/echo/Unary")),
+    )
+}
+
+/// Sends what `part` makes until the connection ends; returns how often, and as what it was counted.
+fn floods(pair: &mut Pair, mut part: impl FnMut(u32) -> Vec<u8>) -> (u32, Abuse) {
+    for round in 0..1_000_000 {
+        if let Err(closing) = pair.send(&part(round)) {
+            assert_eq!(closing.code, ErrorCode::ENHANCE_YOUR_CALM);
+            let kind = closing.abuse.expect("it is counted");
+            assert_eq!(pair.counts.of(kind), 1);
+            assert_eq!(pair.connection.open_streams(), 0);
+            return (round, kind);
+        }
+        pair.bytes();
+    }
+    panic!("no end");
+}
+
+#[test]
+fn each_flood_ends() {
+    let limits = Limits::default();
+    let mut pair = Pair::new();
+    let flood = floods(&mut pair, |_| settings(&[]));
+    assert_eq!(flood, (limits.settings.burst - 2, Abuse::Settings));
+    let flood = floods(&mut Pair::new(), |_| frame(kind::PING, 0, 0, &[0; 8]));
+    assert_eq!(flood, (limits.pings.burst, Abuse::Ping));
+    let flood = floods(&mut Pair::new(), |_| window_update(0, 1));
+    assert_eq!(flood, (limits.window_updates.burst, Abuse::WindowUpdate));
+    let flood = floods(&mut Pair::new(), |_| frame(kind::PRIORITY, 0, 1, &[0; 5]));
+    assert_eq!(flood, (limits.idle_frames.burst, Abuse::Idle));
+    let flood = floods(&mut Pair::new(), |_| frame(77, 0, 1, &[0; 5]));
+    assert_eq!(flood, (limits.idle_frames.burst, Abuse::Idle));
+}
+
+#[test]
+fn empty_data_ends() {
+    let burst = Limits::default().empty_data.burst;
+    for payload in [
+        (0, &b""[..]),
+        (flag::PADDED, &[9, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+    ] {
+        let mut pair = Pair::new();
+        pair.send(&headers(1)).expect("headers");
+        let flood = floods(&mut pair, |_| frame(kind::DATA, payload.0, 1, payload.1));
+        assert_eq!(flood, (burst, Abuse::EmptyData));
+    }
+}
+
+#[test]
+fn rapid_reset_ends_and_the_handler_is_told() {
+    let burst = Limits::default().resets.burst;
+    let mut pair = Pair::new();
+    let flood = floods(&mut pair, |round| {
+        [call(2 * round + 1, "later"), reset(2 * round + 1)].concat()
+    });
+    assert_eq!(flood, (burst, Abuse::RapidReset));
+    let gone = pair
+        .echo
+        .events
+        .iter()
+        .filter(|event| event.starts_with("gone"));
+    assert_eq!(gone.count() as u32, burst + 1);
+    // The same by errors that make us reset.
+    let flood = floods(&mut Pair::new(), |round| {
+        [headers(2 * round + 1), window_update(2 * round + 1, 0)].concat()
+    });
+    assert!(
+        flood.0 <= burst && matches!(flood.1, Abuse::RapidReset | Abuse::WindowUpdate),
+        "{flood:?}"
+    );
+    let malformed = block(&[("X", "y")]);
+    let flood = floods(&mut Pair::new(), |round| {
+        frame(kind::HEADERS, flag::END_HEADERS, 2 * round + 1, &malformed)
+    });
+    assert_eq!(flood, (burst, Abuse::RapidReset));
+}
+
+#[test]
+fn who_resets_now_and_then_may_go_on() {
+    let mut pair = Pair::new();
+    for round in 0..2000 {
+        let stream = 4 * round + 1;
+        pair.send(&[call(stream, "later"), reset(stream), call(stream + 2, "x")].concat())
+            .expect("one of two is answered");
+        pair.bytes();
+    }
+    for round in 2000..2500 {
+        pair.now += Duration::from_millis(10);
+        pair.send(&[call(4 * round + 1, "later"), reset(4 * round + 1)].concat())
+            .expect("a hundred a second");
+    }
+}
+
+#[test]
+fn pings_and_windows_may_keep_pace_with_calls() {
+    let mut pair = Pair::new();
+    for round in 0..1000 {
+        let ping = frame(kind::PING, 0, 0, &[0; 8]);
+        let updates = [window_update(0, 14), ping.clone(), ping].concat();
+        pair.send(&[call(2 * round + 1, "some text"), updates].concat())
+            .expect("a busy client");
+        pair.bytes();
+    }
+}
+
+#[test]
+fn header_blocks_have_an_end() {
+    let flood = |limits: Limits, part: &'static [u8]| {
+        let mut pair = Pair::greeted(limits);
+        pair.send(&frame(kind::HEADERS, 0, 1, b""))
+            .expect("a beginning");
+        floods(&mut pair, |_| frame(kind::CONTINUATION, 0, 1, part))
+    };
+    assert_eq!(flood(Limits::default(), b""), (15, Abuse::Continuation));
+    let (rounds, kind) = flood(Limits::default(), &[b'x'; 16_384]);
+    assert!(rounds <= 4 && kind == Abuse::HeaderBytes);
+}
+
+#[test]
+fn streams_over_the_limit_are_refused() {
+    let mut pair = Pair::greeted(Limits {
+        streams_max: 10,
+        ..Limits::default()
+    });
+    for number in 0..10 {
+        pair.send(&call(2 * number + 1, "later")).expect("a call");
+    }
+    pair.send(&call(21, "x")).expect("one more");
+    assert_eq!(pair.lines(), ["21 RST 7"]);
+    assert_eq!(pair.counts.of(Abuse::Streams), 1);
+    let later = pair.echo.later[0];
+    pair.connection.answer(later, Answer::Message(Vec::new()));
+    pair.send(&call(23, "x")).expect("a call");
+    assert_eq!(pair.lines().len(), 6);
+}
+
+#[test]
+fn replies_that_are_held_have_a_bound() {
+    let mut pair = Pair::greeted(Limits {
+        held_bytes_max: 100_000,
+        ..Limits::default()
+    });
+    for number in 0..10 {
+        pair.send(&call(2 * number + 1, "later")).expect("a call");
+    }
+    pair.send(&settings(&[(
+        super::super::frame::setting::INITIAL_WINDOW_SIZE,
+        0,
+    )]))
+    .expect("settings");
+    let mut failed = 0;
+    for later in std::mem::take(&mut pair.echo.later) {
+        assert!(
+            pair.connection
+                .answer(later, Answer::Message(vec![0; 30_000]))
+        );
+        failed += pair
+            .lines()
+            .iter()
+            .filter(|line| line.contains("grpc-status=8"))
+            .count();
+    }
+    assert_eq!(failed, 6);
+    // A stream that asks for much with little does not get more.
+    let mut pair = Pair::greeted(Limits {
+        held_bytes_max: 1 << 20,
+        ..Limits::default()
+    });
+    pair.send(&frame(
+        kind::HEADERS,
+        flag::END_HEADERS,
+        1,
+        &block(&head_of("/echo/Stream")),
+    ))
+    .expect("headers");
+    let asks = message(b"large 50000").repeat(1000);
+    pair.send(&frame(kind::DATA, 0, 1, &asks))
+        .expect("requests");
+    assert!(pair.echo.events.len() < 10, "{}", pair.echo.events.len());
+}

@@ -1,0 +1,271 @@
+//! One connection: its socket, and what is said on it.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::EventFlags;
+
+use super::admission::Admitted;
+use super::calls::Calls;
+use super::places::Token;
+use super::socket::Socket;
+use crate::http2::{self, Answer, Closing, Handler, Progress, StreamId};
+
+/// Calls of one connection that are begun before others have their turn.
+const CALLS_A_TURN: usize = 128;
+/// Pieces that are written by one system call.
+const PIECES_MAX: usize = 64;
+/// How long what a peer sends is thrown away after it was told why it is closed: closed at once, it would not read that.
+const LINGER: Duration = Duration::from_secs(1);
+
+pub(super) struct Connection {
+    socket: Socket,
+    http: http2::Connection,
+    /// What the last edge said and no call has refuted since.
+    is_readable: bool,
+    is_writable: bool,
+    /// The peer sends no more, or is gone: it is read until that shows.
+    is_ending: bool,
+    has_ended: bool,
+    /// Calls are kept for lack of turns; or for lack of room, until something is written.
+    has_more: bool,
+    is_blocked: bool,
+    /// It is in the queue for another turn.
+    is_queued: bool,
+    stage: Stage,
+    since: Instant,
+    _admitted: Admitted,
+}
+
+enum Stage {
+    Open,
+    /// Its end is to be written.
+    Closing,
+    /// Its end is written; what comes is thrown away until then.
+    Lingering(Instant),
+}
+
+/// What a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Event,
+    Turn,
+    /// Nothing: it is over.
+    End,
+}
+
+impl Connection {
+    pub fn new(socket: Socket, http: http2::Connection, admitted: Admitted, now: Instant) -> Self {
+        Self {
+            socket,
+            http,
+            is_readable: false,
+            is_writable: true,
+            is_ending: false,
+            has_ended: false,
+            has_more: false,
+            is_blocked: false,
+            is_queued: false,
+            stage: Stage::Open,
+            since: now,
+            _admitted: admitted,
+        }
+    }
+
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Puts it into the queue for another turn, once.
+    pub fn enqueue(&mut self, token: Token, queue: &mut Vec<Token>) {
+        if !self.is_queued {
+            self.is_queued = true;
+            queue.push(token);
+        }
+    }
+
+    pub fn leave_queue(&mut self) {
+        self.is_queued = false;
+    }
+
+    pub fn note(&mut self, edge: EventFlags) {
+        let is_ending = edge.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        self.is_ending |= is_ending;
+        self.is_readable |= is_ending || edge.contains(EventFlags::IN);
+        self.is_writable |= is_ending || edge.contains(EventFlags::OUT);
+    }
+
+    /// Reads once, answers, and writes once if all goes well.
+    pub fn turn(&mut self, now: Instant, input: &mut [u8], calls: &mut Calls<'_>) -> Next {
+        let turned = match self.stage {
+            Stage::Lingering(_) => self.throw_away(input),
+            _ => self.answer(now, input, calls).and_then(|()| self.flush()),
+        };
+        match turned {
+            Ok(()) => self.next(now),
+            Err(error) => {
+                log::trace!("express: a connection was lost: {error}");
+                Next::End
+            }
+        }
+    }
+
+    fn answer(&mut self, now: Instant, input: &mut [u8], calls: &mut Calls<'_>) -> io::Result<()> {
+        if !matches!(self.stage, Stage::Open) {
+            return Ok(());
+        }
+        let mut len = 0;
+        if self.is_readable && self.http.wants_read() {
+            len = self.read(input)?;
+        }
+        if len > 0 || self.has_more {
+            match self.http.receive(&input[..len], now, CALLS_A_TURN, calls) {
+                Ok(progress) => {
+                    self.has_more = progress == Progress::More;
+                    self.is_blocked = progress == Progress::Blocked;
+                }
+                Err(closing) => self.close(closing),
+            }
+        }
+        Ok(())
+    }
+
+    /// What there is, up to the buffer's end; 0 for nothing as well as for the end.
+    fn read(&mut self, input: &mut [u8]) -> io::Result<usize> {
+        match self.socket.read(input) {
+            Ok(0) => {
+                self.is_readable = false;
+                self.has_ended = true;
+                Ok(0)
+            }
+            Ok(len) => {
+                // Less than there is room for is all that there was.
+                self.is_readable = len == input.len() || self.is_ending;
+                Ok(len)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_readable = false;
+                Ok(0)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while self.is_writable && self.wants_write() {
+            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+            let (mut count, mut bytes) = (0, 0);
+            for (slice, piece) in pieces.iter_mut().zip(self.http.pieces()) {
+                *slice = IoSlice::new(piece);
+                count += 1;
+                bytes += piece.len();
+            }
+            match self.socket.write(&pieces[..count], bytes) {
+                Ok(wrote) => {
+                    self.is_writable = !wrote.is_full;
+                    self.http.written(wrote.len_bytes);
+                    self.has_more |= std::mem::take(&mut self.is_blocked);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn wants_write(&self) -> bool {
+        self.http.wants_write() || self.socket.wants_write()
+    }
+
+    fn next(&mut self, now: Instant) -> Next {
+        let is_written = !self.wants_write();
+        match self.stage {
+            Stage::Open => {
+                if self.has_more {
+                    return Next::Turn;
+                }
+                if is_written && (self.has_ended || self.http.is_finished()) {
+                    return Next::End;
+                }
+                match self.is_readable && self.http.wants_read() {
+                    true => Next::Turn,
+                    false => Next::Event,
+                }
+            }
+            Stage::Closing if self.has_ended => Next::End,
+            Stage::Closing if is_written => {
+                self.socket.finish();
+                self.stage = Stage::Lingering(now + LINGER);
+                Next::Turn
+            }
+            Stage::Closing => Next::Event,
+            Stage::Lingering(_) if self.has_ended => Next::End,
+            Stage::Lingering(_) => match self.is_readable {
+                true => Next::Turn,
+                false => Next::Event,
+            },
+        }
+    }
+
+    fn throw_away(&mut self, input: &mut [u8]) -> io::Result<()> {
+        if self.is_readable {
+            self.read(input)?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, closing: Closing) {
+        log::debug!("express: a connection is closed: {closing}");
+        self.stage = Stage::Closing;
+    }
+
+    /// An answer that has come late. The next turn writes it.
+    pub fn put(&mut self, stream: StreamId, answer: Answer) {
+        self.http.answer(stream, answer);
+    }
+
+    /// Looks at what is overdue. Another turn is to follow.
+    pub fn look(&mut self, now: Instant, calls: &mut Calls<'_>) -> Next {
+        match self.stage {
+            Stage::Open => {
+                if let Err(closing) = self.http.tick(now, calls) {
+                    self.close(closing);
+                    return Next::Turn;
+                }
+                match self.wants_write() {
+                    true => Next::Turn,
+                    false => Next::Event,
+                }
+            }
+            // Its time to read the end is over as well when it has not read the rest.
+            Stage::Closing => {
+                self.stage = Stage::Lingering(now + LINGER);
+                Next::Event
+            }
+            Stage::Lingering(until) if until <= now => Next::End,
+            Stage::Lingering(_) => Next::Event,
+        }
+    }
+
+    /// When to look next.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.http.deadline()
+    }
+
+    /// Says to the client that it should go elsewhere.
+    pub fn shut_down(&mut self, now: Instant) {
+        self.http.shut_down(now);
+    }
+
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    /// Tells the calls that wait that nobody hears their answers.
+    pub fn end(&mut self, handler: &mut impl Handler) {
+        self.http.end(handler);
+    }
+}
