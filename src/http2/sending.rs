@@ -381,13 +381,13 @@ impl Sending {
     }
 
     fn make_ready(&mut self, slot: Slot) {
-        #[cfg(any(test, fuzzing))]
-        {
-            self.has_queued = true;
-        }
         let stream = &mut self.streams[slot];
         if stream.queue.is_empty() || stream.is_ready {
             return;
+        }
+        #[cfg(any(test, fuzzing))]
+        {
+            self.has_queued = true;
         }
         if stream.send_window > 0 {
             stream.is_ready = true;
