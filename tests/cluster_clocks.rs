@@ -69,11 +69,11 @@ fn nodes_whose_clocks_are_an_hour_apart_are_one_cache() {
     // A caller's time is over when it is, whoever is asked and whoever loads.
     let placement = placement(&addresses);
     for (asked, node) in nodes.iter().enumerate() {
-        for owner in 0..3 {
+        for address in &addresses {
             let mut slow = (0..).map(|number| format!("slow-{asked}-{number}"));
             let owns = |key: &String| {
                 let member = placement.owner(b"pages", key.as_bytes()).unwrap();
-                member.address == addresses[owner].to_string()
+                member.address == address.to_string()
             };
             let key = slow.find(owns).unwrap();
             let client = Client::connect(node.addr);

@@ -62,6 +62,11 @@ impl Incoming {
 }
 
 impl Group {
+    /// Its place among the groups, from 0.
+    pub(crate) fn number(&self) -> u16 {
+        self.inner.partition
+    }
+
     /// Stored frames that are held and so hot, from 0 to 3, in no order.
     pub(crate) fn as_hot_as(&self, counter: u8) -> impl Iterator<Item = Blob> {
         let held = self.inner.cache.iter_in(self.inner.partition);

@@ -215,6 +215,11 @@ impl Loaders {
         }
     }
 
+    /// How many groups there are.
+    pub fn groups(&self) -> usize {
+        self.shared.state.lock().lanes.len()
+    }
+
     /// How the last load of a key ended here, if that is remembered.
     pub fn last(&self, group: &Group, key: &[u8]) -> Option<LastLoad> {
         let last = &self.shared.last;

@@ -106,13 +106,14 @@ struct State<Q> {
 }
 
 impl<Q> Link<Q> {
-    /// A link that gives its peer so long to say anything. Links of different seeds do not come back together.
-    pub fn new(patience: Duration, seed: u64) -> Self {
+    /// A link for questions of so many groups, that gives its peer so long to say anything. Links of different seeds do not
+    /// come back together.
+    pub fn new(patience: Duration, seed: u64, groups: usize) -> Self {
         let now = Instant::now();
         Self {
             patience,
             state: Mutex::new(State {
-                outstanding: Outstanding::new(),
+                outstanding: Outstanding::new(groups),
                 breaker: Breaker::new(seed, now),
                 stream: 0,
                 waker: None,
@@ -129,17 +130,23 @@ impl<Q> Link<Q> {
         }
     }
 
-    /// Asks a question of so many bytes, whose answer is waited for until `until`.
+    /// Asks a question of so many bytes, of a group by its number, whose answer is waited for until `until`.
     ///
     /// # Errors
     /// The question comes back with [`Refused`].
-    pub fn ask(&self, question: Q, bytes: usize, until: Instant) -> Result<(), (Q, Refused)> {
+    pub fn ask(
+        &self,
+        question: Q,
+        group: u16,
+        bytes: usize,
+        until: Instant,
+    ) -> Result<(), (Q, Refused)> {
         let mut state = self.state.lock();
         if !state.is_asked() {
             return Err((question, Refused::Unreachable));
         }
         let now = Instant::now();
-        let pushed = state.outstanding.push(question, bytes, until, now);
+        let pushed = state.outstanding.push(question, group, bytes, until, now);
         pushed.map_err(|(question, full)| (question, Refused::Full(full)))?;
         if state.breaker.condition() == Condition::Closed {
             state.wake();

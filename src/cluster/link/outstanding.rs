@@ -1,4 +1,7 @@
 //! What a peer has been asked, or is to be asked, and has not answered.
+//!
+//! A group may have as many places as are free, where there are others: so one whose keys are loaded slowly, or not at all,
+//! leaves half of them to the others.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,12 +18,13 @@ const _: () = assert!(QUESTIONS_MAX <= 1 << SLOT_BITS);
 /// As many questions wait as may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{questions} keys of {bytes} bytes wait for the answer of a peer, {QUESTIONS_MAX} of {BYTES_MAX} bytes are the most; \
-     try again later"
+    "{of_group} keys of the group, and {of_others} of others, wait for the answer of a peer, with {bytes} bytes; \
+     {QUESTIONS_MAX} of {BYTES_MAX} bytes are the most, and one group may have as many as are free; try again later"
 )]
 pub struct Full {
-    questions: usize,
-    bytes: usize,
+    of_group: u32,
+    of_others: u32,
+    bytes: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,6 +54,7 @@ struct Slot<Q> {
 
 struct Asked<Q> {
     question: Q,
+    group: u16,
     bytes: usize,
     since: Instant,
     until: Instant,
@@ -63,16 +68,29 @@ pub(super) struct Outstanding<Q> {
     queue: VecDeque<u64>,
     len: usize,
     bytes: usize,
+    by_group: Vec<Taken>,
+    /// Whether there is no other group to leave places to.
+    is_alone: bool,
+}
+
+/// What a group has of it.
+#[derive(Clone, Copy, Default)]
+struct Taken {
+    questions: usize,
+    bytes: usize,
 }
 
 impl<Q> Outstanding<Q> {
-    pub fn new() -> Self {
+    /// For questions of so many groups.
+    pub fn new(groups: usize) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
             queue: VecDeque::new(),
             len: 0,
             bytes: 0,
+            by_group: vec![Taken::default(); groups],
+            is_alone: groups == 1,
         }
     }
 
@@ -84,23 +102,32 @@ impl<Q> Outstanding<Q> {
         !self.queue.is_empty()
     }
 
-    /// Queues a question, whose answer is waited for until `until`; gives it back if there are too many.
+    /// Queues a question of a group, by its number, whose answer is waited for until `until`; gives it back if there are too
+    /// many.
     pub fn push(
         &mut self,
         question: Q,
+        group: u16,
         bytes: usize,
         until: Instant,
         now: Instant,
     ) -> Result<(), (Q, Full)> {
         // What was taken back before it was sent is in the queue still.
         let questions = self.len.max(self.queue.len());
-        if questions >= QUESTIONS_MAX || self.bytes + bytes > BYTES_MAX {
+        let free = QUESTIONS_MAX.saturating_sub(questions);
+        let free_bytes = BYTES_MAX - self.bytes;
+        let taken = &mut self.by_group[usize::from(group)];
+        let has_its_share = taken.questions >= free || taken.bytes + bytes > free_bytes;
+        if free == 0 || bytes > free_bytes || has_its_share && !self.is_alone {
             let full = Full {
-                questions,
-                bytes: self.bytes,
+                of_group: taken.questions as u32,
+                of_others: (questions - taken.questions) as u32,
+                bytes: self.bytes as u32,
             };
             return Err((question, full));
         }
+        taken.questions += 1;
+        taken.bytes += bytes;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
                 round: 0,
@@ -110,6 +137,7 @@ impl<Q> Outstanding<Q> {
         });
         self.slots[slot].question = Some(Asked {
             question,
+            group,
             bytes,
             since: now,
             until,
@@ -151,6 +179,9 @@ impl<Q> Outstanding<Q> {
         self.free.push(slot);
         self.len -= 1;
         self.bytes -= asked.bytes;
+        let taken = &mut self.by_group[usize::from(asked.group)];
+        taken.questions -= 1;
+        taken.bytes -= asked.bytes;
         Some(asked.question)
     }
 
@@ -206,7 +237,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn push(outstanding: &mut Outstanding<u32>, question: u32, now: Instant) {
-        outstanding.push(question, 1, now + HOUR, now).unwrap();
+        outstanding.push(question, 0, 1, now + HOUR, now).unwrap();
     }
 
     fn send_all(outstanding: &mut Outstanding<u32>) -> Vec<(u64, u32)> {
@@ -221,7 +252,7 @@ mod tests {
     #[test]
     fn questions_are_sent_in_order_and_answered_in_any() {
         let now = Instant::now();
-        let mut outstanding = Outstanding::new();
+        let mut outstanding = Outstanding::new(1);
         for question in 0..3 {
             push(&mut outstanding, question, now);
         }
@@ -239,7 +270,7 @@ mod tests {
     #[test]
     fn an_id_is_not_that_of_the_question_before_in_its_slot() {
         let now = Instant::now();
-        let mut outstanding = Outstanding::new();
+        let mut outstanding = Outstanding::new(1);
         push(&mut outstanding, 1, now);
         let old = send_all(&mut outstanding)[0].0;
         assert_eq!(
@@ -255,7 +286,7 @@ mod tests {
     #[test]
     fn who_says_that_it_loads_is_waited_for_until_the_end_of_the_time() {
         let now = Instant::now();
-        let mut outstanding = Outstanding::new();
+        let mut outstanding = Outstanding::new(1);
         push(&mut outstanding, 1, now);
         push(&mut outstanding, 2, now);
         let sent = send_all(&mut outstanding);
@@ -274,22 +305,57 @@ mod tests {
     #[test]
     fn there_is_a_bound_in_questions_and_in_bytes() {
         let now = Instant::now();
-        let mut outstanding = Outstanding::new();
+        let mut outstanding = Outstanding::new(1);
         for question in 0..QUESTIONS_MAX as u32 {
             push(&mut outstanding, question, now);
         }
-        let (question, full) = outstanding.push(7, 1, now, now).unwrap_err();
+        let (question, full) = outstanding.push(7, 0, 1, now, now).unwrap_err();
         assert_eq!(question, 7);
         assert!(full.to_string().contains("8192"), "{full}");
         assert_eq!(outstanding.take_all().len(), QUESTIONS_MAX);
-        outstanding.push(7, BYTES_MAX, now, now).unwrap();
-        assert!(outstanding.push(7, 1, now, now).is_err());
+        outstanding.push(7, 0, BYTES_MAX, now, now).unwrap();
+        assert!(outstanding.push(7, 0, 1, now, now).is_err());
+    }
+
+    #[test]
+    fn a_group_leaves_places_to_others() {
+        let now = Instant::now();
+        let mut outstanding = Outstanding::new(3);
+        let mut all_it_gets = |group, bytes| {
+            let pushed = (0..).map_while(|question| {
+                let pushed = outstanding.push(question, group, bytes, now + HOUR, now);
+                pushed.err().map_or(Some(()), |_| None)
+            });
+            pushed.count()
+        };
+        assert_eq!(all_it_gets(0, 1), QUESTIONS_MAX / 2);
+        assert_eq!(all_it_gets(1, 1), QUESTIONS_MAX / 4);
+        assert_eq!(all_it_gets(2, 1), QUESTIONS_MAX / 8);
+        assert_eq!(all_it_gets(0, 1), 0);
+        let (_, full) = outstanding.push(7, 0, 1, now, now).unwrap_err();
+        let words = "4096 keys of the group, and 3072 of others, wait for";
+        assert!(full.to_string().starts_with(words), "{full}");
+        assert_eq!(outstanding.take_all().len(), QUESTIONS_MAX / 8 * 7);
+
+        let large = BYTES_MAX / 16;
+        let mut all_it_gets = |group| {
+            let mut push = || outstanding.push(1, group, large, now + HOUR, now);
+            (0..20).filter(|_| push().is_ok()).count()
+        };
+        assert_eq!((all_it_gets(0), all_it_gets(1)), (8, 4));
+        outstanding.take_all();
+        assert!(
+            outstanding
+                .by_group
+                .iter()
+                .all(|of| of.questions == 0 && of.bytes == 0)
+        );
     }
 
     #[test]
     fn what_has_no_room_in_a_message_is_for_the_next() {
         let now = Instant::now();
-        let mut outstanding = Outstanding::new();
+        let mut outstanding = Outstanding::new(1);
         push(&mut outstanding, 1, now);
         push(&mut outstanding, 2, now);
         let mut sent = Vec::new();

@@ -26,7 +26,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let link = Link::new(PATIENCE, 1);
+        let link = Link::new(PATIENCE, 1, 1);
         let stream = link.tick(Instant::now()).connect.expect("a first try");
         Self {
             link,
@@ -37,7 +37,7 @@ impl Rig {
 
     fn ask(&self, question: &'static str) -> Result<(), Refused> {
         let until = Instant::now() + HOUR;
-        let asked = self.link.ask(question, question.len(), until);
+        let asked = self.link.ask(question, 0, question.len(), until);
         asked.map_err(|(_, refused)| refused)
     }
 

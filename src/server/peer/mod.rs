@@ -289,7 +289,7 @@ impl Peers {
             let back = || former.find(|peer| peer.address == address && peer.is_asked());
             match member.or_else(back) {
                 Some(peer) => peer.clone(),
-                None => Arc::new(Peer::new(address, &self.config, &self.hasher)),
+                None => Arc::new(Peer::new(address, self)),
             }
         };
         self.loaders.set_share(self.share_of(ring.members()));
@@ -623,10 +623,11 @@ impl Peers {
 }
 
 impl Peer {
-    fn new(address: &str, config: &LinkConfig, hasher: &ahash::RandomState) -> Self {
+    fn new(address: &str, peers: &Peers) -> Self {
+        let (config, groups) = (&peers.config, peers.loaders.groups());
         let link = |number| {
-            let seed = hasher.hash_one((address, number));
-            Arc::new(Link::new(config.patience, seed))
+            let seed = peers.hasher.hash_one((address, number));
+            Arc::new(Link::new(config.patience, seed, groups))
         };
         Self {
             address: address.to_owned(),
@@ -643,6 +644,7 @@ impl Peer {
         }
         let first = THREAD.with(|thread| *thread);
         let bytes = QUESTION_BYTES + forward.load.key().len();
+        let group = forward.load.group().number();
         forward.until = match forward.is_peek() {
             true => Instant::now() + handover::PATIENCE,
             false => forward.load.wanted_until(),
@@ -651,7 +653,7 @@ impl Peer {
         let mut refused = Refused::Unreachable;
         for offset in 0..self.links.len() {
             let link = &self.links[(first + offset) % self.links.len()];
-            match link.ask(forward, bytes, until) {
+            match link.ask(forward, group, bytes, until) {
                 Ok(()) => return Ok(()),
                 Err((back, why)) => {
                     forward = back;

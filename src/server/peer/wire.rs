@@ -1,13 +1,13 @@
-//! The messages of `peer.proto`, read in place and written without a detour: see [`wire`](super::super::wire).
+//! The messages of `peer.proto`, read in place and written without a detour: see [`wire`](crate::server::wire).
 
 use std::time::Duration;
 
-use super::super::wire::Content::{Bytes, Fixed, Number};
-use super::super::wire::{
+use crate::cluster::Epoch;
+use crate::server::wire::Content::{Bytes, Fixed, Number};
+use crate::server::wire::{
     FIXED32, FIXED64, LENGTH_DELIMITED, Malformed, VARINT, for_each_field, put_bytes, put_varint,
     varint_len,
 };
-use crate::cluster::Epoch;
 
 /// The version of the protocol that this node speaks.
 pub const MAJOR: u64 = 1;
@@ -450,5 +450,7 @@ fn put_number(message: &mut Vec<u8>, number: u64, value: u64) {
     }
 }
 
+// By its path: the fuzzer's target has this file as a module of another name.
 #[cfg(test)]
+#[path = "wire/tests.rs"]
 mod tests;
