@@ -122,3 +122,16 @@ fn a_hasher_may_be_slow_and_the_cache_is_right() {
     }
     assert_eq!(cache.iter().count(), 999);
 }
+
+#[test]
+fn what_holds_a_cache_can_be_printed() {
+    let cache = Cache::<u64, u64>::new(1 << 20).unwrap();
+    cache.insert(1, 2).unwrap();
+    let text = format!("{cache:?}");
+    assert!(
+        text.starts_with("Cache { entries: 1, used_bytes: "),
+        "{text}"
+    );
+    let blobs = format!("{:?}", BlobCache::new(1 << 20).unwrap());
+    assert!(blobs.starts_with("BlobCache { entries: 0, "), "{blobs}");
+}

@@ -142,6 +142,12 @@ pub struct BlobCache {
 /// For how long a value is served, by its key and itself.
 type Lifetime = Box<dyn Fn(&[u8], &[u8]) -> Option<Duration> + Send + Sync>;
 
+impl fmt::Debug for BlobCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.core.partition_stats(0).fmt_as("BlobCache", f)
+    }
+}
+
 /// Takes the bytes of a value that is being loaded.
 pub struct BlobSink<'a>(&'a mut BlobBuilder);
 

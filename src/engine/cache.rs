@@ -46,6 +46,16 @@ where
     lifetime: Option<Lifetime<K, V>>,
 }
 
+impl<K, V, S> fmt::Debug for Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.core.partition_stats(0).fmt_as("Cache", f)
+    }
+}
+
 /// A value that was not stored because it could never fit; key and value come back.
 pub struct Rejected<K, V> {
     /// The key.
@@ -170,9 +180,10 @@ where
     /// Has `listener` told of each entry that leaves, and why. Readers do not find the entry any more by then.
     ///
     /// It runs on the thread of the shard's owner, soon after, and holds up neither hits nor changes; it may use the
-    /// cache. What it was not told of yet counts against the budget; where that comes to a sixteenth of it, those who
-    /// change the cache tell the listener themselves. It hears of the entries of one key in their order. One that panics
-    /// is logged. A second listener is not taken.
+    /// cache. What it was not told of yet takes memory beside the budget; where that comes to a sixteenth of it, those
+    /// who change the cache tell the listener themselves, and wait for it. So one that stores an entry for each that it
+    /// is told of goes on for ever. It hears of the entries of one key in their order. One that panics is logged. A
+    /// second listener is not taken.
     ///
     /// ```
     /// use corecache::engine::{Cache, Cause};

@@ -1,6 +1,7 @@
 //! Counters. What a hit counts is striped by reader, so that it costs a plain add on a line of its own; what happens
 //! on the way of a miss is counted in shared atomics.
 
+use std::fmt;
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
@@ -191,4 +192,15 @@ pub struct Stats {
     pub queued: u64,
     /// Keys that are being loaded.
     pub flights: u64,
+}
+
+impl Stats {
+    /// How full a cache is, as its own text.
+    pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(name)
+            .field("entries", &self.entries)
+            .field("used_bytes", &self.used_bytes)
+            .field("budget_bytes", &self.budget_bytes)
+            .finish_non_exhaustive()
+    }
 }
