@@ -77,9 +77,9 @@ impl Counts {
 pub(super) struct Budget {
     allowance: Allowance,
     left: u32,
-    /// When it was filled last, and how many calls had been answered by then.
+    /// When it was filled last, and how much had been done by then.
     filled: Instant,
-    answered: u64,
+    work: u64,
 }
 
 /// More was asked for than there was.
@@ -92,30 +92,30 @@ impl Budget {
             allowance,
             left: allowance.burst,
             filled: now,
-            answered: 0,
+            work: 0,
         }
     }
 
-    /// Takes one. `answered` calls have been answered on the connection so far.
-    pub fn take(&mut self, now: Instant, answered: u64) -> Result<(), Spent> {
+    /// Takes one. `work` is what has been done on the connection so far, in calls.
+    pub fn take(&mut self, now: Instant, work: u64) -> Result<(), Spent> {
         if self.left == 0 {
-            self.fill(now, answered);
+            self.fill(now, work);
         }
         self.left = self.left.checked_sub(1).ok_or(Spent)?;
         Ok(())
     }
 
-    fn fill(&mut self, now: Instant, answered: u64) {
+    fn fill(&mut self, now: Instant, work: u64) {
         let millis = now.saturating_duration_since(self.filled).as_millis() as u64;
         let by_time = millis.saturating_mul(self.allowance.per_second.into()) / 1000;
-        let calls = answered - self.answered;
+        let calls = work - self.work;
         let earned = by_time.saturating_add(calls.saturating_mul(self.allowance.per_call.into()));
         if earned == 0 {
             return; // what has begun to be earned is kept
         }
         self.left = earned.min(self.allowance.burst.into()) as u32;
         self.filled = now;
-        self.answered = answered;
+        self.work = work;
     }
 }
 

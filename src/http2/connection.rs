@@ -298,6 +298,16 @@ impl Connection {
         self.sending.streams.len()
     }
 
+    /// What the connection keeps on the heap: requests that are not whole, and replies that are not written. Bodies that are
+    /// kept elsewhere do not count.
+    pub fn memory_bytes(&self) -> usize {
+        let block_bytes = self
+            .block
+            .as_ref()
+            .map_or(0, |block| block.bytes.capacity());
+        self.kept.capacity() + block_bytes + self.sending.memory_bytes()
+    }
+
     /// When to call [`tick`](Self::tick) next. It is not worth to be more precise than some milliseconds.
     pub fn deadline(&self) -> Option<Instant> {
         let is_busy = self.open_streams() > 0 || self.sending.has_backlog() || self.is_amid_frame();

@@ -26,8 +26,11 @@ pub(crate) struct Limits {
     pub held_bytes_max: usize,
     /// The largest DATA frame that is sent, if the client takes so much.
     pub frame_bytes_max: u32,
-    /// Resets of streams without an answer that a client has free, and how many a second it may go on with.
+    /// Resets of streams without an answer, by the client or by an error that it makes. A client that gives up all its calls
+    /// at once does no harm, so this should begin with as many as there may be streams. Answered calls give more of it.
     pub resets: Allowance,
+    /// The other allowances grow with all that is done for a client: calls that have come, calls that were answered, and each
+    /// KiB of answers.
     pub settings: Allowance,
     pub pings: Allowance,
     pub empty_data: Allowance,
@@ -47,7 +50,7 @@ pub(crate) struct Limits {
     pub slow_writer: Duration,
 }
 
-/// How much of something is free: so many at once, and more with time and with the calls that are answered.
+/// How much of something is free: so many at once, and more with time and with calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Allowance {
     pub burst: u32,
@@ -78,12 +81,12 @@ impl Default for Limits {
             out_bytes_max: 256 << 10,
             held_bytes_max: 16 << 20,
             frame_bytes_max: 64 << 10,
-            resets: Allowance::new(200, 100, 1),
+            resets: Allowance::new(1024, 100, 1),
             settings: Allowance::new(64, 10, 1),
             pings: Allowance::new(64, 10, 4),
             empty_data: Allowance::new(64, 10, 4),
-            window_updates: Allowance::new(256, 100, 8),
-            idle_frames: Allowance::new(256, 100, 4),
+            window_updates: Allowance::new(1024, 1000, 8),
+            idle_frames: Allowance::new(1024, 100, 4),
             header_frames_max: 16,
             handshake: Duration::from_secs(10),
             settings_ack: Duration::from_secs(30),

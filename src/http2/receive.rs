@@ -232,8 +232,8 @@ impl Connection {
         if header.stream != 0 {
             return Err(Fault::protocol("SETTINGS on a stream"));
         }
-        let answered = self.sending.answered;
-        if self.budgets.settings.take(now, answered).is_err() {
+        let work = self.sending.work();
+        if self.budgets.settings.take(now, work).is_err() {
             return Err(Fault::abuse(Abuse::Settings, "too many SETTINGS"));
         }
         if header.has(flag::ACK) {
@@ -290,8 +290,8 @@ impl Connection {
         let Ok(data) = <[u8; 8]>::try_from(payload) else {
             return Err(Fault::frame_size("PING with other than 8 bytes"));
         };
-        let answered = self.sending.answered;
-        if self.budgets.pings.take(now, answered).is_err() {
+        let work = self.sending.work();
+        if self.budgets.pings.take(now, work).is_err() {
             return Err(Fault::abuse(Abuse::Ping, "too many PINGs"));
         }
         if !header.has(flag::ACK) {
@@ -312,8 +312,8 @@ impl Connection {
             return Err(Fault::frame_size("WINDOW_UPDATE with other than 4 bytes"));
         };
         let increment = u32::from_be_bytes(bytes) & WINDOW_MOST_BYTES;
-        let answered = self.sending.answered;
-        if self.budgets.window_updates.take(now, answered).is_err() {
+        let work = self.sending.work();
+        if self.budgets.window_updates.take(now, work).is_err() {
             return Err(Fault::abuse(Abuse::WindowUpdate, "too many WINDOW_UPDATEs"));
         }
         let id = header.stream;
@@ -410,8 +410,8 @@ impl Connection {
 
     /// A frame that changes nothing: a few of them are no harm.
     pub(super) fn idle_frame(&mut self, now: Instant) -> Result<(), Fault> {
-        let answered = self.sending.answered;
-        let taken = self.budgets.idle_frames.take(now, answered);
+        let work = self.sending.work();
+        let taken = self.budgets.idle_frames.take(now, work);
         taken.map_err(|_| Fault::abuse(Abuse::Idle, "too many frames that mean nothing"))
     }
 

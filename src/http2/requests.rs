@@ -41,6 +41,7 @@ impl Connection {
         let id = start.stream;
         self.opened.open(id);
         self.timing.call(turn.now);
+        self.sending.begun += 1;
         if start.depends_on_itself {
             return Err(Fault::stream(id, ErrorCode::PROTOCOL_ERROR));
         }
@@ -246,10 +247,10 @@ impl Connection {
         let content = frame::without_padding(header, payload).ok_or_else(too_much)?;
         self.grant();
         let ends_stream = header.has(flag::END_STREAM);
-        let answered = self.sending.answered;
+        let work = self.sending.work();
         if content.is_empty()
             && !ends_stream
-            && self.budgets.empty_data.take(turn.now, answered).is_err()
+            && self.budgets.empty_data.take(turn.now, work).is_err()
         {
             return Err(Fault::abuse(
                 Abuse::EmptyData,
@@ -409,7 +410,8 @@ impl Connection {
         let missing = PREFIX_BYTES.saturating_sub(stream.message.len());
         let (prefix, content) = content.split_at(missing.min(content.len()));
         stream.message.extend_from_slice(prefix);
-        let Some((flag, len)) = grpc::read_prefix(&stream.message) else {
+        self.sending.collected_bytes += prefix.len();
+        let Some((flag, len)) = grpc::read_prefix(&self.sending.streams[slot].message) else {
             return Ok(content);
         };
         if missing > 0 {
@@ -421,6 +423,7 @@ impl Connection {
         let missing = PREFIX_BYTES + len - stream.message.len();
         let (part, rest) = content.split_at(missing.min(content.len()));
         stream.message.extend_from_slice(part);
+        self.sending.collected_bytes += part.len();
         Ok(rest)
     }
 
@@ -461,6 +464,7 @@ impl Connection {
     fn call(&mut self, slot: Slot, turn: &mut Turn, handler: &mut impl Handler) {
         let stream = &mut self.sending.streams[slot];
         let collected = std::mem::take(&mut stream.message);
+        self.sending.collected_bytes -= collected.len();
         self.sending.reserved_bytes -= std::mem::take(&mut stream.reserved_bytes);
         let message = Message {
             method: stream.method,

@@ -19,8 +19,8 @@ use super::streams::{Slot, Streams};
 
 /// An answer that has come later and is larger is not copied.
 const COPY_LATE_MAX_BYTES: usize = 16 << 10;
-/// A DATA frame of a call that takes several counts as work from this size on.
-const WORTHWHILE_BYTES: usize = 1024;
+/// As many bytes of answers entitle to as much as a call.
+const WORTH_A_CALL_BYTES: u64 = 1024;
 /// Streams that we have ended before the client did, which are remembered as such.
 const LEFT_MAX: usize = 128;
 
@@ -40,9 +40,18 @@ pub(super) struct Sending {
     pub held_bytes: usize,
     /// What is set aside for messages that are coming.
     pub reserved_bytes: usize,
-    /// Calls that were answered, and DATA frames of those that took more than one.
+    /// Of these, what is not kept elsewhere as well.
+    copied_bytes: usize,
+    /// What has come of messages that are not whole, or not passed on.
+    pub collected_bytes: usize,
+    /// Calls that have come, those that were answered, and the bytes of their answers.
+    pub begun: u64,
     pub answered: u64,
+    sent_bytes: u64,
     left: VecDeque<u32>,
+    /// Something had to wait for its turn.
+    #[cfg(any(test, fuzzing))]
+    pub has_queued: bool,
     /// When the last bytes came.
     pub now: Instant,
 }
@@ -63,10 +72,27 @@ impl Sending {
             ready: VecDeque::new(),
             held_bytes: 0,
             reserved_bytes: 0,
+            copied_bytes: 0,
+            collected_bytes: 0,
+            begun: 0,
             answered: 0,
+            sent_bytes: 0,
             left: VecDeque::new(),
+            #[cfg(any(test, fuzzing))]
+            has_queued: false,
             now,
         }
+    }
+
+    /// What has been done for the client, in calls: how often it may do what it needs for them.
+    pub fn work(&self) -> u64 {
+        self.begun + self.answered + self.sent_bytes / WORTH_A_CALL_BYTES
+    }
+
+    /// What is on the heap for this connection's calls and answers.
+    pub fn memory_bytes(&self) -> usize {
+        let streams = self.streams.len() * size_of::<Stream>();
+        self.out.capacity() + self.copied_bytes + self.collected_bytes + streams
     }
 
     pub fn initial_window(&self) -> i64 {
@@ -104,7 +130,7 @@ impl Sending {
                 if !stream.is_unary || !stream.is_unanswered() || !stream.has_ended() {
                     let mut message = Vec::new();
                     put(&mut message);
-                    return self.enqueue(id, Some(slot), Arc::new(message), false);
+                    return self.enqueue(id, Some(slot), Part::copied(message), false);
                 }
                 stream.send_window
             }
@@ -120,12 +146,13 @@ impl Sending {
         {
             let body = self.out.bytes.split_off(body_at);
             self.out.bytes.truncate(at);
-            return self.enqueue(id, slot, Arc::new(body), true);
+            return self.enqueue(id, slot, Part::copied(body), true);
         }
         Replies::close(&mut self.out.bytes, at, len);
         self.replies.put_trailers(&mut self.out.bytes, id);
         self.window -= data as i64;
         self.answered += 1;
+        self.sent_bytes += data as u64;
         if let Some(slot) = slot {
             self.remove(slot);
         }
@@ -137,11 +164,11 @@ impl Sending {
         if bytes.len() <= COPY_MAX_BYTES {
             self.message(id, slot, |out| out.extend_from_slice(bytes));
         } else {
-            self.enqueue(id, slot, body, false);
+            self.enqueue(id, slot, Part::held(body), false);
         }
     }
 
-    fn enqueue(&mut self, id: u32, slot: Option<Slot>, body: Body, has_headers: bool) {
+    fn enqueue(&mut self, id: u32, slot: Option<Slot>, part: Part, has_headers: bool) {
         let slot = slot.unwrap_or_else(|| {
             let stream = Stream::of_whole_request(id, self.initial_window, self.now);
             self.streams.insert(stream)
@@ -152,8 +179,9 @@ impl Sending {
             self.replies.put_headers(&mut self.out.bytes, id);
             stream.has_headers = true;
         }
-        let part = Part::message(body);
+        self.answered += 1;
         self.held_bytes += part.body_bytes();
+        self.copied_bytes += part.copied_bytes();
         stream.queue.push_back(part);
         if stream.is_unary {
             stream.end = End::Status(Status::new(Code::OK, ""));
@@ -204,7 +232,7 @@ impl Sending {
         let stream = &mut self.streams[slot];
         stream.has_headers = true;
         stream.end = End::Data;
-        let part = Part::text(Arc::new(refusal.text));
+        let part = Part::text(refusal.text);
         self.held_bytes += part.body_bytes();
         stream.queue.push_back(part);
         self.make_ready(slot);
@@ -247,7 +275,7 @@ impl Sending {
             Answer::Message(message) if message.len() <= COPY_LATE_MAX_BYTES => {
                 self.message(id, slot, |out| out.extend_from_slice(&message));
             }
-            Answer::Message(message) => self.enqueue(id, slot, Arc::new(message), false),
+            Answer::Message(message) => self.enqueue(id, slot, Part::copied(message), false),
             Answer::Held(body) => self.held(id, slot, body),
         }
     }
@@ -291,6 +319,8 @@ impl Sending {
             self.ready.retain(|ready| *ready != stream.id);
         }
         self.held_bytes -= stream.queued_bytes();
+        self.copied_bytes -= stream.copied_bytes();
+        self.collected_bytes -= stream.message.len();
         self.reserved_bytes -= stream.reserved_bytes;
         stream
     }
@@ -355,6 +385,10 @@ impl Sending {
         if stream.queue.is_empty() || stream.is_ready {
             return;
         }
+        #[cfg(any(test, fuzzing))]
+        {
+            self.has_queued = true;
+        }
         if stream.send_window > 0 {
             stream.is_ready = true;
             stream.stalled = None;
@@ -397,9 +431,10 @@ impl Sending {
         part.put(len, &mut self.out);
         self.window -= len as i64;
         stream.send_window -= len as i64;
-        self.answered += u64::from(len >= WORTHWHILE_BYTES);
+        self.sent_bytes += len as u64;
         if is_last_of_part && let Some(part) = stream.queue.pop_front() {
             self.held_bytes -= part.body_bytes();
+            self.copied_bytes -= part.copied_bytes();
         }
         if !is_last {
             self.make_ready(slot);
@@ -438,12 +473,14 @@ impl Sending {
         for stream in streams() {
             let is_ready = self.ready.contains(&stream.id);
             assert_eq!(is_ready, stream.is_ready, "stream {}", stream.id);
-            assert_eq!(
-                is_ready,
-                !stream.queue.is_empty() && stream.send_window > 0,
+            // One whose window was made smaller finds out in its turn.
+            let has_queue = !stream.queue.is_empty();
+            assert!(
+                is_ready || !has_queue || stream.send_window <= 0,
                 "stream {}",
                 stream.id
             );
+            assert!(has_queue || !is_ready, "stream {}", stream.id);
             assert!(stream.message.len() <= PREFIX_BYTES + stream.reserved_bytes);
         }
         assert!(self.ready.len() <= self.streams.len());

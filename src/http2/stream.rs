@@ -1,6 +1,7 @@
 //! A call that is not answered as soon as it is there.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::call::Body;
@@ -93,7 +94,12 @@ impl Stream {
 
     /// What waits to be sent.
     pub fn queued_bytes(&self) -> usize {
-        self.queue.iter().map(|part| part.body_bytes()).sum()
+        self.queue.iter().map(Part::body_bytes).sum()
+    }
+
+    /// Of that, what is not kept elsewhere as well.
+    pub fn copied_bytes(&self) -> usize {
+        self.queue.iter().map(Part::copied_bytes).sum()
     }
 }
 
@@ -103,27 +109,44 @@ pub(super) struct Part {
     body: Body,
     at: usize,
     len: usize,
+    /// The body is kept for this only.
+    is_copy: bool,
 }
 
 impl Part {
-    pub fn message(body: Body) -> Self {
+    /// A message that is kept elsewhere as well.
+    pub fn held(body: Body) -> Self {
         let body_bytes = body.as_ref().as_ref().len();
         Self {
             prefix: Some(super::grpc::prefix(body_bytes)),
             body,
             at: 0,
             len: PREFIX_BYTES + body_bytes,
+            is_copy: false,
         }
     }
 
-    pub fn text(body: Body) -> Self {
-        let len = body.as_ref().as_ref().len();
+    /// A message that was made for the client.
+    pub fn copied(body: Vec<u8>) -> Self {
+        Self {
+            is_copy: true,
+            ..Self::held(Arc::new(body))
+        }
+    }
+
+    /// No message of gRPC.
+    pub fn text(text: &'static str) -> Self {
         Self {
             prefix: None,
-            body,
+            body: Arc::new(text),
             at: 0,
-            len,
+            len: text.len(),
+            is_copy: false,
         }
+    }
+
+    pub fn copied_bytes(&self) -> usize {
+        if self.is_copy { self.body_bytes() } else { 0 }
     }
 
     pub fn left(&self) -> usize {

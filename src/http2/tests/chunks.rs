@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::frame::{flag, kind, setting};
-use super::super::*;
+use super::bytes::{outcome, play, play_frames};
 use super::client::*;
 
 /// A frame, or a few of them: most are right, where they stand or elsewhere. All answers fit the client's windows, as when
@@ -42,31 +42,6 @@ fn part() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// What the handler was asked, what the client got, and how it ended.
-fn play<'a>(
-    chunks: impl IntoIterator<Item = &'a [u8]>,
-    calls_max: usize,
-) -> (Vec<String>, Vec<u8>, Option<Closing>) {
-    let mut pair = Pair::with(Limits::default());
-    let (mut written, mut end) = (Vec::new(), None);
-    for chunk in chunks {
-        let mut bytes = chunk;
-        while end.is_none() {
-            let (now, echo) = (pair.now, &mut pair.echo);
-            match pair.connection.receive(bytes, now, calls_max, echo) {
-                Ok(Progress::All) => break,
-                Ok(Progress::More) => bytes = b"",
-                Ok(Progress::Blocked) => panic!("there is room for all"),
-                Err(closing) => end = Some(closing),
-            }
-        }
-    }
-    // Nothing is written before the end, so that the order of frames does not depend on when that is.
-    written.extend(pair.bytes());
-    pair.connection.end(&mut pair.echo);
-    (pair.echo.events, written, end)
-}
-
 proptest! {
     #[test]
     fn cuts_make_no_difference(
@@ -75,7 +50,7 @@ proptest! {
         calls_max in 1..5usize,
     ) {
         let all = [greeting(), parts.concat()].concat();
-        let (events, written, end) = play([&all[..]], usize::MAX);
+        let whole = outcome([&all[..]], usize::MAX);
         let mut rest = &all[..];
         let mut chunks = Vec::new();
         for cut in cuts.iter().cycle() {
@@ -86,13 +61,12 @@ proptest! {
             chunks.push(chunk);
             rest = after;
         }
-        let cut = play(chunks, calls_max);
-        prop_assert_eq!(cut, (events, written, end));
+        prop_assert_eq!(outcome(chunks, calls_max), whole);
     }
 
     #[test]
     fn no_bytes_break_it(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let all = [greeting(), bytes].concat();
-        play(all.chunks(7), 1);
+        play(&bytes);
+        play_frames(&bytes);
     }
 }

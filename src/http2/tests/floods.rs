@@ -56,7 +56,8 @@ fn empty_data_ends() {
         let mut pair = Pair::new();
         pair.send(&headers(1)).expect("headers");
         let flood = floods(&mut pair, |_| frame(kind::DATA, payload.0, 1, payload.1));
-        assert_eq!(flood, (burst, Abuse::EmptyData));
+        let for_the_call = Limits::default().empty_data.per_call;
+        assert_eq!(flood, (burst + for_the_call, Abuse::EmptyData));
     }
 }
 
@@ -115,6 +116,34 @@ fn pings_and_windows_may_keep_pace_with_calls() {
             .expect("a busy client");
         pair.bytes();
     }
+}
+
+#[test]
+fn a_client_may_open_windows_for_calls_that_wait() {
+    let mut pair = Pair::new();
+    for number in 0..1000 {
+        let stream = 2 * number + 1;
+        pair.send(
+            &[
+                call(stream, "later"),
+                window_update(stream, 1),
+                window_update(0, 1),
+            ]
+            .concat(),
+        )
+        .expect("a call");
+    }
+    let later = std::mem::take(&mut pair.echo.later);
+    for id in &later {
+        assert!(pair.connection.answer(*id, Answer::Message(Vec::new())));
+    }
+    pair.send(&call(2001, "held 4000000")).expect("a call");
+    for _ in 0..4000 {
+        let updates = [window_update(0, 1000), window_update(2001, 1000)].concat();
+        pair.send(&updates).expect("small updates while it reads");
+        pair.bytes();
+    }
+    assert_eq!(pair.connection.open_streams(), 0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Connections as clients see them: bytes in, frames out.
 
+pub(crate) mod bytes;
 #[cfg(test)]
 mod calls;
 #[cfg(test)]
@@ -7,6 +8,7 @@ mod chunks;
 mod client;
 #[cfg(test)]
 mod errors;
+pub(crate) mod fields;
 #[cfg(test)]
 mod floods;
 pub(crate) mod script;

@@ -60,7 +60,7 @@ enum Answered {
 struct Call {
     expected: Answered,
     /// What the client has not sent yet of its message.
-    unsent: VecDeque<u8>,
+    unsent: Vec<u8>,
     has_sent_end: bool,
     is_reset: bool,
     /// What it may send, and what the server may.
@@ -82,7 +82,7 @@ impl Call {
 struct Player {
     pair: Pair,
     /// What the client has said and the server has not got.
-    on_its_way: VecDeque<u8>,
+    on_its_way: Vec<u8>,
     /// What the client has read of frames that are not whole.
     unread: Vec<u8>,
     decoder: Decoder,
@@ -121,7 +121,7 @@ impl Player {
         pair.send(&client::greeting()).expect("a greeting");
         Self {
             pair,
-            on_its_way: VecDeque::new(),
+            on_its_way: Vec::new(),
             unread: Vec::new(),
             decoder: Decoder::new(),
             calls: BTreeMap::new(),
@@ -215,7 +215,7 @@ impl Player {
             id,
             Call {
                 expected,
-                unsent: message(&text).into(),
+                unsent: message(&text),
                 has_sent_end: false,
                 is_reset: false,
                 send_window: 65_535,
@@ -318,7 +318,10 @@ impl Player {
         let call = self.calls.get_mut(&id).expect("it is there");
         let bytes = match number % 8 {
             1 => window_update(id, 0),
-            2 => window_update(id, i32::MAX as u32),
+            2 => {
+                call.receive_window += i64::from(i32::MAX); // one of two is none
+                window_update(id, i32::MAX as u32).repeat(2)
+            }
             // After the end they would end the connection, if the stream has been forgotten.
             3 if !call.has_sent_end => frame(
                 kind::HEADERS,
@@ -351,7 +354,7 @@ impl Player {
         let (bytes, code) = match number / 4 % 8 {
             0 => (window_update(0, 0), protocol),
             1 => (
-                window_update(0, i32::MAX as u32),
+                window_update(0, i32::MAX as u32).repeat(2),
                 ErrorCode::FLOW_CONTROL_ERROR,
             ),
             2 => (
@@ -370,10 +373,8 @@ impl Player {
             ),
             _ => (frame(kind::PUSH_PROMISE, 0, 1, b""), protocol),
         };
-        if self.receive_window <= 0 && code == ErrorCode::FLOW_CONTROL_ERROR {
-            return; // it may be none
-        }
         self.say(&bytes);
+        self.receive_window += i64::from(i32::MAX); // one of two updates is none
         self.doom = Some(code);
     }
 
@@ -471,24 +472,22 @@ impl Player {
     // What the client reads.
 
     fn read(&mut self, len: usize) {
-        let bytes: Vec<u8> = self
-            .pair
-            .connection
-            .pieces()
-            .flatten()
-            .copied()
-            .take(len)
-            .collect();
-        self.pair.connection.written(bytes.len());
-        self.unread.extend(bytes);
-        while let Some(header) = FrameHeader::read(&self.unread) {
-            let end = HEADER_BYTES + header.len;
-            if self.unread.len() < end {
-                return;
-            }
-            let frame: Vec<u8> = self.unread.drain(..end).collect();
-            self.on_frame(header, &frame[HEADER_BYTES..]);
+        let mut left = len;
+        for piece in self.pair.connection.pieces() {
+            let part = &piece[..piece.len().min(left)];
+            self.unread.extend_from_slice(part);
+            left -= part.len();
         }
+        self.pair.connection.written(len - left);
+        let unread = std::mem::take(&mut self.unread);
+        let mut rest = &unread[..];
+        while let Some(header) = FrameHeader::read(rest)
+            && let Some((payload, after)) = rest[HEADER_BYTES..].split_at_checked(header.len)
+        {
+            self.on_frame(header, payload);
+            rest = after;
+        }
+        self.unread = rest.to_vec();
     }
 
     fn on_frame(&mut self, header: FrameHeader, payload: &[u8]) {
