@@ -15,6 +15,8 @@ use super::stream::{End, Request, Stream};
 use super::streams::Slot;
 use super::window::ReceiveWindow;
 
+/// DATA on a stream that we have ended is no flood from this size on.
+const CRUMB_MAX_BYTES: usize = 1024;
 /// Answers that a stream of messages may have put off.
 const WAITING_MAX: u32 = 64;
 
@@ -259,6 +261,8 @@ impl Connection {
         }
         let Some(slot) = self.sending.streams.find(id) else {
             return match self.sending.has_left(id) {
+                // What was on its way costs the client more than us, unless it comes in crumbs.
+                true if content.len() >= CRUMB_MAX_BYTES => Ok(()),
                 true => self.idle_frame(turn.now),
                 false => Err(Fault::stream(id, ErrorCode::STREAM_CLOSED)),
             };
