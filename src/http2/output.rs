@@ -141,7 +141,7 @@ mod tests {
         #[test]
         fn it_is_a_queue(steps in prop::collection::vec((0..20_000usize, any::<bool>(), 0..40_000usize), 1..60)) {
             let mut output = Output::default();
-            let mut expected = VecDeque::new();
+            let mut expected = VecDeque::<u8>::new();
             for (number, (len, is_body, written)) in steps.into_iter().enumerate() {
                 let part = vec![number as u8; len];
                 expected.extend(&part);

@@ -465,10 +465,13 @@ impl Sending {
     #[cfg(any(test, fuzzing))]
     pub fn validate(&self) {
         let streams = || self.streams.slots().map(|slot| &self.streams[slot]);
-        assert_eq!(self.held_bytes, streams().map(Stream::queued_bytes).sum());
+        assert_eq!(
+            self.held_bytes,
+            streams().map(Stream::queued_bytes).sum::<usize>()
+        );
         assert_eq!(
             self.reserved_bytes,
-            streams().map(|stream| stream.reserved_bytes).sum()
+            streams().map(|stream| stream.reserved_bytes).sum::<usize>()
         );
         for stream in streams() {
             let is_ready = self.ready.contains(&stream.id);

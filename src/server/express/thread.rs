@@ -121,7 +121,7 @@ impl IoThread {
     pub fn run(mut self) -> bool {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let mut now = Instant::now();
-        while !self.has_ended && !(self.is_shut_down && self.connections.is_empty()) {
+        while !(self.has_ended || self.is_shut_down && self.connections.is_empty()) {
             let patience = self.patience(now);
             if let Err(error) =
                 epoll::wait(&self.poll, spare_capacity(&mut events), patience.as_ref())
