@@ -14,7 +14,7 @@ fn a_stock_python_client_is_served() {
     let Some(python) = python::interpreter() else {
         return;
     };
-    at_both_doors(|door| be_served(&python, door));
+    at_both_doors(|door| be_served(python, door));
 }
 
 fn be_served(python: &Path, door: Door) {
