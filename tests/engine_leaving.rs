@@ -1,10 +1,14 @@
 //! What leaves: the memory of what has expired comes back by itself, and the listener is told.
 
+mod engine_support;
+
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use corecache::engine::{BlobCache, Builder, Cache, Cause};
+use engine_support::Census;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -165,4 +169,39 @@ fn a_listener_may_clear_the_cache_whoever_tells_it() {
         .recv_timeout(PATIENCE)
         .expect("nobody waits for ever");
     is_told.recv_timeout(PATIENCE).expect("something has left");
+}
+
+#[test]
+fn a_listener_that_stores_more_than_it_is_told_of_takes_no_more_memory() {
+    const TOLD: u64 = 20_000;
+    const BUDGET_BYTES: usize = 256 << 10;
+    let census = Census::default();
+    let (values, most) = (census.clone(), Arc::new(AtomicIsize::new(0)));
+    let (done, is_done) = channel();
+    let itself = Arc::new(OnceLock::<Weak<Cache<_, _>>>::new());
+    let builder = Builder::new(BUDGET_BYTES).shards(2);
+    let cache = Cache::from_builder(&builder).unwrap().eviction_listener({
+        let (itself, most, told) = (itself.clone(), most.clone(), AtomicU64::new(0));
+        move |_, _, _| {
+            let told = told.fetch_add(1, Ordering::SeqCst);
+            most.fetch_max(values.alive(), Ordering::SeqCst);
+            if told >= TOLD {
+                let _ = done.send(());
+            } else if let Some(cache) = itself.get().and_then(Weak::upgrade) {
+                for key in [2 * told, 2 * told + 1] {
+                    cache.insert(key, (values.value(key), [0; 1000])).unwrap();
+                }
+            }
+        }
+    });
+    let cache = Arc::new(cache);
+    itself.set(Arc::downgrade(&cache)).unwrap();
+    let mut key = u64::MAX;
+    while is_done.try_recv().is_err() {
+        key -= 1;
+        cache.insert(key, (census.value(key), [0; 1000])).unwrap();
+    }
+    let most = most.load(Ordering::SeqCst);
+    assert!(most < 2 * BUDGET_BYTES as isize / 1000, "{most} at once");
+    assert!(cache.stats().refused > 0);
 }

@@ -181,9 +181,9 @@ where
     ///
     /// It runs on the thread of the shard's owner, soon after, and holds up neither hits nor changes; it may use the
     /// cache. What it was not told of yet takes memory beside the budget; where that comes to a sixteenth of it, those
-    /// who change the cache tell the listener themselves, and wait for it. So one that stores an entry for each that it
-    /// is told of goes on for ever. It hears of the entries of one key in their order. One that panics is logged. A
-    /// second listener is not taken.
+    /// who change the cache tell the listener themselves, and wait for it; while it is a quarter, nothing is stored from
+    /// within the listener ([`Stats::refused`]). One that stores an entry for each that it is told of goes on for ever.
+    /// It hears of the entries of one key in their order. One that panics is logged. A second listener is not taken.
     ///
     /// ```
     /// use corecache::engine::{Cache, Cause};

@@ -15,6 +15,7 @@ use super::flight::{Flight, Flights};
 use super::foreign::guarded;
 use super::policy::{Entries, Policy, Token, TwoClocks};
 use super::reclaim;
+use super::shard::is_telling;
 use super::stats::{Cause, PartitionCounters, ShardGauges};
 use super::sync::channel::Sender;
 use super::sync::{AtomicU64, Ordering};
@@ -112,6 +113,8 @@ const UNTOLD: [(u32, Cause); 4] = [
     (4, Cause::Replaced),
 ];
 const TOLD: u32 = 0;
+/// While one part in this many of the budget is untold, nothing is stored from within a listener.
+const UNTOLD_PART: usize = 4;
 
 /// What a policy asks of the entries whose addresses are its tokens.
 struct InTable<'a, B> {
@@ -350,8 +353,14 @@ impl<B: Body> Owner<B> {
                 std::mem::take(&mut self.dead)
             },
             calls_owner: self.is_overdue(),
-            tells_much: self.listening.untold_bytes > self.pool.credit_cap_bytes(),
+            tells_much: self.is_untold(self.pool.credit_cap_bytes()),
         }
+    }
+
+    /// Whether more than the shard's part of so many bytes waits for the listener.
+    #[inline]
+    fn is_untold(&self, bytes: usize) -> bool {
+        self.listening.untold_bytes * self.gauges.len() > bytes
     }
 
     /// Makes a change that was queued.
@@ -407,7 +416,9 @@ impl<B: Body> Owner<B> {
         }
         let weight = entry.weight_bytes() as usize;
         let is_same = |other| same_key(&entry, other);
-        if !self.make_room(partition, weight) {
+        // A listener that stores more than it is told of would never be done, and what it is to be told never end.
+        let is_told_enough = self.is_untold(self.pool.budget_bytes() / UNTOLD_PART) && is_telling();
+        if is_told_enough || !self.make_room(partition, weight) {
             add(&self.counters[partition].refused, 1);
             // A value that could not be replaced is out of date.
             if let Some(old) = self.writer.remove(hash, is_same) {
