@@ -150,28 +150,6 @@ fn many_keys_a_call_go_over_the_links_too() {
     }
 }
 
-/// A value of another node is not kept, unless it is asked for again soon: its owner has it.
-#[test]
-fn a_value_of_another_node_is_kept_when_it_is_asked_for_again() {
-    let origin = Origin::start(|_, _| Answer::Value(b"value".to_vec()));
-    let cluster = Cluster::start(
-        2,
-        &["--group", &origin.group("pages"), PATIENT[0], PATIENT[1]],
-    );
-    let ranks = cluster.ranks("pages", "key");
-    let (client, node) = (cluster.client(ranks[1]), &cluster.nodes[ranks[1]]);
-    let get = || assert_eq!(client.get("pages", "key").unwrap(), b"value");
-    get();
-    assert_eq!(client.counters().entries, 0);
-    get();
-    support::eventually("it is kept", || client.counters().entries == 1);
-    let asked = || figure(node, "peers_asked_total", "");
-    assert_eq!(asked(), 2);
-    get();
-    assert_eq!(asked(), 2);
-    assert_eq!(origin.requests("/key"), 1);
-}
-
 /// The owner was told of the first caller's time alone.
 #[test]
 fn who_joins_with_more_time_gets_the_value_that_the_first_did_not_wait_for() {
