@@ -131,6 +131,36 @@ fn an_unread_stream_does_not_end_an_idle_connection() {
 }
 
 #[test]
+fn calls_that_wait_behind_a_stalled_stream_have_their_turn() {
+    let mut pair = Pair::greeted(Limits {
+        held_bytes_max: 100_000,
+        ..Limits::default()
+    });
+    pair.send(&window_update(0, 1 << 30)).expect("an update");
+    pair.send(&[call(1, "held 100000"), call(3, "hello")].concat())
+        .expect("calls");
+    pair.lines();
+    assert_eq!(
+        (pair.echo.events.len(), pair.connection.open_streams()),
+        (2, 2)
+    );
+    for _ in 0..40 {
+        pair.pass(SECOND).expect("the connection lives");
+    }
+    assert_eq!(
+        (pair.echo.events.len(), pair.connection.open_streams()),
+        (3, 0)
+    );
+    assert_eq!(pair.lines().len(), 4);
+}
+
+#[test]
+fn a_connection_may_go_to_another_thread() {
+    fn sends<T: Send>(_: &T) {}
+    sends(&Pair::new().connection);
+}
+
+#[test]
 fn a_connection_without_calls_keeps_little() {
     let mut pair = Pair::new();
     pair.send(&call(1, "held 60000")).expect("a call");
