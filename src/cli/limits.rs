@@ -46,7 +46,8 @@ pub struct Limits {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds::limit)]
     handshake_timeout: Duration,
 
-    /// What the gRPC core may use for connections and calls, beside --memory
+    /// What the gRPC core may use for connections and calls, beside --memory, and as much what the connections of the express
+    /// door may keep
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = core_memory)]
     core_memory: usize,
 }

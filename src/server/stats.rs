@@ -298,6 +298,10 @@ impl Metrics {
             "Connections that the express door closed because their address had too many of them";
         let name = "express_connections_refused";
         refused.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
+        let cut = ConstCounter::new(express.cut());
+        let help =
+            "Connections of the express door that were cut because they kept too much memory";
+        cut.encode(encoder.encode_descriptor("express_connections_cut", help, None, kind)?)?;
         let help = "How often the express door has met what no client should do, by its kind";
         let mut family = encoder.encode_descriptor("express_abuses", help, None, kind)?;
         for (name, count) in express.abuses() {

@@ -35,6 +35,8 @@ pub(super) struct Connection {
     is_queued: bool,
     stage: Stage,
     since: Instant,
+    /// What it kept when it was last weighed.
+    weight_bytes: usize,
     _admitted: Admitted,
 }
 
@@ -69,6 +71,7 @@ impl Connection {
             is_queued: false,
             stage: Stage::Open,
             since: now,
+            weight_bytes: 0,
             _admitted: admitted,
         }
     }
@@ -258,6 +261,16 @@ impl Connection {
     /// Says to the client that it should go elsewhere.
     pub fn shut_down(&mut self, now: Instant) {
         self.http.shut_down(now);
+    }
+
+    /// Looks how much it keeps. Returns what it was the last time, and what it is now.
+    pub fn weigh(&mut self) -> (usize, usize) {
+        let before = std::mem::replace(&mut self.weight_bytes, self.http.memory_bytes());
+        (before, self.weight_bytes)
+    }
+
+    pub fn weight_bytes(&self) -> usize {
+        self.weight_bytes
     }
 
     pub fn age(&self, now: Instant) -> Duration {

@@ -105,6 +105,7 @@ pub(super) struct ExpressFigures {
 #[derive(Default)]
 struct Figures {
     calls: AtomicU64,
+    cut: AtomicU64,
 }
 
 impl Express {
@@ -123,6 +124,7 @@ impl Express {
             },
             limits: Arc::new(of_a_connection(limits, config.read_stall)),
             counts: Arc::default(),
+            memory_bytes: limits.core_bytes / cores.len(),
             age: limits.age,
             age_grace: limits.age_grace,
         });
@@ -211,8 +213,17 @@ impl Drop for Express {
 impl ExpressFigures {
     /// Calls that have been begun.
     pub fn calls(&self) -> u64 {
-        let calls = self.threads.iter().map(|thread| &thread.calls);
-        calls.map(|calls| calls.load(Ordering::Relaxed)).sum()
+        self.sum(|thread| &thread.calls)
+    }
+
+    /// Connections that were cut because all of a thread's kept too much.
+    pub fn cut(&self) -> u64 {
+        self.sum(|thread| &thread.cut)
+    }
+
+    fn sum(&self, figure: fn(&Figures) -> &AtomicU64) -> u64 {
+        let figures = self.threads.iter().map(|thread| figure(thread));
+        figures.map(|figure| figure.load(Ordering::Relaxed)).sum()
     }
 
     /// How often each kind of abuse was met.
@@ -231,13 +242,8 @@ fn of_a_connection(limits: &ConnectionLimits, read_stall: Duration) -> Limits {
     let streams_max = u32::try_from(limits.streams_a_connection).unwrap_or(u32::MAX);
     Limits {
         streams_max,
-        // Who gives up all calls at once floods nobody, and some clients adjust the window of each call that they begin.
-        resets: Allowance::new(streams_max.max(200), 100, 1),
-        window_updates: Allowance::new(
-            streams_max.saturating_mul(4).saturating_add(4096),
-            10_000,
-            8,
-        ),
+        // Who gives up all its calls at once floods nobody.
+        resets: Allowance::new(streams_max, 100, 1),
         header_list_bytes: u32::try_from(limits.metadata_bytes).unwrap_or(u32::MAX),
         message_bytes: limits.request_bytes,
         assembling_bytes: ASSEMBLING_MIN_BYTES.max(2 * limits.request_bytes),

@@ -56,6 +56,8 @@ pub(super) struct Common {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     pub limits: Arc<Limits>,
     pub counts: Arc<Counts>,
+    /// What all connections of a thread may keep together.
+    pub memory_bytes: usize,
     /// How long a connection is used for new calls, and how long its calls may go on after that.
     pub age: Option<Duration>,
     pub age_grace: Duration,
@@ -75,6 +77,8 @@ pub(super) struct IoThread {
     queue: Vec<Token>,
     input: Box<[u8]>,
     calls: u64,
+    /// What the connections keep together.
+    kept_bytes: usize,
     look_at_calls: Instant,
     look_at_connections: Instant,
     /// When connections are accepted again, after one could not be.
@@ -109,6 +113,7 @@ impl IoThread {
             queue: Vec::new(),
             input: vec![0; INPUT_BYTES].into(),
             calls: 0,
+            kept_bytes: 0,
             look_at_calls: now,
             look_at_connections: now,
             listen_again: None,
@@ -206,17 +211,39 @@ impl IoThread {
             log::error!("express: a connection is cut, on which something failed that should not");
             Next::End
         });
+        let (before, after) = connection.weigh();
+        self.kept_bytes = self.kept_bytes - before + after;
         match next {
             Next::Event => {}
             Next::Turn => connection.enqueue(token, &mut self.queue),
             Next::End => self.end(token),
         }
+        if self.kept_bytes > self.common.memory_bytes {
+            self.cut_heaviest();
+        }
+    }
+
+    fn cut_heaviest(&mut self) {
+        let connections = self.connections.iter_mut();
+        let heaviest = connections.max_by_key(|(_, connection)| connection.weight_bytes());
+        let Some((token, connection)) = heaviest else {
+            return;
+        };
+        log::warn!(
+            "express: {} bytes are kept for connections, over {}: the one with most of it, {}, is cut",
+            self.kept_bytes,
+            self.common.memory_bytes,
+            connection.weight_bytes()
+        );
+        self.figures.cut.fetch_add(1, Ordering::Relaxed);
+        self.end(token);
     }
 
     fn end(&mut self, token: Token) {
         let Some(mut connection) = self.connections.remove(token) else {
             return;
         };
+        self.kept_bytes -= connection.weight_bytes();
         let mut calls = Calls {
             services: &self.common.services,
             waiters: &mut self.waiters,
