@@ -41,6 +41,7 @@ mod window;
 pub(crate) use abuse::{Abuse, Counts};
 pub(crate) use call::{Answer, Body, Handler, Method, Reply, Request, StreamId};
 pub(crate) use connection::{Closing, Connection, Progress};
+#[cfg(any(test, fuzzing))]
 pub(crate) use frame::ErrorCode;
 pub(crate) use limits::{Allowance, Limits};
 pub(crate) use status::{Code, Status};
