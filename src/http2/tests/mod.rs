@@ -8,6 +8,7 @@ mod chunks;
 mod client;
 #[cfg(test)]
 mod errors;
+#[cfg(fuzzing)]
 pub(crate) mod fields;
 #[cfg(test)]
 mod floods;
