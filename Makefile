@@ -15,12 +15,12 @@ run:
 	@scripts/setup.sh run
 	@scripts/run.sh
 
-# The engine and the groups alone come first: they take seconds, and have debug assertions on.
+# The engine, the groups and the protocol alone come first: they take seconds, and have debug assertions on.
 test:
 	@scripts/setup.sh test
 	$(cargo) fmt --check
 	$(cargo) clippy --locked --no-default-features --all-targets -- -D warnings
-	$(cargo) test --locked --no-default-features
+	$(cargo) test --locked --no-default-features --features express
 	$(cargo) clippy --locked --release --all-targets -- -D warnings
 	$(cargo) test --locked --release
 	@$(MAKE) --no-print-directory model

@@ -77,7 +77,8 @@ impl<'a> Reply<'a> {
     }
 
     /// Answers with the encoded message that `put` appends to what is to be written. It must leave alone what is there,
-    /// and should not append much more than 16 KiB: that is copied once more.
+    /// and should not append much more than 16 KiB: that is copied once more. After a panic in it the connection makes no
+    /// sense any more, and must be closed.
     pub fn message(mut self, put: impl FnOnce(&mut Vec<u8>)) {
         self.is_answered = true;
         self.sending.message(self.stream.0, self.slot, put);

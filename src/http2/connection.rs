@@ -87,6 +87,9 @@ pub(super) enum Shutdown {
     Final,
 }
 
+/// Calls that are made in a tick, when what they have waited for has gone.
+const DEFERRED_MAX: usize = 64;
+
 /// The PING by which we see that the client has got our first GOAWAY.
 pub(super) const FAREWELL: [u8; 8] = *b"farewell";
 
@@ -140,7 +143,8 @@ impl Connection {
         }
     }
 
-    /// Takes bytes that were read, and gives each request that is whole to the handler, at most `calls_max` of them.
+    /// Takes bytes that were read, and gives each request that is whole to the handler, at most `calls_max` of them, which
+    /// is one at least.
     ///
     /// All bytes are taken, whatever the outcome: what is not a whole frame, and what comes after the last call, is
     /// copied and kept. Do not read while [`wants_read`](Self::wants_read) says no.
@@ -320,10 +324,16 @@ impl Connection {
             return Err(closing);
         }
         self.sending.now = now;
-        match self.look(now, handler) {
-            Ok(()) => Ok(()),
-            Err(closing) => Err(self.close(closing, handler)),
+        if let Err(closing) = self.look(now, handler) {
+            return Err(self.close(closing, handler));
         }
+        // What was held may have gone, and the client may not say anything by itself.
+        let mut turn = Turn {
+            now,
+            calls_left: DEFERRED_MAX,
+        };
+        self.call_deferred(&mut turn, handler);
+        Ok(())
     }
 
     /// The socket is gone: tells the handler of all calls that nobody waits for any more.

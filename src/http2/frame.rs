@@ -50,13 +50,11 @@ pub(crate) struct ErrorCode(pub u32);
 impl ErrorCode {
     pub const NO_ERROR: Self = Self(0);
     pub const PROTOCOL_ERROR: Self = Self(1);
-    pub const INTERNAL_ERROR: Self = Self(2);
     pub const FLOW_CONTROL_ERROR: Self = Self(3);
     pub const SETTINGS_TIMEOUT: Self = Self(4);
     pub const STREAM_CLOSED: Self = Self(5);
     pub const FRAME_SIZE_ERROR: Self = Self(6);
     pub const REFUSED_STREAM: Self = Self(7);
-    pub const CANCEL: Self = Self(8);
     pub const COMPRESSION_ERROR: Self = Self(9);
     pub const ENHANCE_YOUR_CALM: Self = Self(11);
 }

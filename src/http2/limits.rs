@@ -13,7 +13,7 @@ pub(crate) struct Limits {
     pub message_bytes: usize,
     /// Requests that have begun to come, taken together.
     pub assembling_bytes: usize,
-    /// What a client may send on a stream before it is told to go on.
+    /// What a client may send on a stream before it is told to go on; 65,535 bytes at least.
     pub stream_window_bytes: u32,
     /// The same for all streams of the connection.
     pub connection_window_bytes: u32,
@@ -22,19 +22,24 @@ pub(crate) struct Limits {
     /// Frames that are put together and not written yet: no more is read, and no reply is cut into frames, until the
     /// client has taken some.
     pub out_bytes_max: usize,
-    /// Replies that wait for the client's windows; over it, streams are refused, and late answers turned into an error.
+    /// Replies that wait for the client's windows. Over a quarter of it no more calls are begun until some have been sent;
+    /// over it, answers that come later are turned into an error.
     pub held_bytes_max: usize,
     /// The largest DATA frame that is sent, if the client takes so much.
     pub frame_bytes_max: u32,
     /// Resets of streams without an answer, by the client or by an error that it makes. A client that gives up all its calls
     /// at once does no harm, so this should begin with as many as there may be streams. Answered calls give more of it.
     pub resets: Allowance,
-    /// The other allowances grow with all that is done for a client: calls that have come, calls that were answered, and each
-    /// KiB of answers.
+    /// SETTINGS frames. This allowance, and those below, grow with all that is done for a client: calls that have come, calls
+    /// that were answered, and each KiB of answers.
     pub settings: Allowance,
+    /// PING frames.
     pub pings: Allowance,
+    /// DATA frames with nothing in them, but for those that end a stream.
     pub empty_data: Allowance,
+    /// WINDOW_UPDATE frames.
     pub window_updates: Allowance,
+    /// Frames that mean nothing here: PRIORITY, GOAWAY, unknown ones, and what comes for streams that have ended.
     pub idle_frames: Allowance,
     /// Frames that a header block may come in.
     pub header_frames_max: u32,
@@ -53,6 +58,7 @@ pub(crate) struct Limits {
 /// How much of something is free: so many at once, and more with time and with calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Allowance {
+    /// At once, and never more.
     pub burst: u32,
     pub per_second: u32,
     pub per_call: u32,

@@ -6,6 +6,8 @@ use super::call::Body;
 
 /// A part of a message that is shorter is copied: it would cost more as a piece of its own.
 pub(super) const COPY_MAX_BYTES: usize = 4096;
+/// A buffer that has grown beyond this is given back when it is empty.
+const KEPT_MAX_BYTES: usize = 512 << 10;
 /// Written bytes that may lie before others in the buffer.
 const TAKEN_MAX_BYTES: usize = 64 << 10;
 
@@ -76,6 +78,9 @@ impl Output {
         self.take(len);
         if self.taken == self.bytes.len() && self.inserts.is_empty() {
             self.bytes.clear();
+            if self.bytes.capacity() > KEPT_MAX_BYTES {
+                self.bytes = Vec::new();
+            }
             self.taken = 0;
         } else if self.taken >= TAKEN_MAX_BYTES && self.taken * 2 >= self.bytes.len() {
             self.bytes.drain(..self.taken);

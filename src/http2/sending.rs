@@ -1,13 +1,13 @@
 //! Answers on their way out: the calls that are open, the client's windows, and whose turn it is.
 
+mod pacing;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::call::{Answer, Body, StreamId};
-use super::frame::{
-    self, ErrorCode, FRAME_MAX_BYTES, HEADER_BYTES, WINDOW_BYTES, WINDOW_MOST_BYTES, flag, kind,
-};
+use super::frame::{self, ErrorCode, FRAME_MAX_BYTES, HEADER_BYTES, WINDOW_BYTES};
 use super::grpc::PREFIX_BYTES;
 use super::head::Refusal;
 use super::limits::Limits;
@@ -16,6 +16,7 @@ use super::replies::Replies;
 use super::status::{Code, Status};
 use super::stream::{End, Part, Stream};
 use super::streams::{Slot, Streams};
+pub(super) use pacing::Overflow;
 
 /// An answer that has come later and is larger is not copied.
 const COPY_LATE_MAX_BYTES: usize = 16 << 10;
@@ -55,9 +56,6 @@ pub(super) struct Sending {
     /// When the last bytes came.
     pub now: Instant,
 }
-
-/// The windows were made larger than they can be.
-pub(super) struct Overflow;
 
 impl Sending {
     pub fn new(limits: Arc<Limits>, now: Instant) -> Self {
@@ -118,8 +116,6 @@ impl Sending {
     pub fn has_backlog(&self) -> bool {
         !self.out.is_empty() || self.held_bytes > 0
     }
-
-    // Answers.
 
     /// Answers a call with the message that `put` appends.
     pub fn message(&mut self, id: u32, slot: Option<Slot>, put: impl FnOnce(&mut Vec<u8>)) {
@@ -294,8 +290,6 @@ impl Sending {
         self.fail(id, Some(slot), Status::new(Code::OK, ""));
     }
 
-    // Ends of streams.
-
     /// We have said all. What the client still has to say does not matter any more.
     fn finish(&mut self, slot: Slot) {
         let stream = self.remove(slot);
@@ -335,121 +329,6 @@ impl Sending {
     /// We have ended this stream, and the client may not have known.
     pub fn has_left(&self, id: u32) -> bool {
         self.left.contains(&id)
-    }
-
-    // Windows.
-
-    /// The client takes more on the connection.
-    pub fn widen(&mut self, increment: u32) -> Result<(), Overflow> {
-        self.window += i64::from(increment);
-        if self.window > WINDOW_MOST_BYTES.into() {
-            Err(Overflow)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// The client takes more on a stream.
-    pub fn widen_stream(&mut self, slot: Slot, increment: u32) -> Result<(), Overflow> {
-        let stream = &mut self.streams[slot];
-        stream.send_window += i64::from(increment);
-        if stream.send_window > WINDOW_MOST_BYTES.into() {
-            return Err(Overflow);
-        }
-        self.make_ready(slot);
-        Ok(())
-    }
-
-    /// The client says what it takes on each stream, now and from now on.
-    pub fn set_initial_window(&mut self, size: u32) -> Result<(), Overflow> {
-        let change = i64::from(size) - self.initial_window;
-        self.initial_window = size.into();
-        let slots: Vec<Slot> = self.streams.slots().collect();
-        for slot in slots {
-            let stream = &mut self.streams[slot];
-            stream.send_window += change;
-            if stream.send_window > WINDOW_MOST_BYTES.into() {
-                return Err(Overflow);
-            }
-            self.make_ready(slot);
-        }
-        Ok(())
-    }
-
-    pub fn set_frame_max(&mut self, size: u32) {
-        self.frame_max_bytes = size.min(self.limits.frame_bytes_max) as usize;
-    }
-
-    fn make_ready(&mut self, slot: Slot) {
-        let stream = &mut self.streams[slot];
-        if stream.queue.is_empty() || stream.is_ready {
-            return;
-        }
-        #[cfg(any(test, fuzzing))]
-        {
-            self.has_queued = true;
-        }
-        if stream.send_window > 0 {
-            stream.is_ready = true;
-            stream.stalled = None;
-            self.ready.push_back(stream.id);
-        }
-    }
-
-    /// Cuts what waits into frames, in turns, as far as the client's windows and our buffer have room. Returns how much.
-    pub fn pump(&mut self) -> usize {
-        let mut sent_bytes = 0;
-        while self.window > 0 && !self.is_full() {
-            let Some(id) = self.ready.pop_front() else {
-                break;
-            };
-            if let Some(slot) = self.streams.find(id) {
-                sent_bytes += self.send_frame(slot);
-            }
-        }
-        sent_bytes
-    }
-
-    fn send_frame(&mut self, slot: Slot) -> usize {
-        let stream = &mut self.streams[slot];
-        stream.is_ready = false;
-        let window = self.window.min(stream.send_window);
-        let (Some(part), 1..) = (stream.queue.front_mut(), window) else {
-            self.make_ready(slot);
-            return 0;
-        };
-        let len = part.left().min(self.frame_max_bytes).min(window as usize);
-        let is_last_of_part = len == part.left();
-        let is_last = is_last_of_part && stream.queue.len() == 1;
-        let part = stream.queue.front_mut().expect("it was there");
-        let flags = if is_last && matches!(stream.end, End::Data) {
-            flag::END_STREAM
-        } else {
-            0
-        };
-        frame::put_header(&mut self.out.bytes, len, kind::DATA, flags, stream.id);
-        part.put(len, &mut self.out);
-        self.window -= len as i64;
-        stream.send_window -= len as i64;
-        self.sent_bytes += len as u64;
-        if is_last_of_part && let Some(part) = stream.queue.pop_front() {
-            self.held_bytes -= part.body_bytes();
-            self.copied_bytes -= part.copied_bytes();
-        }
-        if !is_last {
-            self.make_ready(slot);
-            return len;
-        }
-        match &stream.end {
-            End::Open => (),
-            End::Data => self.finish(slot),
-            End::Status(status) => {
-                self.replies
-                    .put_status(&mut self.out.bytes, stream.id, true, status);
-                self.finish(slot);
-            }
-        }
-        len
     }
 
     /// Gives back what is only kept to be used again.

@@ -99,8 +99,8 @@ impl Connection {
     pub(super) fn look(&mut self, now: Instant, handler: &mut impl Handler) -> Result<(), Closing> {
         self.timing.looked = now;
         self.look_at_handshake(now)?;
-        self.look_at_client(now)?;
         self.look_at_streams(now, handler);
+        self.look_at_client(now)?;
         let has_calls = self.open_streams() > 0;
         if self
             .timing
@@ -196,6 +196,8 @@ impl Connection {
             };
             self.counts.add(kind);
             let id = stream.id;
+            // Whether the client reads at all is another question, which is asked anew.
+            self.timing.backlog = None;
             self.reset(id, ErrorCode::ENHANCE_YOUR_CALM, handler);
         }
     }

@@ -19,13 +19,6 @@ const fn size_bytes((name, value): (&[u8], &[u8])) -> usize {
     name.len() + value.len() + FIELD_OVERHEAD_BYTES
 }
 
-/// The size of a list of fields, as HTTP/2 counts it.
-pub(in super::super) fn header_list_bytes<'a>(
-    fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
-) -> usize {
-    fields.into_iter().map(size_bytes).sum()
-}
-
 /// Writes the blocks of one connection's answers, in their order.
 pub(in super::super) struct Encoder {
     /// The other side's table has room for our two fields.

@@ -10,7 +10,7 @@ mod table;
 mod tests;
 
 pub(super) use decode::{Decoder, Failed, Field};
-pub(super) use encode::{Encoder, field_without_index, header_list_bytes};
+pub(super) use encode::{Encoder, field_without_index};
 pub(super) use static_table::Name;
 
 /// What a field costs in a table or a list beyond its name and value.

@@ -61,22 +61,32 @@ pub(super) const LEN: usize = FIELDS.len();
 /// The field at an index, which counts from 1.
 pub(super) fn get(index: usize) -> (Name, &'static [u8], &'static [u8]) {
     let (name, value) = FIELDS[index - 1];
-    let kind = match index {
-        1 => Name::Authority,
-        2 | 3 => Name::Method,
-        4 | 5 => Name::Path,
-        6 | 7 => Name::Scheme,
-        8..=14 => Name::OtherPseudo,
-        28 => Name::ContentLength,
-        31 => Name::ContentType,
-        57 => Name::OfConnection,
-        _ => Name::Other,
-    };
-    (kind, name.as_bytes(), value.as_bytes())
+    (KINDS[index - 1], name.as_bytes(), value.as_bytes())
 }
 
+/// What each of the fields is.
+static KINDS: [Name; LEN] = {
+    let mut kinds = [Name::Other; LEN];
+    let mut place = 0;
+    while place < LEN {
+        kinds[place] = match place + 1 {
+            1 => Name::Authority,
+            2 | 3 => Name::Method,
+            4 | 5 => Name::Path,
+            6 | 7 => Name::Scheme,
+            8..=14 => Name::OtherPseudo,
+            28 => Name::ContentLength,
+            31 => Name::ContentType,
+            57 => Name::OfConnection,
+            _ => Name::Other,
+        };
+        place += 1;
+    }
+    kinds
+};
+
 #[rustfmt::skip]
-const FIELDS: [(&str, &str); 61] = [
+static FIELDS: [(&str, &str); 61] = [
     (":authority", ""), (":method", "GET"), (":method", "POST"), (":path", "/"), (":path", "/index.html"),
     (":scheme", "http"), (":scheme", "https"), (":status", "200"), (":status", "204"), (":status", "206"),
     (":status", "304"), (":status", "400"), (":status", "404"), (":status", "500"), ("accept-charset", ""),

@@ -170,7 +170,7 @@ impl Player {
             18 | 19 => self.answer(number),
             20 => self.pass(Duration::from_millis(u64::from(number) / 64)),
             21 => self.ignorable(number),
-            22 if number % 8 == 0 => self.shut_down(),
+            22 if number.is_multiple_of(8) => self.shut_down(),
             22 => self.misbehave_on_stream(number),
             _ => self.misbehave(number),
         }
@@ -264,7 +264,15 @@ impl Player {
 
     fn go_on(&mut self, number: u16, most: usize) {
         if let Some(id) = self.pick(number) {
-            self.send(id, most, if number % 3 == 0 { 0 } else { flag::END_STREAM });
+            self.send(
+                id,
+                most,
+                if number.is_multiple_of(3) {
+                    0
+                } else {
+                    flag::END_STREAM
+                },
+            );
         }
     }
 
@@ -280,7 +288,7 @@ impl Player {
             return;
         }
         match self.pick(number) {
-            Some(id) if number % 2 == 0 => {
+            Some(id) if number.is_multiple_of(2) => {
                 let call = self.calls.get_mut(&id).expect("it is there");
                 if call.receive_window + increment < 1 << 30 {
                     call.receive_window += increment;
@@ -347,7 +355,7 @@ impl Player {
 
     /// What ends the connection.
     fn misbehave(&mut self, number: u16) {
-        if number % 4 != 0 || self.doom.is_some() {
+        if !number.is_multiple_of(4) || self.doom.is_some() {
             return; // so that scripts may be long
         }
         let protocol = ErrorCode::PROTOCOL_ERROR;

@@ -66,7 +66,11 @@ fn who_does_not_read_is_closed() {
     let mut pair = Pair::new();
     pair.send(&call(1, "held 100000")).expect("a call");
     let (seconds, closing) = lasts(&mut pair, |pair| pair.connection.written(1));
-    assert_eq!((seconds, closing.abuse), (31, Some(Abuse::SlowReader)));
+    assert_eq!(
+        (seconds, closing.abuse),
+        (61, Some(Abuse::SlowReader)),
+        "its stream goes first"
+    );
     let mut pair = Pair::new();
     pair.send(&call(1, "held 100000")).expect("a call");
     pair.bytes();
@@ -110,6 +114,74 @@ fn a_stream_without_a_window_is_reset() {
             pair.counts.of(Abuse::SlowReader)
         ),
         (1, 1)
+    );
+}
+
+#[test]
+fn an_unread_stream_does_not_end_an_idle_connection() {
+    let mut pair = Pair::new();
+    pair.send(&window_update(0, 1 << 30)).expect("an update");
+    pair.send(&call(1, "held 100000")).expect("a call");
+    pair.bytes();
+    for _ in 0..60 {
+        pair.pass(SECOND).expect("the connection lives");
+    }
+    assert_eq!(pair.lines(), ["1 RST 11"]);
+    assert_eq!(pair.connection.open_streams(), 0);
+}
+
+#[test]
+fn calls_that_wait_behind_a_stalled_stream_have_their_turn() {
+    let mut pair = Pair::greeted(Limits {
+        held_bytes_max: 100_000,
+        ..Limits::default()
+    });
+    pair.send(&window_update(0, 1 << 30)).expect("an update");
+    pair.send(&[call(1, "held 100000"), call(3, "hello")].concat())
+        .expect("calls");
+    pair.lines();
+    assert_eq!(
+        (pair.echo.events.len(), pair.connection.open_streams()),
+        (2, 2)
+    );
+    for _ in 0..40 {
+        pair.pass(SECOND).expect("the connection lives");
+    }
+    assert_eq!(
+        (pair.echo.events.len(), pair.connection.open_streams()),
+        (3, 0)
+    );
+    assert_eq!(pair.lines().len(), 4);
+}
+
+#[test]
+fn a_connection_may_go_to_another_thread() {
+    fn sends<T: Send>(_: &T) {}
+    sends(&Pair::new().connection);
+}
+
+#[test]
+fn a_connection_without_calls_keeps_little() {
+    let mut pair = Pair::new();
+    pair.send(&call(1, "held 60000")).expect("a call");
+    pair.send(&[call(3, "large 200000"), call(5, "later")].concat())
+        .expect("calls");
+    assert!(pair.connection.memory_bytes() > 200_000);
+    let later = pair.echo.later[0];
+    pair.connection
+        .answer(later, Answer::Message(vec![0; 20_000]));
+    pair.send(&[window_update(0, 1 << 20), window_update(3, 1 << 20)].concat())
+        .expect("updates");
+    pair.bytes();
+    for _ in 0..3 {
+        pair.pass(SECOND).expect("a tick");
+    }
+    assert_eq!(
+        (
+            pair.connection.open_streams(),
+            pair.connection.memory_bytes()
+        ),
+        (0, 0)
     );
 }
 
