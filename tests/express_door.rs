@@ -290,6 +290,40 @@ fn who_does_not_read_is_closed() {
 }
 
 #[test]
+fn what_all_connections_keep_is_bounded() {
+    const CONNECTIONS: usize = 40;
+    let blobs = folder(&[("a", b"1")]);
+    let group = group("blobs", &blobs);
+    let limits = ["--core-memory", "4MiB", "--max-request", "1MiB"];
+    let node = Node::start([&["--group", &group, "--cores", "0"][..], &limits].concat());
+    let client = Client::connect(node.express);
+    assert_eq!(client.get("blobs", "a").unwrap(), b"1");
+    let before = node.memory_bytes("VmRSS");
+    // Requests that never come to their end, as far as the windows that all clients have.
+    let head = headers("/corecache.v1.Cache/Get", &[]);
+    let announced = [&[0][..], &900_000_u32.to_be_bytes()].concat();
+    let body = [announced, vec![b'x'; 60_000]].concat();
+    let held: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut connection = Connection::greet(node.express);
+            for stream in [1, 3, 5] {
+                let _ = connection.send(&frame(HEADERS, END_HEADERS, stream, &head));
+                for piece in body.chunks(16_000) {
+                    let _ = connection.send(&frame(DATA, 0, stream, piece));
+                }
+            }
+            connection
+        })
+        .collect();
+    let cut = "express_connections_cut_total";
+    eventually("some are cut", || figure(&node, cut) > 0);
+    assert_eq!(client.get("blobs", "a").unwrap(), b"1");
+    let growth = node.memory_bytes("VmHWM") - before;
+    assert!(growth < 24 << 20, "{growth} bytes more");
+    drop(held);
+}
+
+#[test]
 fn bytes_that_are_no_http2_end_the_connection_and_no_other() {
     let blobs = folder(&[("a", b"1")]);
     let node = Node::start(["--group", &group("blobs", &blobs)]);

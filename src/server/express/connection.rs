@@ -35,6 +35,7 @@ pub(super) struct Connection {
     is_queued: bool,
     stage: Stage,
     since: Instant,
+    is_shut_down: bool,
     /// What it kept when it was last weighed.
     weight_bytes: usize,
     _admitted: Admitted,
@@ -71,6 +72,7 @@ impl Connection {
             is_queued: false,
             stage: Stage::Open,
             since: now,
+            is_shut_down: false,
             weight_bytes: 0,
             _admitted: admitted,
         }
@@ -260,6 +262,7 @@ impl Connection {
 
     /// Says to the client that it should go elsewhere.
     pub fn shut_down(&mut self, now: Instant) {
+        self.is_shut_down = true;
         self.http.shut_down(now);
     }
 
@@ -273,8 +276,17 @@ impl Connection {
         self.weight_bytes
     }
 
-    pub fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.since)
+    pub fn is_shut_down(&self) -> bool {
+        self.is_shut_down
+    }
+
+    /// When its age is up: first to be told so, and then to be cut.
+    pub fn too_old(&self, age: Option<Duration>, grace: Duration) -> Option<Instant> {
+        let told = self.since.checked_add(age?)?;
+        match self.is_shut_down {
+            false => Some(told),
+            true => told.checked_add(grace),
+        }
     }
 
     /// Tells the calls that wait that nobody hears their answers.

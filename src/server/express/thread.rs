@@ -126,7 +126,7 @@ impl IoThread {
     pub fn run(mut self) -> bool {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let mut now = Instant::now();
-        while !(self.has_ended || self.is_shut_down && self.connections.is_empty()) {
+        while !self.is_over() {
             let patience = self.patience(now);
             if let Err(error) =
                 epoll::wait(&self.poll, spare_capacity(&mut events), patience.as_ref())
@@ -152,6 +152,10 @@ impl IoThread {
         let all_finished = self.connections.is_empty();
         self.end_all();
         all_finished
+    }
+
+    fn is_over(&self) -> bool {
+        self.has_ended || self.is_shut_down && self.connections.is_empty()
     }
 
     /// How long to wait for something to happen; none: for ever.
@@ -394,25 +398,21 @@ impl IoThread {
         let mut next = now + LOOK_MAX;
         let mut overdue = Vec::new();
         for (token, connection) in self.connections.iter_mut() {
-            let old = age.is_some_and(|age| connection.age(now) >= age);
-            match connection.deadline() {
-                Some(deadline) if deadline > now && !old => next = next.min(deadline),
-                Some(_) => overdue.push(token),
-                None if old => overdue.push(token),
+            let too_old = connection.too_old(age, grace);
+            match too_old.into_iter().chain(connection.deadline()).min() {
+                Some(due) if due <= now => overdue.push(token),
+                Some(due) => next = next.min(due),
                 None => {}
             }
         }
         self.look_at_connections = next.max(now + LOOK_MIN);
         for token in overdue {
             self.on(token, |connection, _, calls| {
-                if let Some(age) = age {
-                    let over = connection.age(now).checked_sub(age);
-                    if over.is_some_and(|over| over >= grace) {
+                if connection.too_old(age, grace).is_some_and(|at| at <= now) {
+                    if connection.is_shut_down() {
                         return Next::End;
                     }
-                    if over.is_some() {
-                        connection.shut_down(now);
-                    }
+                    connection.shut_down(now);
                 }
                 connection.look(now, calls)
             });
