@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corecache::engine::{BlobCache, Builder, Cache};
 
@@ -63,8 +63,14 @@ fn an_idle_cache_costs_no_cpu() {
         cache.insert(key, key).unwrap();
     }
     cache.flush();
+    // A thread has its name when it has begun.
+    let begun = Instant::now();
+    while owners().len() < 8 + blobs.shards() && begun.elapsed() < Duration::from_secs(60) {
+        thread::yield_now();
+    }
     // Who has just answered may still be on the way to its sleep: that counts as once. And it comes by once more, since
     // something has left lately.
+    thread::sleep(Duration::from_millis(100));
     let before = owners();
     assert_eq!(before.len(), 8 + blobs.shards());
     thread::sleep(Duration::from_millis(500));
