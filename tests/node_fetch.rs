@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use grpcio::RpcStatusCode;
-use support::client::{Client, Fetch, Fetched};
+use support::client::{Client, Fetch, Fetched, fetch_request};
 use support::origin::{Answer, Latch, Origin};
 use support::{Node, folder, group};
 
@@ -179,13 +179,13 @@ fn what_is_no_request_ends_the_call() {
     let client = Client::connect(node.addr);
 
     let mut stream = client.fetch();
-    stream.asking.send(vec![0x0a, 5, b'b']);
+    stream.asking.send_in_vain(vec![0x0a, 5, b'b']);
     let refusal = stream.next().unwrap_err();
     refusal.expect(RpcStatusCode::INVALID_ARGUMENT, &["FetchRequest"]);
 
     let mut stream = client.fetch();
     let keys: Vec<&[u8]> = vec![b"a"; 10_001];
-    stream.ask("blobs", 0, &keys);
+    stream.asking.send_in_vain(fetch_request("blobs", 0, &keys));
     let refusal = stream.next().unwrap_err();
     refusal.expect(RpcStatusCode::INVALID_ARGUMENT, &["10001 keys", "10000"]);
 

@@ -278,6 +278,11 @@ impl Asking {
         block_on(sent).expect("the call goes on");
     }
 
+    /// As `send`, where the node may be quicker to end the call.
+    pub fn send_in_vain(&mut self, request: Vec<u8>) {
+        let _ = block_on(self.0.send((request, WriteFlags::default())));
+    }
+
     /// See [`Fetch::close`].
     pub fn close(&mut self) {
         // It fails if the node is quicker with its answer to that: the end of the call, which `next` tells.
