@@ -37,7 +37,7 @@ impl Connection {
         let version = self.decoder.version();
         let known = self.known_heads.find(version, block);
         let (head, content_length) = match known {
-            Some(call) => (Head::Call(call), None),
+            Some((call, content_length)) => (Head::Call(call), content_length),
             None => self.read_head(version, block, handler)?,
         };
         let id = start.stream;
@@ -57,9 +57,8 @@ impl Connection {
         match head {
             Head::Call(call) if start.ends_stream => self.call_without_message(id, call, turn),
             Head::Call(call) => {
-                if content_length.is_none()
-                    && let Some(used) = self.call_at_once(id, call, after, turn, handler)
-                {
+                let used = self.call_at_once(id, call, content_length, after, turn, handler);
+                if let Some(used) = used {
                     return Ok(used);
                 }
                 self.open(id, Request::Open(call), content_length, turn.now);
@@ -105,10 +104,11 @@ impl Connection {
             handler,
         );
         let (head, content_length) = read.map_err(|_| compression())?;
-        if let (Head::Call(call), None) = (&head, content_length)
+        if let Head::Call(call) = &head
             && version == self.decoder.version()
         {
-            self.known_heads.remember(version, block, *call);
+            self.known_heads
+                .remember(version, block, *call, content_length);
         }
         Ok((head, content_length))
     }
@@ -155,6 +155,7 @@ impl Connection {
         &mut self,
         id: u32,
         call: Call,
+        content_length: Option<u64>,
         after: &[u8],
         turn: &mut Turn,
         handler: &mut impl Handler,
@@ -167,6 +168,9 @@ impl Connection {
             return None;
         }
         let (payload, rest) = after[HEADER_BYTES..].split_at_checked(header.len)?;
+        if content_length.is_some_and(|len| len != payload.len() as u64) {
+            return None;
+        }
         let mut used = HEADER_BYTES + header.len;
         if !header.has(flag::END_STREAM) {
             // Some clients say the end by a frame of its own.

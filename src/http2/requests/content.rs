@@ -80,6 +80,14 @@ impl Connection {
         turn: &mut Turn,
         handler: &mut impl Handler,
     ) -> Result<(), Status> {
+        if is_end
+            && self.sending.streams[slot].message.is_empty()
+            && !self.sending.is_holding_much()
+            && let Some(message) = self.whole(content)
+        {
+            self.hand_over(slot, message, turn, handler);
+            return Ok(());
+        }
         let rest = self.collect(slot, call, content)?;
         if !rest.is_empty() {
             return Err(not_one());
@@ -137,6 +145,15 @@ impl Connection {
             self.sending.end_if_done(slot);
         }
         Ok(())
+    }
+
+    /// The message, if it has come in one piece: nothing is kept of it then.
+    fn whole<'a>(&self, content: &'a [u8]) -> Option<&'a [u8]> {
+        let (0, len) = grpc::read_prefix(content)? else {
+            return None;
+        };
+        let message = &content[PREFIX_BYTES..];
+        (message.len() == len && len <= self.limits.message_bytes).then_some(message)
     }
 
     /// Adds what belongs to the message that is coming, and returns the rest.
@@ -206,10 +223,21 @@ impl Connection {
         let collected = std::mem::take(&mut stream.message);
         self.sending.collected_bytes -= collected.len();
         self.sending.reserved_bytes -= std::mem::take(&mut stream.reserved_bytes);
+        self.hand_over(slot, &collected[PREFIX_BYTES..], turn, handler);
+    }
+
+    fn hand_over(
+        &mut self,
+        slot: Slot,
+        message: &[u8],
+        turn: &mut Turn,
+        handler: &mut impl Handler,
+    ) {
+        let stream = &self.sending.streams[slot];
         let message = Message {
             method: stream.method,
             deadline: stream.deadline,
-            message: &collected[PREFIX_BYTES..],
+            message,
         };
         let id = stream.id;
         turn.calls_left = turn.calls_left.saturating_sub(1);

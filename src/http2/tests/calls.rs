@@ -35,6 +35,35 @@ fn a_call_is_answered() {
     assert_eq!(pair.connection.open_streams(), 0);
 }
 
+/// As load generators have it: the length is said, and the headers of several calls come before their messages.
+#[test]
+fn a_length_that_is_said_is_looked_at_in_heads_that_are_known_too() {
+    let mut pair = Pair::new();
+    let text = message(b"hello");
+    let len = text.len().to_string();
+    let mut fields = head_of("/echo/Unary");
+    fields.push(("content-length", &len));
+    let block = block(&fields);
+    let head = |stream| frame(kind::HEADERS, flag::END_HEADERS, stream, &block);
+    let data = |stream, text: &[u8]| frame(kind::DATA, flag::END_STREAM, stream, text);
+    for stream in [1, 7, 13] {
+        let heads = [head(stream), head(stream + 2), head(stream + 4)].concat();
+        let messages = [stream, stream + 2, stream + 4].map(|stream| data(stream, &text));
+        pair.send(&[heads, messages.concat()].concat())
+            .expect("calls");
+    }
+    pair.send(&[head(19), data(19, &text)].concat())
+        .expect("a call");
+    let answers = pair
+        .lines()
+        .into_iter()
+        .filter(|line| line.contains("hello"));
+    assert_eq!(answers.count(), 10);
+    pair.send(&[head(21), data(21, &message(b"hello!"))].concat())
+        .expect("a stream ends, not the connection");
+    assert_eq!(pair.lines(), ["21 RST 1"], "PROTOCOL_ERROR");
+}
+
 #[test]
 fn an_answer_on_a_warm_connection_is_a_few_bytes_longer_than_its_message() {
     let mut pair = Pair::new();
