@@ -82,12 +82,8 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
         let mut open: HashMap<*const Node, (Batch, usize)> = HashMap::new();
         for place in places {
             let key = self.keys[place].as_ref();
-            let hot = match tried.is_empty() {
-                true => self.client.inner.spread.pick(&self.known, self.group, key),
-                false => None,
-            };
-            let next = || self.known.pick(self.group.as_bytes(), key, tried);
-            let Some(node) = hot.or_else(next) else {
+            let inner = &self.client.inner;
+            let Some(node) = inner.pick(&self.known, self.group, key, tried) else {
                 let last = tried.last().map_or("", |node| &node.address);
                 let fault = Fault::Lost("no other node is known".to_owned());
                 self.fail(&[place], last, &fault);

@@ -304,11 +304,7 @@ impl Client {
         let mut tried: Vec<Arc<Node>> = Vec::new();
         let mut last = None;
         while tried.len() < ATTEMPTS {
-            let hot = match tried.is_empty() {
-                true => self.inner.spread.pick(&known, group, key),
-                false => None,
-            };
-            let Some(node) = hot.or_else(|| known.pick(group.as_bytes(), key, &tried)) else {
+            let Some(node) = self.inner.pick(&known, group, key, &tried) else {
                 break;
             };
             if !tried.is_empty() && !self.inner.budget.spend() {
@@ -354,6 +350,21 @@ impl Inner {
         if let Some(new) = known.learn(reply, &self.dialler) {
             *self.known.write() = Arc::new(new);
         }
+    }
+
+    /// Whom to ask for a key next, `tried` having failed. At first a hot key is anybody's who shares it.
+    fn pick(
+        &self,
+        known: &Known,
+        group: &str,
+        key: &[u8],
+        tried: &[Arc<Node>],
+    ) -> Option<Arc<Node>> {
+        let hot = match tried.is_empty() {
+            true => self.spread.pick(known, group, key),
+            false => None,
+        };
+        hot.or_else(|| known.pick(group.as_bytes(), key, tried))
     }
 
     /// A node has said that a key is hot.

@@ -69,14 +69,13 @@ impl Spread {
         let nodes = keys.get(&hash).filter(is_current);
         let nodes = nodes.map_or(1, |hot| hot.nodes.len());
         let width = spread::width(heat, nodes, known.members.len());
-        if width == nodes
-            && let Some(hot) = keys.get_mut(&hash)
-            && width > 1
-        {
-            hot.until = now + MEMORY;
+        if width < 2 {
             return;
         }
-        if width < 2 {
+        if width == nodes
+            && let Some(hot) = keys.get_mut(&hash)
+        {
+            hot.until = now + MEMORY;
             return;
         }
         if keys.len() >= KEYS_MAX {

@@ -213,26 +213,25 @@ fn a_size_keeps_a_span_open_for_what_is_moved() {
     let size = layout(1000);
     let in_span = slots_in_span(class_of(size.size()));
     let slots: Vec<_> = (0..3 * in_span).map(|_| arena.allocate(size)).collect();
-    // SAFETY: here and below, allocated with this layout, and released once, after all that is asked of the slots.
-    let release_all_but_the_first = |span: &[NonNull<u8>]| {
-        span[1..]
-            .iter()
-            .for_each(|&slot| unsafe { release(slot, size) });
+    let release_all = |slots: &mut dyn Iterator<Item = &NonNull<u8>>| {
+        for &slot in slots {
+            // SAFETY: allocated with this layout, and released once, after all that is asked of it.
+            unsafe { release(slot, size) }
+        }
     };
     let are_closed = || {
         arena.close_sparse_spans();
         let firsts = slots.iter().step_by(in_span);
-        let closed = firsts.map(|&slot| unsafe { is_in_closed_span(slot, size) });
-        let closed = closed.filter(|is_closed| *is_closed).count();
+        // SAFETY: allocated with this layout, and released at the end.
+        let is_closed = |slot: &&NonNull<u8>| unsafe { is_in_closed_span(**slot, size) };
+        let closed = firsts.filter(is_closed).count();
         arena.open_spans();
         closed
     };
     assert_eq!(are_closed(), 0);
     for (emptied, span) in slots.chunks(in_span).enumerate() {
-        release_all_but_the_first(span);
+        release_all(&mut span[1..].iter());
         assert_eq!(are_closed(), if HAS_SLOTS { emptied } else { 0 });
     }
-    for &slot in slots.iter().step_by(in_span) {
-        unsafe { release(slot, size) }
-    }
+    release_all(&mut slots.iter().step_by(in_span));
 }
