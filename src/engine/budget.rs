@@ -9,6 +9,8 @@
 use super::entry::{generation_of, hot_word};
 use super::sync::{AtomicBool, AtomicIsize, AtomicU32, AtomicUsize, Ordering};
 
+use std::sync::Arc;
+
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 
@@ -124,7 +126,7 @@ pub(crate) struct Pool {
     closed: AtomicBool,
     /// Entries that wait for their shard's turn.
     queued_bytes: CachePadded<AtomicUsize>,
-    pub partitions: Box<[PartitionAccount]>,
+    pub partitions: Arc<[PartitionAccount]>,
     /// One at a time, so that generations can not come round.
     pub clearing: Mutex<()>,
 }

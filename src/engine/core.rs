@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::arena::Arena;
-use super::budget::{Pool, Share};
+use super::budget::{PartitionAccount, Pool, Share};
 use super::builder::{BuildError, SHARD_MIN_BYTES, check_budget};
 use super::clock::{Clock, NEVER};
 use super::entry::{Body, Facts, Handle, Header, WEIGHT_MAX_BYTES, generation_of};
@@ -16,14 +16,17 @@ use super::pin::pin_to_core;
 use super::reclaim::Guard;
 use super::shard::{self, Shard};
 use super::stats::{LoadCounters, PartitionCounters, ReadCounters, ShardGauges, Stats, bump};
-use super::sync::channel::{self, Sender};
+use super::sync::channel::{self, Receiver, Sender};
 use super::sync::{AtomicU64, Ordering};
 use super::table::Table;
 use crossbeam::utils::CachePadded;
 
 pub(crate) struct Core<B: Body> {
+    /// Those of the shards, side by side.
+    tables: Box<[Arc<Table>]>,
     shards: Arc<[CachePadded<Shard<B>>]>,
     pool: Arc<Pool>,
+    partitions: Arc<[PartitionAccount]>,
     reads: ReadCounters,
     loads: Box<[LoadCounters]>,
     /// By shard, then by partition.
@@ -42,7 +45,9 @@ impl<B: Body> Core<B> {
         let (alarms, ringing): (Vec<_>, Vec<_>) = (0..shards).map(|_| channel::bounded(1)).unzip();
         let counters = || (0..partitions).map(|_| CachePadded::default());
         let mut core = Self {
+            tables: Box::default(),
             shards: Arc::default(),
+            partitions: pool.partitions.clone(),
             reads: ReadCounters::new(partitions),
             loads: (0..partitions).map(|_| LoadCounters::default()).collect(),
             counters: (0..shards).map(|_| counters().collect()).collect(),
@@ -53,9 +58,7 @@ impl<B: Body> Core<B> {
             listener: Arc::default(),
             pool,
         };
-        let new_shard =
-            |(index, ringing)| CachePadded::new(Shard::new(index, core.shared(index), ringing));
-        core.shards = ringing.into_iter().enumerate().map(new_shard).collect();
+        core.make_shards(ringing);
         for index in 0..shards {
             let pinned = (!cores.is_empty()).then(|| cores[index % cores.len()]);
             let shards = core.shards.clone();
@@ -67,6 +70,16 @@ impl<B: Body> Core<B> {
             })?);
         }
         Ok(core)
+    }
+
+    /// A shard for each alarm.
+    fn make_shards(&mut self, ringing: Vec<Receiver<()>>) {
+        let ringing = ringing.into_iter().enumerate();
+        let new_shard =
+            |(index, ringing)| CachePadded::new(Shard::new(index, self.shared(index), ringing));
+        self.shards = ringing.map(new_shard).collect();
+        let tables = self.shards.iter().map(|shard| shard.table.clone());
+        self.tables = tables.collect();
     }
 
     fn shared(&self, shard: usize) -> Shared<B> {
@@ -82,11 +95,23 @@ impl<B: Body> Core<B> {
         }
     }
 
+    #[inline(always)]
+    fn shard_index(&self, hash: u64) -> usize {
+        // Bits that neither the tag nor, up to 2^32 buckets, the bucket is made of.
+        ((hash >> 32 & 0xffff) as usize * self.tables.len()) >> 16
+    }
+
     #[inline]
     fn shard(&self, hash: u64) -> &Shard<B> {
-        // Bits that neither the tag nor, up to 2^32 buckets, the bucket is made of.
-        let index = ((hash >> 32 & 0xffff) as usize * self.shards.len()) >> 16;
-        &self.shards[index]
+        &self.shards[self.shard_index(hash)]
+    }
+
+    #[inline(always)]
+    fn table_of(&self, hash: u64) -> &Table {
+        let index = self.shard_index(hash);
+        debug_assert!(index < self.tables.len());
+        // SAFETY: a number below 2^16, times that of tables, over 2^16.
+        unsafe { self.tables.get_unchecked(index) }
     }
 
     /// Where an entry of this hash is to lie, which is about to be stored: meanwhile its line is fetched.
@@ -142,7 +167,7 @@ impl<B: Body> Core<B> {
         f: impl FnOnce(NonNull<Header>) -> R,
     ) -> Option<R> {
         let guard = Guard::enter();
-        let entry = self.shard(hash).table.find(&guard, hash, is_it)?;
+        let entry = self.table_of(hash).find(guard.slot(), hash, is_it)?;
         // SAFETY: protected by the guard.
         let header = unsafe { entry.as_ref() };
         // SAFETY: as above; built by `B`, as all entries here.
@@ -159,10 +184,10 @@ impl<B: Body> Core<B> {
         hash: u64,
         is_it: impl Fn(NonNull<Header>) -> bool,
     ) -> Option<NonNull<Header>> {
-        let entry = self.shard(hash).table.find(guard, hash, is_it)?;
+        let entry = self.table_of(hash).find(guard.slot(), hash, is_it)?;
         // SAFETY: protected by the guard.
         let header = unsafe { entry.as_ref() };
-        let hot = self.pool.partitions[usize::from(partition)].hot();
+        let hot = self.partitions[usize::from(partition)].hot();
         if header.is_hot(hot) {
             return Some(entry);
         }
@@ -181,10 +206,10 @@ impl<B: Body> Core<B> {
     #[inline]
     pub fn prefetch(&self, hashes: &[u64]) {
         for &hash in hashes {
-            self.shard(hash).table.prefetch(hash);
+            self.table_of(hash).prefetch(hash);
         }
         for &hash in hashes {
-            self.shard(hash).table.prefetch_entry(hash);
+            self.table_of(hash).prefetch_entry(hash);
         }
     }
 

@@ -15,30 +15,58 @@
 //!   table still holds entry? use it      slot == entry? keep it for the next round : free it
 //! ```
 
+use std::array;
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
 use crossbeam::utils::CachePadded;
 
 use super::entry::Header;
 use super::sync::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering, compiler_fence, fence, membarrier,
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering, compiler_fence, fence, membarrier,
     thread_local,
 };
 
 /// Borrows that one thread may nest before it takes another record. The first is what nearly all need.
 const SLOTS: usize = 4;
+/// The slot of a record that was taken for one borrow alone.
+const LONE: usize = SLOTS;
+
+/// Where one thread says at which entry it looks, one at a time.
+pub(crate) struct Slot {
+    announced: AtomicPtr<Header>,
+    /// The thread's; see [`Guard::reader`].
+    reader: u32,
+    /// Whether who announces has to fence; see [`prepare`].
+    fences: bool,
+    is_lone: bool,
+}
+
+impl Slot {
+    #[inline(always)]
+    fn is_free(&self) -> bool {
+        self.announced.load(Ordering::Relaxed).is_null()
+    }
+
+    /// Announces `entry`. If it is still at its place after that, it lives until the next call or the guard's end.
+    #[inline(always)]
+    pub fn announce(&self, entry: NonNull<Header>) {
+        // Release: what was read of the entry that the slot held before is read before that one may be freed.
+        self.announced.store(entry.as_ptr(), Ordering::Release);
+        if self.fences {
+            fence(Ordering::SeqCst);
+        } else {
+            compiler_fence(Ordering::SeqCst);
+        }
+    }
+}
 
 /// The slots of one thread; padded, so that threads share no line.
 #[repr(C)]
 struct Record {
-    /// Those of nested borrows, and [`EXTRA`].
-    slots: [AtomicPtr<Header>; SLOTS + 1],
+    slots: [Slot; SLOTS + 1],
     taken: AtomicBool,
-    /// Whether who announces has to fence; see [`prepare`].
-    fences: bool,
-    /// Dense, for what is kept a thread; see [`Guard::reader`].
-    id: usize,
     next: *const CachePadded<Record>,
 }
 
@@ -48,7 +76,7 @@ unsafe impl Sync for Record {}
 /// All records of the process. They are never freed, and taken again by threads to come: there are as many as
 /// threads (and nested borrows beyond `SLOTS`) ever were at once.
 static RECORDS: AtomicPtr<CachePadded<Record>> = AtomicPtr::new(ptr::null_mut());
-static RECORD_COUNT: AtomicUsize = AtomicUsize::new(0);
+static RECORD_COUNT: AtomicU32 = AtomicU32::new(0);
 
 type RecordRef = &'static CachePadded<Record>;
 
@@ -69,11 +97,16 @@ fn take_record() -> RecordRef {
     if let Some(record) = free {
         return record;
     }
+    let reader = RECORD_COUNT.fetch_add(1, Ordering::Relaxed);
+    let fences = MEMBARRIER.load(Ordering::Relaxed) != READY;
     let record = Box::leak(Box::new(CachePadded::new(Record {
-        slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS + 1],
+        slots: array::from_fn(|index| Slot {
+            announced: AtomicPtr::new(ptr::null_mut()),
+            reader,
+            fences,
+            is_lone: index == LONE,
+        }),
         taken: AtomicBool::new(true),
-        fences: MEMBARRIER.load(Ordering::Relaxed) != READY,
-        id: RECORD_COUNT.fetch_add(1, Ordering::Relaxed),
         next: ptr::null(),
     })));
     let mut head = RECORDS.load(Ordering::Relaxed);
@@ -92,7 +125,7 @@ fn give_back(record: RecordRef) {
 
 /// How many numbers of readers there have been; see [`Guard::reader`].
 pub(crate) fn readers() -> usize {
-    RECORD_COUNT.load(Ordering::Relaxed)
+    RECORD_COUNT.load(Ordering::Relaxed) as usize
 }
 
 /// Gives the thread's record back when the thread ends.
@@ -102,7 +135,7 @@ impl Drop for AtExit {
     fn drop(&mut self) {
         RECORD.with(|record| {
             // Nothing is borrowed any more; if something were, its record would be kept for good.
-            let unused = |record: &RecordRef| record.slots.iter().all(is_free);
+            let unused = |record: &RecordRef| record.slots.iter().all(Slot::is_free);
             if let Some(record) = record.take().filter(unused) {
                 give_back(record);
             }
@@ -115,88 +148,82 @@ thread_local! {
     static AT_EXIT: AtExit = const { AtExit };
 }
 
-#[inline(always)]
-fn is_free(slot: &AtomicPtr<Header>) -> bool {
-    slot.load(Ordering::Relaxed).is_null()
-}
-
 /// One slot of the calling thread, to look at one entry at a time; nobody but this crate holds one.
 ///
 /// A slot is taken by what stands in it. So between the making of a guard and its first entry the thread must not make
 /// another one: no code of others runs there.
 pub(crate) struct Guard {
-    record: RecordRef,
-    /// One of the record's; the last: that of a record which was taken for this guard alone.
-    slot: &'static AtomicPtr<Header>,
+    slot: &'static Slot,
     /// Slots belong to the thread that took them.
-    _not_send: std::marker::PhantomData<*const ()>,
+    _not_send: PhantomData<*const ()>,
 }
-
-const EXTRA: usize = SLOTS;
 
 impl Guard {
     #[inline(always)]
     pub fn enter() -> Self {
         match RECORD.with(Cell::get) {
-            Some(record) if is_free(&record.slots[0]) => Self::new(record, 0),
-            _ => RECORD.with(Self::enter_slowly),
+            Some(record) if record.slots[0].is_free() => Self::new(&record.slots[0]),
+            _ => Self::new(RECORD.with(slot_slowly)),
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn enter_slowly(local: &Cell<Option<RecordRef>>) -> Self {
-        if let Some(record) = local.get()
-            && let Some(index) = record.slots[..EXTRA].iter().position(is_free)
-        {
-            return Self::new(record, index);
-        }
-        let record = take_record();
-        // A thread whose destructors run has no end to give its record back at.
-        if local.get().is_none() && AT_EXIT.try_with(|_| ()).is_ok() {
-            local.set(Some(record));
-            return Self::new(record, 0);
-        }
-        Self::new(record, EXTRA)
     }
 
     #[inline(always)]
-    fn new(record: RecordRef, index: usize) -> Self {
+    fn new(slot: &'static Slot) -> Self {
         Self {
-            record,
-            slot: &record.slots[index],
-            _not_send: std::marker::PhantomData,
+            slot,
+            _not_send: PhantomData,
         }
     }
 
     /// A small number that no other guard of another thread has at the same time.
     #[inline(always)]
     pub fn reader(&self) -> usize {
-        self.record.id
+        self.slot.reader as usize
     }
 
-    /// Announces `entry`. If it is still at its place after that, it lives until the next call or the guard's end.
+    /// What the table is to announce in.
     #[inline(always)]
-    pub fn announce(&self, entry: NonNull<Header>) {
-        // Release: what was read of the entry that the slot held before is read before that one may be freed.
-        self.slot.store(entry.as_ptr(), Ordering::Release);
-        if self.record.fences {
-            fence(Ordering::SeqCst);
-        } else {
-            compiler_fence(Ordering::SeqCst);
-        }
+    pub fn slot(&self) -> &'static Slot {
+        self.slot
     }
+}
+
+#[cold]
+#[inline(never)]
+fn slot_slowly(local: &Cell<Option<RecordRef>>) -> &'static Slot {
+    if let Some(record) = local.get()
+        && let Some(slot) = record.slots[..LONE].iter().find(|slot| slot.is_free())
+    {
+        return slot;
+    }
+    let record = take_record();
+    // A thread whose destructors run has no end to give its record back at.
+    if local.get().is_none() && AT_EXIT.try_with(|_| ()).is_ok() {
+        local.set(Some(record));
+        return &record.slots[0];
+    }
+    &record.slots[LONE]
 }
 
 impl Drop for Guard {
     #[inline(always)]
     fn drop(&mut self) {
         // Release: what was read through the guard is read before the writer may free it.
-        self.slot.store(ptr::null_mut(), Ordering::Release);
-        if ptr::eq(self.slot, &self.record.slots[EXTRA]) {
-            give_back(self.record);
+        self.slot
+            .announced
+            .store(ptr::null_mut(), Ordering::Release);
+        if self.slot.is_lone {
+            give_back_of(self.slot);
         }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn give_back_of(lone: &Slot) {
+    let mut records = records();
+    let record = records.find(|record| ptr::eq(&record.slots[LONE], lone));
+    give_back(record.expect("records are never freed"));
 }
 
 /// Keeps those of `retired` that a reader still announces or holds a reference to, shows them to `kept`, and frees the
@@ -213,7 +240,7 @@ pub(crate) unsafe fn sweep(
     let mut announced: Vec<*mut Header> = records()
         .flat_map(|record| &record.slots)
         // Acquire: a reader that took a reference did so before it cleared its slot, so `is_unshared` sees it.
-        .map(|slot| slot.load(Ordering::Acquire))
+        .map(|slot| slot.announced.load(Ordering::Acquire))
         .filter(|entry| !entry.is_null())
         .collect();
     announced.sort_unstable();

@@ -68,8 +68,13 @@ impl ReadCounters {
                 let counter = counter(reads);
                 counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             }
-            None => bump(counter(&self.shared[partition])),
+            None => self.count_shared(partition, counter),
         }
+    }
+
+    #[cold]
+    fn count_shared(&self, partition: usize, counter: impl Fn(&Reads) -> &AtomicU64) {
+        bump(counter(&self.shared[partition]));
     }
 
     /// Hits and misses of a partition.

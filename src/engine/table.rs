@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 
 use super::arena::Range;
 use super::entry::Header;
-use super::reclaim::Guard;
+use super::reclaim::Slot;
 use super::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 mod line;
@@ -59,6 +59,11 @@ impl Shape {
         }
     }
 
+    fn glance(self) -> u64 {
+        let mask = u32::MAX >> self.buckets.leading_zeros();
+        u64::from(mask) << 32 | u64::from(self.buckets)
+    }
+
     fn bits(self) -> u64 {
         u64::from(self.merges) << 32 | u64::from(self.buckets)
     }
@@ -72,6 +77,9 @@ impl Shape {
 /// What readers see of the table. Aligned so that it shares no line with what counts who has it.
 #[repr(C, align(128))]
 pub(crate) struct Table {
+    /// The shape's number of buckets, and above it the bits of a hash that choose among them and the next ones: what a
+    /// first look needs. It may differ from the shape for a moment.
+    glance: AtomicU64,
     shape: AtomicU64,
     range: Range,
     buckets: Segments<Line>,
@@ -82,43 +90,43 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Looks for the entry with `hash` that `is_it` accepts, and returns it under the guard's protection.
+    /// Looks for the entry with `hash` that `is_it` accepts, and returns it under the slot's protection.
     ///
     /// Nearly always it is the first of its tag in its bucket's line, and stays there meanwhile: that way is kept short, as
     /// a core that waits for memory goes on with the next reads as far as their instructions fit its window.
     #[inline(always)]
     pub fn find(
         &self,
-        guard: &Guard,
+        slot: &Slot,
         hash: u64,
         is_it: impl Fn(NonNull<Header>) -> bool,
     ) -> Option<NonNull<Header>> {
-        let line = self.line(self.shape().bucket_of(hash));
-        if let Some(index) = line.tags().matches(tag_of(hash)).next() {
+        let line = self.line_at_a_glance(hash);
+        if let Some(index) = line.first(hash) {
             let place = &line.places[index];
             let name = place.load(Ordering::Acquire);
             if let Some(entry) = self.near(name) {
-                guard.announce(entry);
+                slot.announce(entry);
                 if place.load(Ordering::Acquire) == name && is_it(entry) {
                     return Some(entry);
                 }
             }
         }
-        self.find_by_all_means(guard, hash, is_it)
+        self.find_by_all_means(slot, hash, is_it)
     }
 
     #[cold]
     #[inline(never)]
     fn find_by_all_means(
         &self,
-        guard: &Guard,
+        slot: &Slot,
         hash: u64,
         is_it: impl Fn(NonNull<Header>) -> bool,
     ) -> Option<NonNull<Header>> {
         let mut shape = self.shape();
         loop {
             let bucket = shape.bucket_of(hash);
-            let found = self.find_in(bucket, guard, tag_of(hash), &is_it);
+            let found = self.find_in(bucket, slot, tag_of(hash), &is_it);
             if found.is_some() {
                 return found;
             }
@@ -134,7 +142,7 @@ impl Table {
     fn find_in(
         &self,
         bucket: usize,
-        guard: &Guard,
+        slot: &Slot,
         tag: u8,
         is_it: &impl Fn(NonNull<Header>) -> bool,
     ) -> Option<NonNull<Header>> {
@@ -142,7 +150,7 @@ impl Table {
         loop {
             let tags = line.tags();
             for index in tags.matches(tag) {
-                if let Some(entry) = self.protect(&line.places[index], guard)
+                if let Some(entry) = self.protect(&line.places[index], slot)
                     && is_it(entry)
                 {
                     return Some(entry);
@@ -152,8 +160,8 @@ impl Table {
         }
     }
 
-    /// The entry at a place, under the guard's protection.
-    fn protect(&self, place: &AtomicU32, guard: &Guard) -> Option<NonNull<Header>> {
+    /// The entry at a place, under the slot's protection.
+    fn protect(&self, place: &AtomicU32, slot: &Slot) -> Option<NonNull<Header>> {
         loop {
             let name = place.load(Ordering::Acquire);
             if name == 0 {
@@ -163,7 +171,7 @@ impl Table {
                 // It lay elsewhere and has left, its place before its number.
                 continue;
             };
-            guard.announce(entry);
+            slot.announce(entry);
             // A place that changes while it is looked at is looked at again.
             if place.load(Ordering::Acquire) == name
                 && (name < FAR || self.entry(name) == Some(entry))
@@ -211,17 +219,32 @@ impl Table {
         unsafe { &*self.overflow.at(number as usize) }
     }
 
+    /// The line where a hash belongs, nearly always.
+    #[inline(always)]
+    fn line_at_a_glance(&self, hash: u64) -> &Line {
+        // Acquire: the bucket was added before. Whatever is out of step here, the bucket is one that was announced.
+        let glance = self.glance.load(Ordering::Acquire);
+        let (buckets, mask) = (glance as u32, (glance >> 32) as u32);
+        let index = hash as u32 & mask;
+        let index = if index < buckets {
+            index
+        } else {
+            index & (mask >> 1)
+        };
+        self.line(index as usize)
+    }
+
     /// Has the line of a hash fetched, for a read that comes soon.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        prefetch(self.line(self.shape().bucket_of(hash)));
+        prefetch(self.line_at_a_glance(hash));
     }
 
     /// Has the first entry of the tag of `hash` fetched, for a read that comes soon.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
-        let line = self.line(self.shape().bucket_of(hash));
-        if let Some(index) = line.tags().matches(tag_of(hash)).next() {
+        let line = self.line_at_a_glance(hash);
+        if let Some(index) = line.first(hash) {
             self.prefetch_place(&line.places[index]);
         }
     }

@@ -23,9 +23,7 @@ pub(crate) fn new_core<B: Body>(budget_bytes: usize, shards: usize) -> Core<B> {
     core.counters = (0..shards).map(counters).collect();
     core.gauges = (0..shards).map(|_| CachePadded::default()).collect();
     core.alarms = alarms.into();
-    let new_shard =
-        |(index, ringing)| CachePadded::new(Shard::new(index, core.shared(index), ringing));
-    core.shards = ringing.into_iter().enumerate().map(new_shard).collect();
+    core.make_shards(ringing);
     core
 }
 

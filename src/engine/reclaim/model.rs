@@ -88,7 +88,7 @@ fn place() -> Place {
 }
 
 fn protect(guard: &Guard, entry: NonNull<Header>, place: &Place) -> bool {
-    guard.announce(entry);
+    guard.slot().announce(entry);
     place.load(Ordering::Acquire) == entry.as_ptr()
 }
 

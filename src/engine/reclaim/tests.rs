@@ -30,7 +30,7 @@ fn place_of(entry: NonNull<Header>) -> AtomicPtr<Header> {
 
 /// Whether the entry is still at its place after it was announced.
 fn protect(guard: &Guard, entry: NonNull<Header>, place: &AtomicPtr<Header>) -> bool {
-    guard.announce(entry);
+    guard.slot().announce(entry);
     place.load(Ordering::Acquire) == entry.as_ptr()
 }
 
@@ -108,7 +108,10 @@ fn guards_nest_deeper_than_there_are_slots() {
     while guards.pop().is_some() {
         assert_eq!(swept(&mut retired), 1);
     }
-    assert_eq!(Guard::enter().slot.load(Ordering::Relaxed), ptr::null_mut());
+    assert_eq!(
+        Guard::enter().slot().announced.load(Ordering::Relaxed),
+        ptr::null_mut()
+    );
 }
 
 #[test]
@@ -150,7 +153,7 @@ fn a_destructor_of_a_thread_can_still_read() {
         fn drop(&mut self) {
             let entry = retired_entry();
             let outer = Guard::enter();
-            outer.announce(entry);
+            outer.slot().announce(entry);
             let inner = Guard::enter();
             assert!(!ptr::eq(outer.slot, inner.slot));
             drop((outer, inner));

@@ -93,6 +93,41 @@ fn equal_bytes_of(word: u64, byte: u8) -> u32 {
     (lowest.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
 }
 
+/// A bit for each tag that is the one of `hash`, in as few instructions as there can be.
+#[cfg(all(target_arch = "x86_64", not(all(test, corecache_model))))]
+#[inline(always)]
+fn equal_tags(tags: &[AtomicU64; 2], hash: u64) -> u32 {
+    use std::arch::asm;
+    use std::arch::x86_64::{
+        _mm_cvtsi64_si128, _mm_movemask_epi8, _mm_shufflehi_epi16, _mm_unpackhi_epi64,
+        _mm_unpacklo_epi8,
+    };
+    // SAFETY: every x86-64 has SSE2; a line is aligned, as the comparison's operand in memory has to be. That is read as
+    // two loads of a word each would: what depends on it comes after it, and the processor keeps loads in order.
+    unsafe {
+        let hash = _mm_cvtsi64_si128(hash as i64);
+        let highest = _mm_shufflehi_epi16::<0xff>(_mm_unpacklo_epi8(hash, hash));
+        let mut equal = _mm_unpackhi_epi64(highest, highest);
+        asm!(
+            "pcmpeqb {equal}, xmmword ptr [{tags}]",
+            equal = inout(xmm_reg) equal,
+            tags = in(reg) tags,
+            options(nostack, readonly, preserves_flags)
+        );
+        _mm_movemask_epi8(equal) as u32
+    }
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(all(test, corecache_model)))))]
+#[inline(always)]
+fn equal_tags(tags: &[AtomicU64; 2], hash: u64) -> u32 {
+    let words = [
+        tags[0].load(Ordering::Acquire),
+        tags[1].load(Ordering::Acquire),
+    ];
+    equal_bytes(words, tag_of(hash))
+}
+
 /// Places of a line, a bit for each.
 pub(super) struct Matches(u32);
 
@@ -111,6 +146,13 @@ impl Iterator for Matches {
 }
 
 impl Line {
+    /// The first place whose tag is that of `hash`.
+    #[inline(always)]
+    pub fn first(&self, hash: u64) -> Option<usize> {
+        let equal = equal_tags(&self.tags, hash) & ((1 << PLACES) - 1);
+        (equal != 0).then(|| equal.trailing_zeros() as usize)
+    }
+
     #[inline(always)]
     pub fn tags(&self) -> Tags {
         // Acquire: who sees a tag sees what lies at its place, and who sees a link what lies behind it.
@@ -165,6 +207,8 @@ mod tests {
                 prop_assert_eq!(&found, &expected);
                 let by_words = equal_bytes_of(words[0], tag) | equal_bytes_of(words[1], tag) << 8;
                 prop_assert_eq!(by_words, equal_bytes(words, tag));
+                let line = Line { tags: words.map(AtomicU64::new), places: Default::default() };
+                prop_assert_eq!(line.first(u64::from(tag) << 56 | words[0] >> 8), expected.first().copied());
                 prop_assert!((0..PLACES).all(|index| tags.tag(index) == bytes[index]));
             }
         }

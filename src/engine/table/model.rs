@@ -8,6 +8,7 @@ use super::segments::FIRST as FIRST_SEGMENT;
 use super::writer::GROW_AT;
 use super::*;
 use crate::engine::entry::Typed;
+use crate::engine::reclaim::Guard;
 use crate::engine::reclaim::model::{Garbage, begin, new_entry, reader, value};
 use crate::engine::sync::model::plain::Plain;
 use crate::engine::sync::model::{check, choose};
@@ -35,7 +36,7 @@ fn remove(writer: &mut Writer, key: u64) -> NonNull<Header> {
 /// Reads a key's value; whether it was found.
 fn read(table: &Table, key: u64) -> bool {
     let guard = Guard::enter();
-    let found = table.find(&guard, hash_of(key), |entry| {
+    let found = table.find(guard.slot(), hash_of(key), |entry| {
         value(entry).read();
         key_of(entry) == key
     });

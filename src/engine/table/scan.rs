@@ -7,7 +7,7 @@
 use std::ptr::NonNull;
 
 use super::{Header, Shape, Table, prefetch};
-use crate::engine::reclaim::Guard;
+use crate::engine::reclaim::{Guard, Slot};
 
 /// How far a walk has come: the hashes that are lower, read backwards, are behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,7 +65,7 @@ impl Table {
             let bucket = shape.bucket_of(position.hash().into());
             let depth = depth_of(bucket, shape.buckets as usize);
             found.clear();
-            self.scan_bucket(bucket, &guard, |entry| {
+            self.scan_bucket(bucket, guard.slot(), |entry| {
                 // SAFETY: protected while this closure runs.
                 let hash = unsafe { entry.as_ref() }.hash;
                 // A split that is announced may have left a copy of what it moved, until it clears the place; and a merge
@@ -98,11 +98,11 @@ impl Table {
         }
     }
 
-    fn scan_bucket(&self, bucket: usize, guard: &Guard, mut take: impl FnMut(NonNull<Header>)) {
+    fn scan_bucket(&self, bucket: usize, slot: &Slot, mut take: impl FnMut(NonNull<Header>)) {
         let mut line = Some(self.line(bucket));
         while let Some(at) = line {
             for place in &at.places {
-                self.protect(place, guard).into_iter().for_each(&mut take);
+                self.protect(place, slot).into_iter().for_each(&mut take);
             }
             line = at.tags().link().map(|number| self.overflow_line(number));
         }

@@ -14,7 +14,8 @@ const SEGMENTS: usize = 40;
 /// The segment that an item lies in.
 #[inline(always)]
 fn segment_of(index: usize) -> usize {
-    (usize::BITS - (index / FIRST).leading_zeros()) as usize
+    // As many as the powers of two from `FIRST` to the index.
+    (index | (FIRST - 1)).ilog2() as usize - (FIRST - 1).ilog2() as usize
 }
 
 /// The first item of a segment.
@@ -43,7 +44,8 @@ impl<T> Segments<T> {
     /// Where an item lies, whose segment has been [added](Segments::add).
     #[inline(always)]
     pub fn at(&self, index: usize) -> *mut T {
-        let start = self.starts[segment_of(index)].load(Ordering::Acquire);
+        // SAFETY: an index below 2^44.
+        let start = unsafe { self.starts.get_unchecked(segment_of(index)) }.load(Ordering::Acquire);
         debug_assert!(!start.is_null());
         start.wrapping_add(index)
     }

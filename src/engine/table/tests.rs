@@ -9,7 +9,7 @@ use super::segments::FIRST as FIRST_SEGMENT;
 use super::writer::{GROW_AT, SHRINK_AT};
 use super::*;
 use crate::engine::entry::{Handle, Typed, lone_arena};
-use crate::engine::reclaim;
+use crate::engine::reclaim::{self, Guard};
 
 type Entry = Handle<Typed<u64, u64>>;
 
@@ -102,7 +102,7 @@ proptest! {
         let guard = Guard::enter();
         for key in 0..80 {
             let (hash, is_it) = (hash_of(kind, key), |entry| key_of(entry) == key);
-            prop_assert_eq!(writer.table().find(&guard, hash, is_it), model.get(&key).copied());
+            prop_assert_eq!(writer.table().find(guard.slot(), hash, is_it), model.get(&key).copied());
         }
         drop(guard);
         writer.for_each(free);
@@ -156,7 +156,7 @@ fn readers_never_miss_what_is_there_while_the_table_grows_and_shrinks() {
                     for key in 0..STAYS {
                         let guard = Guard::enter();
                         let is_it = |entry| key_of(entry) == key;
-                        let found = table.find(&guard, hash_of(0, key), is_it);
+                        let found = table.find(guard.slot(), hash_of(0, key), is_it);
                         assert!(found.is_some(), "key {key} was missed");
                     }
                 }
@@ -219,7 +219,7 @@ fn readers_never_miss_what_is_there_while_the_table_grows() {
                         for key in 0..STAYS {
                             let guard = Guard::enter();
                             let is_it = |entry| key_of(entry) == key;
-                            let found = table.find(&guard, hash_of(0, key), is_it);
+                            let found = table.find(guard.slot(), hash_of(0, key), is_it);
                             assert!(found.is_some(), "key {key} was missed");
                         }
                     }

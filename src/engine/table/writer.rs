@@ -103,8 +103,13 @@ struct Books {
 impl Writer {
     /// The writer of a new table, whose entries have names in `range`, or lie elsewhere.
     pub fn new(range: Range) -> Self {
+        let shape = Shape {
+            buckets: FIRST_SEGMENT as u32,
+            merges: 0,
+        };
         let table = Arc::new(Table {
-            shape: AtomicU64::new(FIRST_SEGMENT as u64),
+            glance: AtomicU64::new(shape.glance()),
+            shape: AtomicU64::new(shape.bits()),
             range,
             buckets: Segments::new(),
             overflow: Segments::new(),
@@ -369,6 +374,7 @@ impl Books {
         for at in table.entries(from).filter(moves) {
             self.put(table, to, at.name, at.tag());
         }
+        table.glance.store(shape.glance(), Ordering::Release);
         table.shape.store(shape.bits(), Ordering::Release);
         for at in table.entries(from).filter(moves) {
             at.clear();
