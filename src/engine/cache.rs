@@ -226,7 +226,8 @@ where
     }
 
     /// A clone of the value of `key`, or none if it is not held or has expired.
-    #[inline]
+    // Not inlined, a large value is written where the caller wants it; inlined, it is mostly copied once more.
+    #[inline(never)]
     pub fn get<Q>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
