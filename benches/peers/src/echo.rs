@@ -11,7 +11,8 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost_tonic::Message)]
+#[prost(prost_path = "::prost_tonic")]
 struct GetRequest {
     #[prost(string, tag = "1")]
     group: String,
@@ -19,7 +20,8 @@ struct GetRequest {
     key: String,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost_tonic::Message)]
+#[prost(prost_path = "::prost_tonic")]
 struct Value {
     #[prost(bytes = "bytes", tag = "1")]
     value: Bytes,
