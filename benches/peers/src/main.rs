@@ -341,7 +341,7 @@ fn one_connection(node: &Server, express: SocketAddr, pairs: usize) {
     let draws = keys::zipf(1 << 18);
     let requests =
         |keys: usize| -> Vec<_> { draws.chunks_exact(keys).map(grpc::request).collect() };
-    let (of_many, of_one) = (requests(BATCH), requests(1));
+    let (of_many, of_one) = (&requests(BATCH), &requests(1));
     let shape = |depth| Shape {
         connections: 1,
         depth,
@@ -350,21 +350,22 @@ fn one_connection(node: &Server, express: SocketAddr, pairs: usize) {
         name: format!("GetMany, 16 x {BATCH}"),
         server: node,
         a_call: BATCH,
-        run: Box::new(|calls| {
+        run: Box::new(move |calls| {
             let open = || grpc::Unary::many(express, BATCH);
-            drive::drive(shape(16), open, &of_many, calls);
+            drive::drive(shape(16), open, of_many, calls);
         }),
     };
-    let one = Contender {
-        name: "Get, 256".into(),
+    let one = |depth| Contender {
+        name: format!("Get, {depth}"),
         server: node,
         a_call: 1,
-        run: Box::new(|calls| {
+        run: Box::new(move |calls| {
             let open = || grpc::Unary::get(express);
-            drive::drive(shape(256), open, &of_one, calls);
+            drive::drive(shape(depth), open, of_one, calls);
         }),
     };
-    compare_cpu(&many, &one, pairs, None);
+    compare_cpu(&many, &one(256), pairs, None);
+    compare_cpu(&one(1), &one(64), pairs, None);
 }
 
 /// Two builds of the node.

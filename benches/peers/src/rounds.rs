@@ -26,6 +26,7 @@ pub struct Round {
     pub a_second: f64,
     server_us: f64,
     server_busy: f64,
+    load_us: f64,
     load_busy: f64,
 }
 
@@ -48,12 +49,14 @@ impl Contender<'_> {
         (self.run)(calls);
         let seconds = start.elapsed().as_secs_f64();
         let server = (self.server.cpu() - server).as_secs_f64();
+        let load = (own_cpu() - load).as_secs_f64();
         let count = (calls * self.a_call) as f64;
         Round {
             a_second: count / seconds,
             server_us: server / count * 1e6,
             server_busy: server / seconds,
-            load_busy: (own_cpu() - load).as_secs_f64() / seconds,
+            load_us: load / count * 1e6,
+            load_busy: load / seconds,
         }
     }
 }
@@ -127,10 +130,11 @@ fn print_rounds(contender: &Contender<'_>, rounds: impl Iterator<Item = Round>) 
     let rounds: Vec<Round> = rounds.collect();
     let of = |figure: fn(&Round) -> f64| Spread::of(rounds.iter().map(figure));
     println!(
-        "{:<19} {} thousand a second; server {:.3} us each",
+        "{:<19} {} thousand a second; server {:.3} us each, load {:.3}",
         contender.name,
         of(|round| round.a_second / 1e3),
-        of(|round| round.server_us).median()
+        of(|round| round.server_us).median(),
+        of(|round| round.load_us).median()
     );
     let (server, load) = (
         of(|round| round.server_busy).median(),
