@@ -2,9 +2,10 @@
 //!
 //! Rounds of a second alternate: a quiet one, and one in which one connection attacks as fast as it can. One client asks
 //! for a hot key all the time, one call after the other. Compared are the 99th percentiles of its latency; beside them
-//! stands what the node's memory grew by, and how many of the client's calls failed. The node has all cores, as have the attacker and the client.
+//! stands what the node's memory grew by, and how many of the client's calls failed. The node has all cores, as have the
+//! attacker and the client, so some of what the client feels is the attacker's use of them.
 //!
-//! `cargo bench --bench abuse [-- --rounds N] [--only ATTACK]`
+//! `cargo bench --bench abuse [-- --rounds N] [--only ATTACK] [--door front|express]`
 
 mod support;
 
@@ -14,6 +15,7 @@ mod http2;
 
 use std::env;
 use std::fs;
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -70,42 +72,57 @@ fn main() {
     fs::write(folder.path().join(KEY), [b'x'; 100]).expect("a file");
     let origin = format!("{GROUP}=dir:{}", folder.path().display());
     println!("load        {rounds} pairs of rounds of {ROUND:?} for each attack");
-    let only = env::args().skip_while(|arg| arg != "--only").nth(1);
-    let wanted = |name| only.as_ref().is_none_or(|only| only == name);
-    for (name, is_read, attack) in ATTACKS.into_iter().filter(|(name, ..)| wanted(*name)) {
-        let node = Server::node(["--group", &origin]);
-        let client = &connect(node.addr, 1)[0];
-        get(client, KEY).expect("a value");
-        let mut failed = 0;
-        round(client, &mut failed);
-        let before = node.peak_rss_bytes();
-        let (mut quiet, mut attacked, mut sent) = (Vec::new(), Vec::new(), 0);
-        for _ in 0..rounds {
-            quiet.push(round(client, &mut failed));
-            thread::scope(|scope| {
-                let attacker = scope.spawn(|| send(&node, is_read, attack));
-                attacked.push(round(client, &mut failed));
-                sent += attacker.join().expect("it attacks");
-            });
+    let wanted = |option: &str, name: &str| {
+        let only = env::args().skip_while(|arg| arg != option).nth(1);
+        only.is_none_or(|only| only == name)
+    };
+    for door in ["front", "express"]
+        .into_iter()
+        .filter(|door| wanted("--door", door))
+    {
+        println!("\ndoor        {door}");
+        for attack in ATTACKS.iter().filter(|attack| wanted("--only", attack.0)) {
+            let (node, express) = Server::express_node(["--group", &origin]);
+            let addr = if door == "front" { node.addr } else { express };
+            measure(&node, addr, rounds, *attack);
         }
-        let growth = (node.peak_rss_bytes() - before) >> 20;
-        let ratios = quiet
-            .iter()
-            .zip(&attacked)
-            .map(|(quiet, attacked)| attacked / quiet);
-        println!(
-            "{name:<12}{sent} pieces were sent; the node grew by {growth} MiB at the most; {failed} hits failed"
-        );
-        println!(
-            "            us, 99th percentile, quiet: {:.0}",
-            Spread::new(quiet.iter().copied())
-        );
-        println!(
-            "            us, 99th percentile, attacked: {:.0}",
-            Spread::new(attacked.iter().copied())
-        );
-        println!("            attacked/quiet: {:.2}", Spread::new(ratios));
     }
+}
+
+/// Lets quiet rounds and those of an attack take turns.
+fn measure(node: &Server, addr: SocketAddr, rounds: usize, attack: (&str, bool, Attack)) {
+    let (name, is_read, attack) = attack;
+    let client = &connect(addr, 1)[0];
+    get(client, KEY).expect("a value");
+    let mut failed = 0;
+    round(client, &mut failed);
+    let before = node.peak_rss_bytes();
+    let (mut quiet, mut attacked, mut sent) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..rounds {
+        quiet.push(round(client, &mut failed));
+        thread::scope(|scope| {
+            let attacker = scope.spawn(|| send(addr, is_read, attack));
+            attacked.push(round(client, &mut failed));
+            sent += attacker.join().expect("it attacks");
+        });
+    }
+    let growth = (node.peak_rss_bytes() - before) >> 20;
+    let ratios = quiet
+        .iter()
+        .zip(&attacked)
+        .map(|(quiet, attacked)| attacked / quiet);
+    println!(
+        "{name:<12}{sent} pieces were sent; the node grew by {growth} MiB at the most; {failed} hits failed"
+    );
+    println!(
+        "            us, 99th percentile, quiet: {:.0}",
+        Spread::new(quiet.iter().copied())
+    );
+    println!(
+        "            us, 99th percentile, attacked: {:.0}",
+        Spread::new(attacked.iter().copied())
+    );
+    println!("            attacked/quiet: {:.2}", Spread::new(ratios));
 }
 
 /// The 99th percentile of a second of hits, in microseconds. A call that fails has its time too.
@@ -121,11 +138,11 @@ fn round(client: &Client, failed: &mut usize) -> f64 {
 }
 
 /// Attacks for a round, over one connection after the other as the node cuts them; how many pieces were sent.
-fn send(node: &Server, is_read: bool, attack: Attack) -> usize {
+fn send(addr: SocketAddr, is_read: bool, attack: Attack) -> usize {
     let end = Instant::now() + ROUND;
     let mut sent = 0;
     while Instant::now() < end {
-        let mut connection = Connection::greet(node.addr);
+        let mut connection = Connection::greet(addr);
         let write_timeout = Some(Duration::from_millis(100));
         connection
             .0

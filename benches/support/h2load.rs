@@ -21,6 +21,7 @@ pub struct H2load {
     request: PathBuf,
     reply_bytes: usize,
     wide: bool,
+    scheme: &'static str,
 }
 
 impl H2load {
@@ -41,7 +42,16 @@ impl H2load {
             request,
             reply_bytes: MESSAGE_PREFIX_BYTES + value.compute_size() as usize,
             wide: value_bytes > LARGE_BYTES,
+            scheme: "http",
         })
+    }
+
+    /// The same over TLS, whatever certificate the server has.
+    pub fn over_tls(self) -> Self {
+        Self {
+            scheme: "https",
+            ..self
+        }
     }
 
     /// Makes so many calls, all of which are answered with the value; how many a second.
@@ -72,7 +82,7 @@ impl H2load {
         if self.wide {
             command.args(["-w", "30", "-W", "30"]);
         }
-        command.arg(format!("http://{addr}/corecache.v1.Cache/Get"));
+        command.arg(format!("{}://{addr}/corecache.v1.Cache/Get", self.scheme));
         command
     }
 }

@@ -5,13 +5,14 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost_tonic::Message)]
+#[prost(prost_path = "::prost_tonic")]
 struct GetRequest {
     #[prost(string, tag = "1")]
     group: String,
@@ -19,7 +20,8 @@ struct GetRequest {
     key: String,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost_tonic::Message)]
+#[prost(prost_path = "::prost_tonic")]
 struct Value {
     #[prost(bytes = "bytes", tag = "1")]
     value: Bytes,
@@ -75,9 +77,11 @@ pub fn serve(value_bytes: usize) -> ! {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("a bound address");
         println!("listening on {addr}");
+        // As tonic does where it binds itself.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         Server::builder()
             .add_service(Cache(get))
-            .serve_with_incoming(TcpListenerStream::new(listener))
+            .serve_with_incoming(incoming)
             .await
     });
     panic!("the echo ended: {served:?}");

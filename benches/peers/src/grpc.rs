@@ -7,6 +7,7 @@ use crate::drive::Client;
 use crate::h2::{Connection, Event, STREAM_WINDOW};
 use crate::keys::{KEY_BYTES, VALUE_BYTES, key};
 
+pub const GET: &str = "/corecache.v1.Cache/Get";
 const GROUP: &[u8] = b"blobs";
 /// In front of each gRPC message: a flag, and the length.
 const PREFIX_BYTES: usize = 5;
@@ -49,26 +50,36 @@ fn put_key(message: &mut Vec<u8>, number: usize) {
     message.extend_from_slice(&key(number));
 }
 
-/// A connection that makes calls of `GetMany`.
-pub struct Many {
+/// A connection that makes calls of one method.
+pub struct Unary {
     connection: Connection,
     reply_bytes: usize,
     received: usize,
     ended: usize,
 }
 
-impl Many {
-    pub fn open(addr: SocketAddr, keys: usize) -> io::Result<Self> {
+impl Unary {
+    /// For `GetMany` of so many keys.
+    pub fn many(addr: SocketAddr, keys: usize) -> io::Result<Self> {
+        Self::open(addr, "/corecache.v1.Cache/GetMany", reply_bytes(keys))
+    }
+
+    /// For `Get`.
+    pub fn get(addr: SocketAddr) -> io::Result<Self> {
+        Self::open(addr, GET, value_reply_bytes(VALUE_BYTES))
+    }
+
+    fn open(addr: SocketAddr, path: &'static str, reply_bytes: usize) -> io::Result<Self> {
         Ok(Self {
-            connection: Connection::open(addr, "/corecache.v1.Cache/GetMany")?,
-            reply_bytes: reply_bytes(keys),
+            connection: Connection::open(addr, path)?,
+            reply_bytes,
             received: 0,
             ended: 0,
         })
     }
 }
 
-impl Client for Many {
+impl Client for Unary {
     fn send(&mut self, request: &[u8]) -> bool {
         assert!(
             request.len() as i64 <= STREAM_WINDOW,
@@ -90,7 +101,7 @@ impl Client for Many {
         let (mut bytes, mut ends) = (0, 0);
         self.connection.receive(|event| match event {
             Event::Data(data) => bytes += data.len(),
-            Event::End => ends += 1,
+            Event::End(_) => ends += 1,
             Event::Window(_) => {}
         })?;
         self.received += bytes;
@@ -152,7 +163,7 @@ pub fn fetch(
                 unread.extend_from_slice(data);
                 count += take_answers(&mut unread, &mut replies);
             }
-            Event::End => panic!("the node has ended the call"),
+            Event::End(_) => panic!("the node has ended the call"),
             Event::Window(more) => window += i64::from(more),
         })?;
         answered += count;

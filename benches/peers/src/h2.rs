@@ -46,8 +46,8 @@ pub struct Connection {
 pub enum Event<'a> {
     /// Some bytes of a reply.
     Data(&'a [u8]),
-    /// The stream has ended.
-    End,
+    /// The stream of this number has ended.
+    End(u32),
     /// The server takes so many bytes more of a request.
     Window(u32),
 }
@@ -91,6 +91,10 @@ impl Connection {
         };
         self.frame(HEADERS, END_HEADERS, number, &headers);
         number
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
     }
 
     /// Whether the server takes so much more now.
@@ -188,7 +192,7 @@ impl Connection {
             _ => {}
         }
         if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
-            see(Event::End);
+            see(Event::End(stream));
         }
         Ok(())
     }

@@ -9,6 +9,8 @@ mod echo;
 mod grpc;
 mod h2;
 mod keys;
+mod open_loop;
+mod pajamax;
 mod process;
 mod redis;
 mod rounds;
@@ -21,8 +23,8 @@ use std::{env, fs, thread};
 
 use drive::Shape;
 use keys::{KEYS, VALUE_BYTES};
-use process::Server;
-use rounds::{Contender, compare};
+use process::{Server, free_address};
+use rounds::{Contender, Goal, compare, compare_cpu};
 
 const USAGE: &str = "\
 usage: corecache-peers [MODE] [--pairs N] [--node PATH]
@@ -33,34 +35,61 @@ modes, all of them where none is given:
   large       Get of 1 MiB, over h2load, against a bare tonic echo of 1 MiB
   express     the express door: Get, 8 x 32 and 64 x 1 by h2load, against the bare tonic echo; GetMany of 64 against
               Redis' MGET of 64, 2^20 keys, Zipf 0.99
+  pajamax     the express door: Get, 8 x 32 by h2load, against a bare pajamax echo
+  open-loop   the express door: Get at half of the bare tonic echo's peak rate, sent whether replies come or not,
+              against the same echo
+  links       the express door: what one connection carries, as GetMany of 64 and as Get
   best-batch  GetMany at its best batch, against Redis' MGET at its best; 2^20 keys, Zipf 0.99
 
 --pairs N     rounds of each; 24 where it is not given
 --node PATH   the node: target/release/examples/own_loader where it is not given
+--other PATH  another build of it: Get at the express door against this one, and nothing else
 
 needs h2load (Debian: nghttp2-client) and redis-server";
 
+const MODES: [&str; 8] = [
+    "get-many",
+    "fetch",
+    "large",
+    "express",
+    "pajamax",
+    "open-loop",
+    "links",
+    "best-batch",
+];
+
 /// The argument by which this program runs as the echo; the next one is how many bytes it answers with.
 const ECHO: &str = "--echo";
+/// The same for pajamax; after it comes the address, which it does not print.
+const PAJAMAX: &str = "--pajamax";
 const LARGE_BYTES: usize = 1 << 20;
 
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
     let (mut modes, mut pairs) = (Vec::new(), 24);
     let mut node = PathBuf::from("target/release/examples/own_loader");
+    let mut other = None;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             ECHO => match arguments.next().and_then(|bytes| bytes.parse().ok()) {
                 Some(value_bytes) => echo::serve(value_bytes),
                 None => return usage(),
             },
-            "get-many" | "fetch" | "large" | "express" | "best-batch" => modes.push(argument),
+            PAJAMAX => match arguments.next().and_then(|addr| addr.parse().ok()) {
+                Some(addr) => pajamax::serve(addr, VALUE_BYTES),
+                None => return usage(),
+            },
+            mode if MODES.contains(&mode) => modes.push(argument),
             "--pairs" => match arguments.next().and_then(|number| number.parse().ok()) {
                 Some(number) if (1..=1000).contains(&number) => pairs = number,
                 _ => return usage(),
             },
             "--node" => match arguments.next() {
                 Some(path) => node = path.into(),
+                None => return usage(),
+            },
+            "--other" => match arguments.next() {
+                Some(path) => other = Some(PathBuf::from(path)),
                 None => return usage(),
             },
             _ => return usage(),
@@ -71,14 +100,15 @@ fn main() -> ExitCode {
     println!(
         "{cores} cores; {pairs} pairs; median (quartiles); run it on a machine that does nothing else"
     );
+    if let Some(other) = other {
+        builds(&node, &other, pairs);
+        return ExitCode::SUCCESS;
+    }
     if is_on("large") {
         let node = start_node(&node, "64", LARGE_BYTES);
         large(&node, &start_echo(LARGE_BYTES), pairs);
     }
-    if !["get-many", "fetch", "express", "best-batch"]
-        .into_iter()
-        .any(is_on)
-    {
+    if modes.iter().any(|mode| mode == "large") && modes.len() == 1 {
         return ExitCode::SUCCESS;
     }
     let mut node = start_node(&node, "1024", VALUE_BYTES);
@@ -94,7 +124,16 @@ fn main() -> ExitCode {
     if is_on("express") {
         unary_express(&node, express, &echo, pairs);
     }
+    if is_on("pajamax") {
+        cpu_over_pajamax(&node, express, pairs);
+    }
+    if is_on("open-loop") {
+        open_loop(express, &echo, pairs);
+    }
     drop(echo);
+    if is_on("links") {
+        one_connection(&node, express, pairs);
+    }
     if is_on("express") {
         many_express(&node, express, pairs);
     }
@@ -131,7 +170,7 @@ fn fill(node: &Server) {
     };
     drive::drive(
         shape,
-        || grpc::Many::open(node.addr, BATCH),
+        || grpc::Unary::many(node.addr, BATCH),
         &requests,
         requests.len(),
     );
@@ -259,6 +298,93 @@ fn many_express(node: &Server, express: SocketAddr, pairs: usize) {
     compare(&of_node, &of_redis, pairs, 1.0, 1.5);
 }
 
+fn cpu_over_pajamax(node: &Server, express: SocketAddr, pairs: usize) {
+    println!("\npajamax: Get, 8 connections x 32 calls, by h2load");
+    let addr = free_address();
+    let this = env::current_exe().expect("the path of this program");
+    let mut command = Command::new(this);
+    let pajamax = Server::start_at(addr, command.args([PAJAMAX, &addr.to_string()]));
+    let of_node = of_get("express, calls", node, express, WIDE, VALUE_BYTES);
+    let of_pajamax = of_get("pajamax echo, calls", &pajamax, addr, WIDE, VALUE_BYTES);
+    let goal = Goal::AtMost {
+        wanted: 2.5,
+        aim: 1.3,
+    };
+    compare_cpu(&of_node, &of_pajamax, pairs, Some(goal));
+}
+
+fn open_loop(express: SocketAddr, echo: &Server, pairs: usize) {
+    let goal = Goal::AtMost {
+        wanted: 1.0,
+        aim: 0.7,
+    };
+    for shape in [WIDE, LONE] {
+        let Shape { connections, depth } = shape;
+        let of_echo = of_get("", echo, echo.addr, shape, VALUE_BYTES);
+        let calls = of_echo.calls_a_round();
+        let peaks = (0..5).map(|_| of_echo.round(calls).a_second);
+        let rate = spread::Spread::of(peaks).median() / 2.0;
+        println!(
+            "\nopen-loop: Get, {connections} connections, {:.1} thousand calls a second: half of what the echo does by \
+             h2load with {connections} x {depth}",
+            rate / 1e3
+        );
+        let servers = [("express", express), ("tonic echo", echo.addr)];
+        open_loop::compare(servers, connections, rate, pairs, goal);
+    }
+}
+
+/// What one link between nodes would be, were it a connection to the express door.
+fn one_connection(node: &Server, express: SocketAddr, pairs: usize) {
+    const BATCH: usize = 64;
+    println!("\nlinks: one connection to the express door, Zipf 0.99 over 2^20 keys");
+    let draws = keys::zipf(1 << 18);
+    let requests =
+        |keys: usize| -> Vec<_> { draws.chunks_exact(keys).map(grpc::request).collect() };
+    let (of_many, of_one) = (&requests(BATCH), &requests(1));
+    let shape = |depth| Shape {
+        connections: 1,
+        depth,
+    };
+    let many = Contender {
+        name: format!("GetMany, 16 x {BATCH}"),
+        server: node,
+        a_call: BATCH,
+        run: Box::new(move |calls| {
+            let open = || grpc::Unary::many(express, BATCH);
+            drive::drive(shape(16), open, of_many, calls);
+        }),
+    };
+    let one = |depth| Contender {
+        name: format!("Get, {depth}"),
+        server: node,
+        a_call: 1,
+        run: Box::new(move |calls| {
+            let open = || grpc::Unary::get(express);
+            drive::drive(shape(depth), open, of_one, calls);
+        }),
+    };
+    compare_cpu(&many, &one(256), pairs, None);
+    compare_cpu(&one(1), &one(64), pairs, None);
+}
+
+/// Two builds of the node.
+fn builds(node: &Path, other: &Path, pairs: usize) {
+    let [(node, express), (other, other_express)] = [node, other].map(|program| {
+        let mut node = start_node(program, "1024", VALUE_BYTES);
+        let express = node.express();
+        fill(&node);
+        (node, express)
+    });
+    for shape in [WIDE, LONE] {
+        let Shape { connections, depth } = shape;
+        println!("\nbuilds: Get, {connections} connections x {depth} calls, by h2load");
+        let of_node = of_get("node, calls", &node, express, shape, VALUE_BYTES);
+        let of_other = of_get("other, calls", &other, other_express, shape, VALUE_BYTES);
+        compare_cpu(&of_node, &of_other, pairs, None);
+    }
+}
+
 const BATCHES_UNDER_WAY: Shape = Shape {
     connections: 4,
     depth: 4,
@@ -276,7 +402,7 @@ fn by_batches<'a>(
         server: node,
         a_call: batch,
         run: Box::new(move |calls| {
-            let open = || grpc::Many::open(addr, batch);
+            let open = || grpc::Unary::many(addr, batch);
             drive::drive(BATCHES_UNDER_WAY, open, &requests, calls);
         }),
     }

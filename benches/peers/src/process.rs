@@ -4,8 +4,8 @@ use std::io::{self, BufRead, BufReader};
 use std::mem;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
@@ -33,27 +33,31 @@ impl Server {
 
     /// Waits for its line `express on ADDRESS`.
     pub fn express(&mut self) -> SocketAddr {
-        let output = self.output.as_mut().expect("it is not Redis");
+        let output = self.output.as_mut().expect("it prints its addresses");
         read_address(output, "express on ")
     }
 
     /// Starts Redis, as it comes, without a file to save to.
     pub fn redis() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let addr = free.expect("a free port");
+        let addr = free_address();
         let mut command = Command::new("redis-server");
         command
             .args(["--bind", "127.0.0.1", "--port", &addr.port().to_string()])
-            .args(["--save", "", "--appendonly", "no"])
-            .stdout(Stdio::null());
+            .args(["--save", "", "--appendonly", "no"]);
+        Self::start_at(addr, &mut command)
+    }
+
+    /// Starts `command`, and waits until it listens at `addr`.
+    pub fn start_at(addr: SocketAddr, command: &mut Command) -> Self {
         let server = Self {
             addr,
-            child: spawn(&mut command),
+            child: spawn(command.stdout(Stdio::null())),
             output: None,
         };
         let deadline = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(addr).is_err() {
-            assert!(Instant::now() < deadline, "Redis does not listen on {addr}");
+            let is_late = Instant::now() >= deadline;
+            assert!(!is_late, "{command:?} does not listen on {addr}");
             thread::yield_now();
         }
         server
@@ -61,16 +65,21 @@ impl Server {
 
     /// The processor time that it has used, in user and in kernel mode.
     pub fn cpu(&self) -> Duration {
-        // Fixed for programs, whatever the kernel counts in.
-        const TICK: Duration = Duration::from_millis(10);
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
-        let stat = stat.expect("the server runs, on Linux");
-        let (_, after_name) = stat.rsplit_once(')').expect("a process has a name");
-        // proc(5): utime and stime are the fields 14 and 15; here field 3 comes first.
-        let ticks = after_name.split_whitespace().skip(11).take(2);
-        TICK * ticks
-            .map(|field| field.parse::<u32>().expect("a number of ticks"))
-            .sum()
+        let id = self.child.id() as libc::pid_t;
+        let (mut clock, mut used) = (
+            0,
+            libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+        );
+        // SAFETY: both are plain numbers that live while the calls fill them in.
+        let failed = unsafe {
+            libc::clock_getcpuclockid(id, &mut clock) != 0
+                || libc::clock_gettime(clock, &mut used) != 0
+        };
+        assert!(!failed, "the server runs, on Linux");
+        Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
     }
 }
 
@@ -79,6 +88,12 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// An address that nobody listens at.
+pub fn free_address() -> SocketAddr {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    free.expect("a free port")
 }
 
 fn read_address(output: &mut impl BufRead, before: &str) -> SocketAddr {

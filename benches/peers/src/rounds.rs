@@ -26,6 +26,7 @@ pub struct Round {
     pub a_second: f64,
     server_us: f64,
     server_busy: f64,
+    load_us: f64,
     load_busy: f64,
 }
 
@@ -48,48 +49,92 @@ impl Contender<'_> {
         (self.run)(calls);
         let seconds = start.elapsed().as_secs_f64();
         let server = (self.server.cpu() - server).as_secs_f64();
+        let load = (own_cpu() - load).as_secs_f64();
         let count = (calls * self.a_call) as f64;
         Round {
             a_second: count / seconds,
             server_us: server / count * 1e6,
             server_busy: server / seconds,
-            load_busy: (own_cpu() - load).as_secs_f64() / seconds,
+            load_us: load / count * 1e6,
+            load_busy: load / seconds,
         }
+    }
+}
+
+/// What the median of a ratio is to be.
+#[derive(Clone, Copy)]
+pub enum Goal {
+    AtLeast { wanted: f64, aim: f64 },
+    AtMost { wanted: f64, aim: f64 },
+}
+
+impl Goal {
+    pub fn verdict(self, ratio: &Spread) -> String {
+        let median = ratio.median();
+        let (is_met, is_reached, wanted, aim) = match self {
+            Self::AtLeast { wanted, aim } => (median >= wanted, median >= aim, wanted, aim),
+            Self::AtMost { wanted, aim } => (median <= wanted, median <= aim, wanted, aim),
+        };
+        let verdict = match (is_met, is_reached) {
+            (_, true) => "aim reached",
+            (true, _) => "reached",
+            _ => "NOT REACHED",
+        };
+        format!("{ratio}; wanted {wanted}, aim {aim}: {verdict}")
     }
 }
 
 /// Lets two take turns, and prints what the first does over what the second does.
 pub fn compare(first: &Contender<'_>, second: &Contender<'_>, pairs: usize, wanted: f64, aim: f64) {
+    let [speed, cpu] = ratios(first, second, pairs);
+    let goal = Goal::AtLeast { wanted, aim };
+    println!("ratio               {}", goal.verdict(&speed));
+    println!("ratio of CPU        {cpu}");
+}
+
+/// The same, where it is the CPU that something is wanted of, or nothing is.
+pub fn compare_cpu(
+    first: &Contender<'_>,
+    second: &Contender<'_>,
+    pairs: usize,
+    goal: Option<Goal>,
+) {
+    let [speed, cpu] = ratios(first, second, pairs);
+    println!("ratio               {speed}");
+    let cpu = goal.map_or_else(|| cpu.to_string(), |goal| goal.verdict(&cpu));
+    println!("ratio of CPU        {cpu}");
+}
+
+/// What the first does over what the second does: in a second, and CPU each.
+fn ratios(first: &Contender<'_>, second: &Contender<'_>, pairs: usize) -> [Spread; 2] {
     let (calls_of_first, calls_of_second) = (first.calls_a_round(), second.calls_a_round());
     let rounds: Vec<(Round, Round)> = (0..pairs)
         .map(|_| (first.round(calls_of_first), second.round(calls_of_second)))
         .collect();
     print_rounds(first, rounds.iter().map(|pair| pair.0));
     print_rounds(second, rounds.iter().map(|pair| pair.1));
-    let ratios = rounds
-        .iter()
-        .map(|(first, second)| first.a_second / second.a_second);
-    let ratio = Spread::of(ratios);
-    let verdict = match ratio.median() {
-        median if median >= aim => "aim reached",
-        median if median >= wanted => "reached",
-        _ => "NOT REACHED",
+    let ratio = |figure: fn(&Round) -> f64| {
+        Spread::of(
+            rounds
+                .iter()
+                .map(|(first, second)| figure(first) / figure(second)),
+        )
     };
-    println!("ratio               {ratio}; wanted {wanted}, aim {aim}: {verdict}");
-    let cpu = rounds
-        .iter()
-        .map(|(first, second)| first.server_us / second.server_us);
-    println!("ratio of CPU        {}", Spread::of(cpu));
+    [
+        ratio(|round| round.a_second),
+        ratio(|round| round.server_us),
+    ]
 }
 
 fn print_rounds(contender: &Contender<'_>, rounds: impl Iterator<Item = Round>) {
     let rounds: Vec<Round> = rounds.collect();
     let of = |figure: fn(&Round) -> f64| Spread::of(rounds.iter().map(figure));
     println!(
-        "{:<19} {} thousand a second; server {:.3} us each",
+        "{:<19} {} thousand a second; server {:.3} us each, load {:.3}",
         contender.name,
         of(|round| round.a_second / 1e3),
-        of(|round| round.server_us).median()
+        of(|round| round.server_us).median(),
+        of(|round| round.load_us).median()
     );
     let (server, load) = (
         of(|round| round.server_busy).median(),

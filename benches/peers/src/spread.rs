@@ -13,7 +13,7 @@ impl Spread {
     }
 
     /// Linear between the two that are next to it.
-    fn quantile(&self, part: f64) -> f64 {
+    pub fn quantile(&self, part: f64) -> f64 {
         let at = (self.0.len() - 1) as f64 * part;
         let (low, high) = (self.0[at.floor() as usize], self.0[at.ceil() as usize]);
         low + (high - low) * at.fract()
