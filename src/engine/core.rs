@@ -201,7 +201,8 @@ impl<B: Body> Core<B> {
         Some(unsafe { Handle::acquire(entry) })
     }
 
-    /// After a miss: joins the key's flight, or opens one.
+    /// After a miss: joins the key's flight, or opens one. The code of a key that is being compared or copied for that
+    /// joins nobody: it loads for itself, and that is not stored.
     pub fn join(
         &self,
         partition: u16,
@@ -210,9 +211,12 @@ impl<B: Body> Core<B> {
         is_key: impl Fn(&B::OwnedKey) -> bool,
         to_owned: impl FnOnce() -> B::OwnedKey,
     ) -> Joined<B> {
+        if shard::is_joining() {
+            return Joined::Lead(Lead::alone(hash, to_owned()));
+        }
         let look = || self.look(partition, hash, is_it);
         // Under the lock of the flights, which a change would take too.
-        shard::inside(|| self.shard(hash).flights.join(hash, is_key, to_owned, look))
+        shard::joining(|| self.shard(hash).flights.join(hash, is_key, to_owned, look))
     }
 
     /// After a miss: waits for the load that is under way, or loads on this thread.
@@ -310,7 +314,7 @@ impl<B: Body> Core<B> {
                 return Err(failure);
             }
         };
-        if stored && self.admit(&entry).is_ok() {
+        if stored && !lead.is_alone() && self.admit(&entry).is_ok() {
             let flight = lead.deliver(entry.clone());
             let hash = flight.hash();
             let publish = Change::Publish {

@@ -119,9 +119,10 @@
 //! # Code that runs inside
 //!
 //! `Eq` of keys runs while a shard's turn is held, `Drop` of keys and values mostly after it. Both may use caches: what
-//! they change there is done soon after, and lost, with an error in the log, where the queue is full. But they must not
-//! wait for a thread that is changing the same cache, and an `Eq` must not load from it. A panic in either costs its own
-//! change, and is logged. A listener may use every cache; while it runs, its thread tells no other one.
+//! they change there is done soon after, and lost, with an error in the log, where the queue is full. What `Eq` or `Clone` of a
+//! key load may be for them alone, and not stored. But they must not wait for a thread that is changing the same cache. A
+//! panic in either costs its own change, and is logged. A listener may use every cache; while it runs, its thread tells no
+//! other one.
 
 mod arena;
 mod blobs;
