@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,52 @@ where
     hasher: S,
     weigher: Option<Weigher<K, V>>,
     lifetime: Option<Lifetime<K, V>>,
+}
+
+// Said here, as a value may hold the cache that it is in: the compiler would ask `Core` whether `V` may be sent, and `V`
+// whether `Core` may, without end.
+// SAFETY: all parts are, as `parts_are_shared` has the compiler check; callbacks are by their types.
+unsafe impl<K, V, S> Send for Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: Send,
+{
+}
+// SAFETY: as above.
+unsafe impl<K, V, S> Sync for Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: Sync,
+{
+}
+
+const fn is_shared<T: Send + Sync>() {}
+
+#[allow(dead_code)]
+const fn parts_are_shared<K, V>()
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    is_shared::<Core<Typed<K, V>>>();
+    is_shared::<Option<Weigher<K, V>>>();
+    is_shared::<Option<Lifetime<K, V>>>();
+}
+
+// A loader's panic leaves a cache as usable as it was.
+impl<K, V, S> UnwindSafe for Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+}
+impl<K, V, S> RefUnwindSafe for Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
 }
 
 impl<K, V, S> fmt::Debug for Cache<K, V, S>
