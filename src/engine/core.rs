@@ -1,5 +1,6 @@
 //! What both caches share: shards, their owners, and the ways in.
 
+use std::process;
 use std::ptr::NonNull;
 use std::sync::{Arc, Once, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -32,6 +33,8 @@ pub(crate) struct Core<B: Body> {
     alarms: Arc<[Sender<()>]>,
     pub clock: Clock,
     owners: Vec<JoinHandle<()>>,
+    /// Whose the owners are: a child that was forked has none.
+    process: u32,
     listener: Arc<OnceLock<Listener<B>>>,
 }
 
@@ -50,6 +53,7 @@ impl<B: Body> Core<B> {
             alarms: alarms.into(),
             clock: Clock::new(),
             owners: Vec::with_capacity(shards),
+            process: process::id(),
             listener: Arc::default(),
             pool,
         };
@@ -547,7 +551,8 @@ impl<B: Body> Drop for Core<B> {
             .owners
             .iter()
             .any(|owner| owner.thread().id() == this_thread);
-        if !is_owner && !shard::is_inside() {
+        let is_forked = process::id() != self.process;
+        if !is_owner && !is_forked && !shard::is_inside() {
             for owner in self.owners.drain(..) {
                 let _ = owner.join();
             }
