@@ -256,7 +256,8 @@ where
 
     /// Sets another budget, up or down, while the cache is in use. What is over it is evicted soon after, in slices that
     /// hold up nobody for long. What does not come back: values that are still held, until they are not, and a part of the
-    /// tables, one or two hundredths of what the cache held at its largest. So a cut to a hundredth leaves no room.
+    /// tables, one or two hundredths of what the cache held at its largest. A cut to less than that evicts all there is;
+    /// then most of that part comes back too, and the cache begins anew.
     ///
     /// # Errors
     /// [`BuildError::BudgetTooSmall`] and [`BuildError::BudgetTooLarge`]; the budget stays as it was.
