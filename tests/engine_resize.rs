@@ -59,6 +59,27 @@ fn a_budget_that_can_not_be_is_refused_and_changes_nothing() {
     assert_eq!(cache.get(&1), Some(10));
 }
 
+/// What many entries took of the table comes back when they have left, so a cut to a hundredth leaves a cache.
+#[test]
+fn a_cache_lives_on_after_its_budget_was_cut_to_a_hundredth() {
+    let builder = Builder::new(32 * MIB).shards(2);
+    let cache = Cache::<u64, u64>::from_builder(&builder).unwrap();
+    let fill = || (0..550_000).for_each(|key| cache.insert(key, key).unwrap());
+    fill();
+    assert!(cache.len() > 400_000, "{cache:?}");
+    let cut_bytes = 32 * MIB / 100;
+    cache.resize(cut_bytes).unwrap();
+    // By itself as well, but this waits for it.
+    cache.flush();
+    fill();
+    let stats = cache.stats();
+    assert!(stats.entries > 1_000, "{stats:?}");
+    assert!(stats.used_bytes <= cut_bytes as u64, "{stats:?}");
+    cache.resize(32 * MIB).unwrap();
+    fill();
+    assert!(cache.len() > 400_000, "{cache:?}");
+}
+
 #[test]
 fn a_listener_is_told_once_of_each_entry_that_leaves_and_why() {
     let told = Arc::new(Mutex::new(HashMap::<u32, Vec<Cause>>::new()));

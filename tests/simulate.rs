@@ -128,7 +128,11 @@ fn what_is_wrong_is_said_with_its_line() {
     );
     assert_eq!(error(b""), "there is no request in it");
     for whole in [gz(&requests()), zst(&requests())] {
-        assert!(error(&whole[..whole.len() / 2]).starts_with("line "));
+        let said = error(&whole[..whole.len() / 2]);
+        assert!(said.starts_with("line "), "{said}");
+        assert!(said.ends_with("is the file cut off, or damaged?"), "{said}");
+        let said = error(&[&whole[..], b"garbage"].concat());
+        assert!(said.contains("line 1001: what follows is no"), "{said}");
     }
     let mut damaged = zst(&requests());
     *damaged.last_mut().expect("bytes") ^= 1;
@@ -152,5 +156,26 @@ fn files_that_are_not_there_are_named() {
     assert!(
         said.contains("--plot /nowhere/hits.svg: No such file"),
         "{said}"
+    );
+    // What was replayed is not lost.
+    assert!(output.stdout.starts_with(b"1000 requests"), "{output:?}");
+}
+
+#[test]
+fn what_is_too_large_to_be_counted_is_told() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("trace");
+    fs::write(&path, "a 1\nb 5000000000\n").expect("a file");
+    let output = simulate(&path, &["--policy", "lru,LRU", "--json", "-s", "10"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        said.ends_with("1 requests of 4 GiB and more count as 4 GiB\n"),
+        "{said}"
+    );
+    // A policy that is named twice is replayed once.
+    assert_eq!(
+        output.stdout.iter().filter(|byte| **byte == b'\n').count(),
+        1
     );
 }

@@ -28,11 +28,11 @@ pub struct Simulate {
 
     /// Sizes of the cache, in entries if the lines are `key`, in bytes if they are `key size`: 5000, 64MiB, 10%
     /// of all that the trace asks for
-    #[arg(short, long, value_name = "SIZE", value_delimiter = ',', value_parser = CacheSize::parse)]
+    #[arg(short, long, value_name = "SIZE,...", value_delimiter = ',', value_parser = CacheSize::parse)]
     sizes: Vec<CacheSize>,
 
     /// Policies: corecache (what the server uses), s3fifo, lru, belady (the clairvoyant optimum)
-    #[arg(short, long, value_name = "POLICY", value_delimiter = ',', default_values_t = Contender::ALL)]
+    #[arg(short, long, value_name = "POLICY,...", value_delimiter = ',', default_values_t = Contender::ALL)]
     policy: Vec<Contender>,
 
     /// Print a line of JSON for each size and policy
@@ -60,7 +60,11 @@ impl CacheSize {
                 .map(Self::Percent)
                 .ok_or_else(|| format!("{text:?} is no part; write a number from 0% to 100%"));
         }
-        size::parse(text).map(|size| Self::Whole(size as u64))
+        size::parse(text)
+            .map(|size| Self::Whole(size as u64))
+            .map_err(|_| {
+                format!("{text:?} is no size; write 5000, 64MiB or 10%, with a comma between sizes")
+            })
     }
 
     fn of(self, footprint: u64) -> u64 {
@@ -82,20 +86,26 @@ impl Simulate {
     pub fn run(self) -> Result<(), Box<dyn Error>> {
         let name = self.trace.display().to_string();
         let trace = source::read(&self.trace).map_err(|error| format!("{name}: {error}"))?;
+        if trace.capped() > 0 {
+            let capped = trace.capped();
+            eprintln!("corecache: {name}: {capped} requests of 4 GiB and more count as 4 GiB");
+        }
         let sizes = self.cache_sizes(&trace);
-        let rows = replay_all(&trace, &sizes, &self.policy);
+        let policies = each_once(&self.policy);
+        let rows = replay_all(&trace, &sizes, &policies);
+        let text = if self.json {
+            json(&rows)
+        } else {
+            table(&trace, &sizes, &policies, &rows)
+        };
+        io::stdout().lock().write_all(text.as_bytes())?;
+        // What was replayed is told before anything can go wrong with its picture.
         if let Some(path) = &self.plot {
             let title = self.trace.file_name().unwrap_or(self.trace.as_os_str());
             let picture = plot::draw(&title.to_string_lossy(), trace.is_sized(), &rows);
             fs::write(path, picture)
                 .map_err(|error| format!("--plot {}: {error}", path.display()))?;
         }
-        let text = if self.json {
-            json(&rows)
-        } else {
-            table(&trace, &sizes, &self.policy, &rows)
-        };
-        io::stdout().lock().write_all(text.as_bytes())?;
         Ok(())
     }
 
@@ -115,6 +125,16 @@ impl Simulate {
         sizes.dedup();
         sizes
     }
+}
+
+fn each_once(policies: &[Contender]) -> Vec<Contender> {
+    let mut once = Vec::new();
+    for &policy in policies {
+        if !once.contains(&policy) {
+            once.push(policy);
+        }
+    }
+    once
 }
 
 /// Replays the trace for each size and policy, on as many threads as there are cores.

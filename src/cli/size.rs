@@ -37,14 +37,15 @@ pub fn parse(text: &str) -> Result<usize, String> {
 /// A size as people read it.
 pub fn show(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
     let mut shown = bytes as f64;
     let mut unit = 0;
-    while shown >= 1024.0 && unit + 1 < UNITS.len() {
+    // What would be shown as 1024.0 is one of the next unit.
+    while shown >= 1023.95 && unit + 1 < UNITS.len() {
         shown /= 1024.0;
         unit += 1;
-    }
-    if unit == 0 {
-        return format!("{bytes} B");
     }
     format!("{shown:.1} {}", UNITS[unit])
 }
@@ -80,6 +81,8 @@ mod tests {
     fn sizes_are_shown() {
         assert_eq!(show(0), "0 B");
         assert_eq!(show(1536), "1.5 KiB");
+        assert_eq!(show(1023), "1023 B");
         assert_eq!(show(256 << 20), "256.0 MiB");
+        assert_eq!(show((1 << 30) - 1), "1.0 GiB");
     }
 }

@@ -3,9 +3,11 @@
 use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
+use std::io;
 #[cfg(feature = "server")]
 use std::ops::ControlFlow;
 use std::ops::Deref;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -71,9 +73,35 @@ impl fmt::Debug for Blob {
     }
 }
 
+impl PartialEq for Blob {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Blob {}
+
 impl PartialEq<[u8]> for Blob {
     fn eq(&self, other: &[u8]) -> bool {
         **self == *other
+    }
+}
+
+impl PartialEq<&[u8]> for Blob {
+    fn eq(&self, other: &&[u8]) -> bool {
+        **self == **other
+    }
+}
+
+impl<const N: usize> PartialEq<[u8; N]> for Blob {
+    fn eq(&self, other: &[u8; N]) -> bool {
+        **self == *other
+    }
+}
+
+impl<const N: usize> PartialEq<&[u8; N]> for Blob {
+    fn eq(&self, other: &&[u8; N]) -> bool {
+        **self == **other
     }
 }
 
@@ -139,6 +167,10 @@ pub struct BlobCache {
     lifetime: Option<Lifetime>,
 }
 
+// A loader's panic leaves a cache as usable as it was.
+impl UnwindSafe for BlobCache {}
+impl RefUnwindSafe for BlobCache {}
+
 /// For how long a value is served, by its key and itself.
 type Lifetime = Box<dyn Fn(&[u8], &[u8]) -> Option<Duration> + Send + Sync>;
 
@@ -148,8 +180,26 @@ impl fmt::Debug for BlobCache {
     }
 }
 
-/// Takes the bytes of a value that is being loaded.
+/// Takes the bytes of a value that is being loaded: as a whole, in pieces, or from whatever writes to an
+/// [`io::Write`](std::io::Write).
 pub struct BlobSink<'a>(&'a mut BlobBuilder);
+
+impl fmt::Debug for BlobSink<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlobSink({} bytes)", self.0.value().len())
+    }
+}
+
+impl io::Write for BlobSink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 impl BlobSink<'_> {
     /// Appends to the value.

@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,52 @@ where
     hasher: S,
     weigher: Option<Weigher<K, V>>,
     lifetime: Option<Lifetime<K, V>>,
+}
+
+// Said here, as a value may hold the cache that it is in: the compiler would ask `Core` whether `V` may be sent, and `V`
+// whether `Core` may, without end.
+// SAFETY: all parts are, as `parts_are_shared` has the compiler check; callbacks are by their types.
+unsafe impl<K, V, S> Send for Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: Send,
+{
+}
+// SAFETY: as above.
+unsafe impl<K, V, S> Sync for Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: Sync,
+{
+}
+
+const fn is_shared<T: Send + Sync>() {}
+
+#[allow(dead_code)]
+const fn parts_are_shared<K, V>()
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    is_shared::<Core<Typed<K, V>>>();
+    is_shared::<Option<Weigher<K, V>>>();
+    is_shared::<Option<Lifetime<K, V>>>();
+}
+
+// A loader's panic leaves a cache as usable as it was.
+impl<K, V, S> UnwindSafe for Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+}
+impl<K, V, S> RefUnwindSafe for Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
 }
 
 impl<K, V, S> fmt::Debug for Cache<K, V, S>
@@ -209,7 +256,8 @@ where
 
     /// Sets another budget, up or down, while the cache is in use. What is over it is evicted soon after, in slices that
     /// hold up nobody for long. What does not come back: values that are still held, until they are not, and a part of the
-    /// tables, one or two hundredths of what the cache held at its largest. So a cut to a hundredth leaves no room.
+    /// tables, one or two hundredths of what the cache held at its largest. A cut to less than that evicts all there is;
+    /// then most of that part comes back too, and the cache begins anew.
     ///
     /// # Errors
     /// [`BuildError::BudgetTooSmall`] and [`BuildError::BudgetTooLarge`]; the budget stays as it was.

@@ -1,5 +1,6 @@
 //! What both caches share: shards, their owners, and the ways in.
 
+use std::process;
 use std::ptr::NonNull;
 use std::sync::{Arc, Once, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -35,6 +36,8 @@ pub(crate) struct Core<B: Body> {
     alarms: Arc<[Sender<()>]>,
     pub clock: Clock,
     owners: Vec<JoinHandle<()>>,
+    /// Whose the owners are: a child that was forked has none.
+    process: u32,
     listener: Arc<OnceLock<Listener<B>>>,
 }
 
@@ -55,6 +58,7 @@ impl<B: Body> Core<B> {
             alarms: alarms.into(),
             clock: Clock::new(),
             owners: Vec::with_capacity(shards),
+            process: process::id(),
             listener: Arc::default(),
             pool,
         };
@@ -226,7 +230,8 @@ impl<B: Body> Core<B> {
         Some(unsafe { Handle::acquire(entry) })
     }
 
-    /// After a miss: joins the key's flight, or opens one.
+    /// After a miss: joins the key's flight, or opens one. The code of a key that is being compared or copied for that
+    /// joins nobody: it loads for itself, and that is not stored.
     pub fn join(
         &self,
         partition: u16,
@@ -235,9 +240,12 @@ impl<B: Body> Core<B> {
         is_key: impl Fn(&B::OwnedKey) -> bool,
         to_owned: impl FnOnce() -> B::OwnedKey,
     ) -> Joined<B> {
+        if shard::is_joining() {
+            return Joined::Lead(Lead::alone(hash, to_owned()));
+        }
         let look = || self.look(partition, hash, is_it);
         // Under the lock of the flights, which a change would take too.
-        shard::inside(|| self.shard(hash).flights.join(hash, is_key, to_owned, look))
+        shard::joining(|| self.shard(hash).flights.join(hash, is_key, to_owned, look))
     }
 
     /// After a miss: waits for the load that is under way, or loads on this thread.
@@ -335,7 +343,7 @@ impl<B: Body> Core<B> {
                 return Err(failure);
             }
         };
-        if stored && self.admit(&entry).is_ok() {
+        if stored && !lead.is_alone() && self.admit(&entry).is_ok() {
             let flight = lead.deliver(entry.clone());
             let hash = flight.hash();
             let publish = Change::Publish {
@@ -568,7 +576,8 @@ impl<B: Body> Drop for Core<B> {
             .owners
             .iter()
             .any(|owner| owner.thread().id() == this_thread);
-        if !is_owner && !shard::is_inside() {
+        let is_forked = process::id() != self.process;
+        if !is_owner && !is_forked && !shard::is_inside() {
             for owner in self.owners.drain(..) {
                 let _ = owner.join();
             }

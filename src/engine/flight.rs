@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use super::entry::{Body, Handle};
 use super::foreign::guarded;
-use super::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread_local};
+use super::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, thread_local};
 use super::turn::{Signals, Turn};
 
 /// Why there is no value. Everybody who waited gets a copy.
@@ -255,6 +255,8 @@ impl<B: Body> Flight<B> {
 /// stored, since no write to it could be told to the load.
 pub(crate) struct Flights<B: Body> {
     open: Mutex<Open<B>>,
+    /// How many are open, for who must not wait for the lock.
+    count: AtomicUsize,
     /// The shard's: it says whether there are flights.
     turn: Arc<Turn>,
 }
@@ -272,6 +274,7 @@ impl<B: Body> Flights<B> {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             open: Mutex::new(HashMap::default()),
+            count: AtomicUsize::new(0),
             turn: Turn::new(),
         })
     }
@@ -314,6 +317,7 @@ impl<B: Body> Flights<B> {
         }
         let flight = Arc::new(Flight::new(hash, to_owned()));
         open.insert(hash, flight.clone());
+        self.count_open(&open);
         Joined::Lead(Lead::new(self, flight))
     }
 
@@ -325,6 +329,7 @@ impl<B: Body> Flights<B> {
         if !Arc::ptr_eq(now, flight) {
             flight.fence();
         }
+        self.count_open(&open);
     }
 
     /// Takes the flight out of the map.
@@ -335,6 +340,7 @@ impl<B: Body> Flights<B> {
             .is_some_and(|now| Arc::ptr_eq(now, flight))
         {
             open.remove(&flight.hash);
+            self.count_open(&open);
         }
     }
 
@@ -344,6 +350,7 @@ impl<B: Body> Flights<B> {
         // The lock is given back first: the flight may be the last to hold a key, whose drop is not our code.
         let mut open = self.open.lock();
         let flight = open.remove(&hash);
+        self.count_open(&open);
         if open.is_empty() {
             self.turn.unsay(Signals::FLIGHTS);
         }
@@ -356,7 +363,8 @@ impl<B: Body> Flights<B> {
     /// As [`Flights::fence`], for all keys that `is_it` accepts.
     pub fn fence_all(&self, is_it: impl Fn(&B::OwnedKey) -> bool) {
         let mut fenced = Vec::new();
-        self.open.lock().retain(|_, flight| {
+        let mut open = self.open.lock();
+        open.retain(|_, flight| {
             let is_fenced = is_it(&flight.key);
             if is_fenced {
                 flight.fence();
@@ -364,11 +372,17 @@ impl<B: Body> Flights<B> {
             }
             !is_fenced
         });
+        self.count_open(&open);
+        // The lock is given back before what was fenced is dropped, as above.
+        drop(open);
     }
 
     /// Fails all who still wait.
     pub fn close_all(&self) {
-        let closed = std::mem::take(&mut *self.open.lock());
+        let mut open = self.open.lock();
+        let closed = std::mem::take(&mut *open);
+        self.count_open(&open);
+        drop(open);
         for flight in closed.into_values() {
             let mut state = flight.state.lock();
             if state.outcome.is_none() {
@@ -380,8 +394,13 @@ impl<B: Body> Flights<B> {
         }
     }
 
+    /// Called under the lock.
+    fn count_open(&self, open: &Open<B>) {
+        self.count.store(open.len(), Ordering::Relaxed);
+    }
+
     pub fn len(&self) -> usize {
-        self.open.lock().len()
+        self.count.load(Ordering::Relaxed)
     }
 }
 
@@ -390,6 +409,7 @@ pub(crate) struct Lead<B: Body> {
     flights: Arc<Flights<B>>,
     flight: Arc<Flight<B>>,
     done: bool,
+    alone: bool,
 }
 
 impl<B: Body> Lead<B> {
@@ -398,7 +418,22 @@ impl<B: Body> Lead<B> {
             flights: flights.clone(),
             flight,
             done: false,
+            alone: false,
         }
+    }
+
+    /// Leads a load that nobody can join and that is not stored, without a look at the shard's flights.
+    pub fn alone(hash: u64, key: B::OwnedKey) -> Self {
+        Self {
+            flights: Flights::new(),
+            flight: Arc::new(Flight::new(hash, key)),
+            done: false,
+            alone: true,
+        }
+    }
+
+    pub fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// Leads a flight whose leader is gone; see [`Waited::Lead`].

@@ -133,6 +133,16 @@ where
     K: Eq + Send + Sync + 'static,
     V: Send + Sync + 'static;
 
+impl<K, V> fmt::Debug for Iter<'_, K, V>
+where
+    K: Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter").finish_non_exhaustive()
+    }
+}
+
 impl<K, V> Iterator for Iter<'_, K, V>
 where
     K: Eq + Send + Sync + 'static,
@@ -209,6 +219,12 @@ where
 
 /// The values of a [`BlobCache`], with their keys; see [`BlobCache::iter`].
 pub struct BlobIter<'a>(Walk<'a, Bytes>);
+
+impl fmt::Debug for BlobIter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobIter").finish_non_exhaustive()
+    }
+}
 
 impl Iterator for BlobIter<'_> {
     type Item = Blob;

@@ -77,6 +77,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Threads share a cache by reference, as scoped ones do, or in an `Arc`; all calls take `&self`. It ends with its last
+//! owner: whoever still waits for a load gets [`Failure::Closed`].
+//!
 //! # Choosing sizes
 //!
 //! * **Budget.** The memory of entries, tables, and what is held after it left. What comes on top: slots that lie idle, a
@@ -100,7 +103,9 @@
 //!   of a hot key from many threads does; [`Cache::get_with`] and [`BlobCache::get_with`] do not.
 //! * **A change** takes its shard's turn, a lock that readers do not know of, for a microsecond or less. Eviction costs a
 //!   system call (`membarrier`) a batch.
-//! * **Threads.** One a shard. While nothing is to be done they take no time.
+//! * **Threads.** One a shard. While nothing is to be done they take no time. They do not follow a `fork`: make caches after
+//!   it. A child may use one that was made before if nobody was changing it at that moment; its listener is told where
+//!   [`Cache::flush`] is called.
 //! * **Addresses.** A shard sets addresses aside for its slots, which is no memory: twice its part of the budget, 64 MiB at
 //!   the least and 16 GiB at the most; `top` shows that as virtual. What finds no place there, after a [`Cache::resize`] to
 //!   much more or where the process may have so many addresses only (`ulimit -v`), takes 8 bytes more an entry.
@@ -119,9 +124,10 @@
 //! # Code that runs inside
 //!
 //! `Eq` of keys runs while a shard's turn is held, `Drop` of keys and values mostly after it. Both may use caches: what
-//! they change there is done soon after, and lost, with an error in the log, where the queue is full. But they must not
-//! wait for a thread that is changing the same cache, and an `Eq` must not load from it. A panic in either costs its own
-//! change, and is logged. A listener may use every cache; while it runs, its thread tells no other one.
+//! they change there is done soon after, and lost, with an error in the log, where the queue is full. What `Eq` or `Clone` of a
+//! key load may be for them alone, and not stored. But they must not wait for a thread that is changing the same cache. A
+//! panic in either costs its own change, and is logged. A listener may use every cache; while it runs, its thread tells no
+//! other one.
 
 mod arena;
 mod blobs;

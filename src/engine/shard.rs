@@ -43,6 +43,7 @@ const QUEUE_LEN: usize = if cfg!(all(test, corecache_model)) {
 
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
+    static JOINING: Cell<bool> = const { Cell::new(false) };
     static TELLING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -59,9 +60,17 @@ pub(crate) fn is_telling() -> bool {
     TELLING.with(Cell::get)
 }
 
-/// Runs `work` as if inside of a turn: what is changed from within is only queued.
-pub(crate) fn inside<R>(work: impl FnOnce() -> R) -> R {
+/// Whether this thread runs a key's code under the lock of a shard's flights, which it must not wait for again.
+#[inline]
+pub(crate) fn is_joining() -> bool {
+    JOINING.with(Cell::get)
+}
+
+/// Runs `work`, which holds the lock of a shard's flights, as if inside of a turn: what is changed from within is only
+/// queued.
+pub(crate) fn joining<R>(work: impl FnOnce() -> R) -> R {
     let _inside = Flagged::set(&INSIDE);
+    let _joining = Flagged::set(&JOINING);
     work()
 }
 

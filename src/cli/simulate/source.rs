@@ -40,17 +40,31 @@ fn decode(mut input: impl BufRead) -> Result<Trace, Box<dyn Error>> {
     let trace = if is_gzip {
         Trace::read(BufReader::with_capacity(
             BUFFER_BYTES,
-            MultiGzDecoder::new(input),
+            Unpacked("gzip", MultiGzDecoder::new(input)),
         ))
     } else if is_zstd {
         Trace::read(BufReader::with_capacity(
             BUFFER_BYTES,
-            ZstdFrames::new(input),
+            Unpacked("zstd", ZstdFrames::new(input)),
         ))
     } else {
         Trace::read(input)
     };
     Ok(trace?)
+}
+
+/// What a decoder of this name makes of a file; its errors say so.
+struct Unpacked<R>(&'static str, R);
+
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Self(name, decoder) = self;
+        decoder.read(buffer).map_err(|error| {
+            io::Error::other(format!(
+                "what follows is no {name} any more ({error}); is the file cut off, or damaged?"
+            ))
+        })
+    }
 }
 
 /// All frames of a zstd file, one after the other.

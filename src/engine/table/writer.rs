@@ -1,12 +1,13 @@
 //! The one writer of a table.
 
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use super::line::{Line, PLACES, tag_of};
 use super::segments::{FIRST as FIRST_SEGMENT, Segments};
 use super::{FAR, Header, Shape, Table, bucket_of};
-use crate::engine::arena::Range;
+use crate::engine::arena;
 use crate::engine::pages::{self, HUGE_PAGE_BYTES, PAGE_BYTES};
 use crate::engine::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -74,7 +75,24 @@ impl Numbers {
         self.free.push(number);
     }
 
-    /// The most that were in use at once.
+    fn is_loose(&self) -> bool {
+        self.free.len() >= PAGE_BUCKETS && self.free.len() > self.peak() / 2
+    }
+
+    /// Forgets those at the top that are free, and returns them. From here on the lowest are given out first.
+    fn trim(&mut self) -> Range<u32> {
+        let end = self.next;
+        self.free.sort_unstable();
+        while self.free.last().is_some_and(|last| last + 1 == self.next) {
+            self.free.pop();
+            self.next -= 1;
+        }
+        self.free.reverse();
+        self.free.shrink_to_fit();
+        self.next..end
+    }
+
+    /// How many are in use, or were and have not been forgotten.
     fn peak(&self) -> usize {
         (self.next - self.first) as usize
     }
@@ -92,7 +110,7 @@ struct Books {
     len: usize,
     /// The most buckets that there were so far.
     peak: usize,
-    /// Those of the overflow lines. A reader may still be at one that no bucket needs, so they can only be used again.
+    /// Those of the overflow lines. A reader may still be at one that no bucket needs, so they stay mapped.
     overflow: Numbers,
     overflow_lines: usize,
     /// Those of the entries outside of the range.
@@ -102,7 +120,7 @@ struct Books {
 
 impl Writer {
     /// The writer of a new table, whose entries have names in `range`, or lie elsewhere.
-    pub fn new(range: Range) -> Self {
+    pub fn new(range: arena::Range) -> Self {
         let shape = Shape {
             buckets: FIRST_SEGMENT as u32,
             merges: 0,
@@ -225,13 +243,16 @@ impl Writer {
         walks == 0 && self.buckets() > FIRST_SEGMENT && len < self.buckets() * SHRINK_AT
     }
 
-    /// Takes back so many buckets at the most.
+    /// Takes back so many buckets at the most. When that is done, overflow lines follow, if most of them are free.
     pub fn shrink(&mut self, buckets: usize) {
         for _ in 0..buckets {
             if !self.is_loose() {
                 break;
             }
             self.books.merge(&self.table);
+        }
+        if self.books.overflow.is_loose() && !self.is_loose() {
+            self.books.trim(&self.table);
         }
     }
 
@@ -361,6 +382,19 @@ impl Books {
             line.set_link(None);
             self.overflow_lines -= 1;
             self.overflow.give_back(number);
+        }
+    }
+
+    /// Gives back the overflow lines behind the last that is in use. A reader may still be at one of them: it finds there
+    /// what it would find at a free line, zeroes.
+    fn trim(&mut self, table: &Table) {
+        let free = self.overflow.trim();
+        let first = (free.start as usize).next_multiple_of(PAGE_BUCKETS);
+        // Lower ones may lie in segments that are smaller than a page.
+        for number in (first.max(PAGE_BUCKETS)..free.end as usize).step_by(PAGE_BUCKETS) {
+            let start = NonNull::from(table.overflow_line(number as u32)).cast();
+            // SAFETY: the page is one of a segment's own, all of its places are free, and free is what zeroes are.
+            unsafe { pages::discard(start, PAGE_BYTES) }
         }
     }
 

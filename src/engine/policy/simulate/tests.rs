@@ -36,6 +36,17 @@ fn a_line_is_a_key_or_a_key_and_a_size() {
 }
 
 #[test]
+fn sizes_over_4_gib_are_counted_as_that_and_told() {
+    let sized = trace("a 1\nb 4294967296\nc 99999999999999999999999\n");
+    assert_eq!((sized.capped(), sized.footprint()), (2, (2 << 32) - 1));
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_key() {
+    assert_eq!(trace("\u{feff}a\nb\na\n").keys(), 2);
+}
+
+#[test]
 fn a_bad_line_is_named() {
     assert_eq!(
         error("a 1\nb two\n"),

@@ -17,6 +17,7 @@ pub struct Trace {
     /// By key: the weight that it had first.
     weights: Vec<u32>,
     is_sized: bool,
+    capped: u64,
 }
 
 /// Why a trace was not read.
@@ -61,6 +62,8 @@ pub enum TraceError {
     Empty,
 }
 
+/// Some editors put it in front of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const LINE_MAX_BYTES: u64 = 64 << 10;
 const MAX_REQUESTS: usize = u32::MAX as usize - 1;
 
@@ -73,7 +76,11 @@ impl Trace {
         let (mut bytes, mut line) = (Vec::new(), 0);
         while read_line(&mut input, &mut bytes, line + 1)? {
             line += 1;
-            let Some((key, size)) = split(&bytes, line)? else {
+            let text = match line {
+                1 => bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes),
+                _ => &bytes,
+            };
+            let Some((key, size)) = split(text, line)? else {
                 continue;
             };
             if trace.requests.is_empty() {
@@ -86,6 +93,7 @@ impl Trace {
                 return Err(TraceError::TooLong);
             }
             let weight = size.unwrap_or(1);
+            trace.capped += u64::from(weight == u32::MAX);
             let next = trace.weights.len() as u32;
             let key = *keys.entry(key.into()).or_insert(next);
             if key == next {
@@ -112,6 +120,11 @@ impl Trace {
     /// Whether the lines were `key size`; if not, sizes of caches are in entries.
     pub fn is_sized(&self) -> bool {
         self.is_sized
+    }
+
+    /// Requests of 4 GiB and more, which count as 1 byte less than that; no cache of the engine holds such an entry.
+    pub fn capped(&self) -> u64 {
+        self.capped
     }
 
     /// The weight of all distinct keys: a cache of this size evicts nothing.
@@ -164,8 +177,9 @@ fn parse(size: &[u8]) -> Option<u32> {
     if !size.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let size = std::str::from_utf8(size).ok()?.parse::<u64>().ok()?;
-    Some(u32::try_from(size).unwrap_or(u32::MAX))
+    // Of digits alone, so what is not read is too large.
+    let size = std::str::from_utf8(size).ok()?;
+    Some(size.parse().unwrap_or(u32::MAX))
 }
 
 fn wrong_size(size: &[u8], line: u64) -> TraceError {
