@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use super::node::name_of;
-use super::{Client, ClientError};
+use super::{Client, ClientError, patience};
 use crate::cluster::Epoch;
+
+/// What a node may take to say what it has of a key: it looks, and loads nothing.
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// Who is asked for a key, and what each of them has of it.
 #[derive(Debug, Clone)]
@@ -80,16 +83,12 @@ impl Client {
     ) -> Result<Explanation, ClientError> {
         let key = key.as_ref();
         // Says so if nobody is there.
-        self.attempt(group, key, |node, left| {
-            node.members(0, left)
-                .recv()
-                .unwrap_or_else(|_| Ok(Default::default()))
-        })?;
+        self.attempt(group, key, |node, left| node.check(patience(left)))?;
         let known = self.inner.known(self.deadline);
         let (slot, nodes) = known.ranks(group.as_bytes(), key, ranks);
         let asked: Vec<_> = nodes
             .iter()
-            .map(|node| node.peek(group, key, self.deadline))
+            .map(|node| node.peek(group, key, self.deadline.min(ANSWER)))
             .collect();
         let ranks = nodes.iter().zip(asked).map(|(node, answer)| Ranked {
             node: node.address.clone(),
