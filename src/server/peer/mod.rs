@@ -14,6 +14,7 @@
 //! where they are. A key that has just become this node's is peeked for before it is loaded: see `handover`. No transport
 //! is named here but in `dial`.
 
+mod agreement;
 mod answering;
 mod dial;
 mod figures;
@@ -35,7 +36,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::hot::{Hot, Kept};
 use super::loaders::Loaders;
 use super::service::Code;
-use crate::cluster::link::{Condition, Figures, Link, Lost, Refused};
+use crate::cluster::link::{Figures, Link, Lost, Refused};
 use crate::cluster::membership::Membership;
 use crate::cluster::{Epoch, Member, Placement, Ring};
 use crate::group::error::ErrorKind;
@@ -166,6 +167,7 @@ pub(super) struct Peer {
     links: Vec<Arc<Link<Forward>>>,
     /// What was last said of it: what is said again and again is logged once.
     noted: Mutex<String>,
+    odds: agreement::Known,
 }
 
 /// A load on its way to another node.
@@ -267,13 +269,6 @@ impl Peers {
     /// The ring that this node goes by.
     pub fn epoch(&self) -> Epoch {
         self.roster.read().epoch()
-    }
-
-    /// Whether all other members that can be reached go by the ring of this node.
-    pub fn is_agreed(&self) -> bool {
-        let roster = self.roster.read().clone();
-        let epoch = roster.epoch();
-        roster.peers.iter().flatten().all(|peer| peer.agrees(epoch))
     }
 
     /// Goes by this ring from now on, by which keys have come from where the one before says. Links to nodes that are in it
@@ -594,6 +589,7 @@ impl Peers {
                 for peer in self.linked() {
                     self.look_at(&peer);
                 }
+                self.compare_rings(Instant::now());
                 if pulls_wait {
                     // Room that readers have given back is news to nobody.
                     self.begin_pulls();
@@ -633,6 +629,7 @@ impl Peer {
             address: address.to_owned(),
             links: (0..config.links).map(link).collect(),
             noted: Mutex::default(),
+            odds: agreement::Known::default(),
         }
     }
 
@@ -698,17 +695,6 @@ impl Peer {
 
     fn is_busy(&self) -> bool {
         self.links.iter().any(|link| link.is_busy())
-    }
-
-    /// Whether it is known to go by that ring, or can not be reached.
-    fn agrees(&self, ring: Epoch) -> bool {
-        let mut links = self.figures();
-        let says_so =
-            |link: &Figures| link.condition == Condition::Closed && link.epoch == Some(ring);
-        links.any(|link| says_so(&link))
-            || self
-                .figures()
-                .all(|link| link.condition != Condition::Closed && link.opened > 0)
     }
 
     /// What its links are at.
