@@ -263,15 +263,14 @@ impl Client {
         mut take: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), ClientError> {
         let key = key.as_ref();
-        self.attempt(group, key, |node, left| {
-            node.read(
-                group,
-                key,
-                (offset, length),
-                (left, patience(left)),
-                &mut take,
-            )
-        })
+        let part = (offset, length);
+        let heat = self.attempt(group, key, |node, left| {
+            node.read(group, key, part, (left, patience(left)), &mut take)
+        })?;
+        if heat > 0 {
+            self.inner.learn_heat(group, key, heat);
+        }
+        Ok(())
     }
 
     /// The values of many keys of a group, in their order. They are asked for where they are owned, all at the same time;

@@ -260,7 +260,7 @@ impl Node {
     }
 
     /// Reads a value, or a part of it; `take` gets each chunk, and tells whether it wants more. A node that has nothing to
-    /// say for `patience` is asked whether it is there.
+    /// say for `patience` is asked whether it is there. Returns how hot the node says that the key is.
     pub fn read(
         &self,
         group: &str,
@@ -268,7 +268,7 @@ impl Node {
         part: (u64, u64),
         (timeout, patience): (Duration, Duration),
         take: &mut dyn FnMut(&[u8]) -> bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<u32, Fault> {
         let mut bytes = request(group, [key]);
         let mut rest = ReadRequest::new();
         (rest.offset, rest.length) = part;
@@ -276,7 +276,7 @@ impl Node {
         bytes.extend(rest.write_to_bytes().unwrap_or_default());
         let options = CallOption::default().timeout(timeout).wait_for_ready(false);
         let mut chunks = self.stub.server_streaming(&READ, &bytes, options)?;
-        let mut has_begun = false;
+        let (mut has_begun, mut heat) = (false, 0);
         let cut = |fault, has_begun| match fault {
             Fault::Lost(why) if has_begun => Fault::Cut(why),
             fault => fault,
@@ -290,12 +290,13 @@ impl Node {
             let Some(chunk) = chunk else { break };
             let chunk = chunk.map_err(|error| cut(error.into(), has_begun))?;
             has_begun = true;
+            heat = heat.max(chunk.heat);
             if !take(&chunk.data) {
                 chunks.cancel();
                 break;
             }
         }
-        Ok(())
+        Ok(heat)
     }
 
     /// Whether the node still answers: it is one that is loading, then.
