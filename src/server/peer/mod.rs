@@ -25,6 +25,7 @@ mod pulls;
 mod recent;
 mod wire;
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -46,7 +47,7 @@ use crate::group::{Group, PendingLoad, Value};
 pub(super) use answering::Answering;
 pub(super) use dial::{Dialler, LinkTls};
 pub(super) use figures::PeerMetrics;
-use handover::{Former, Holders};
+use handover::{Former, Holders, by_address};
 use parts::AtHand;
 pub(super) use parts::Seal;
 use pulls::Pulls;
@@ -276,16 +277,13 @@ impl Peers {
     fn turn_to(&self, ring: Arc<dyn Ring>, before: Arc<dyn Ring>) {
         let _turn = self.turning.lock();
         let old = self.roster.read().clone();
-        let peer = |address: &str| {
-            let mut members = old.peers.iter().flatten();
-            let member = members.find(|peer| peer.address == address);
-            // One that comes back while it can still be asked.
-            let mut former = old.former.iter().flat_map(Former::peers);
-            let back = || former.find(|peer| peer.address == address && peer.is_asked());
-            match member.or_else(back) {
-                Some(peer) => peer.clone(),
-                None => Arc::new(Peer::new(address, self)),
-            }
+        // One that comes back while it can still be asked is the same.
+        let former = old.former.iter().flat_map(Former::peers);
+        let back = former.filter(|peer| peer.is_asked());
+        let known = by_address(old.peers.iter().flatten().chain(back));
+        let peer = |address: &str| match known.get(address) {
+            Some(&peer) => peer.clone(),
+            None => Arc::new(Peer::new(address, self)),
         };
         self.loaders.set_share(self.share_of(ring.members()));
         let members = ring.members().iter().map(|member| &*member.address);
@@ -315,9 +313,10 @@ impl Peers {
     /// Goes by another roster from now on, and closes the links to nodes that it does not know.
     fn replace(&self, old: &Roster, new: Arc<Roster>) {
         *self.roster.write() = new.clone();
-        let stays = new.linked();
-        let stays = |peer: &Arc<Peer>| stays.iter().any(|new| Arc::ptr_eq(new, peer));
-        let gone = old.linked().into_iter().filter(|peer| !stays(peer));
+        let new = new.linked();
+        let stays: HashSet<_> = new.iter().map(Arc::as_ptr).collect();
+        let gone = old.linked().into_iter();
+        let gone = gone.filter(|peer| !stays.contains(&Arc::as_ptr(peer)));
         let gone: Vec<_> = gone.collect();
         for forward in gone
             .iter()
