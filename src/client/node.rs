@@ -237,6 +237,15 @@ impl Node {
         patience: Duration,
     ) -> Result<Value, Fault> {
         let answers = self.ask(&GET, &request(group, [key]), timeout);
+        self.wait(&answers, patience)
+    }
+
+    /// Waits for what the node has been asked. One that has nothing to say for `patience` is asked whether it is there.
+    pub fn wait<R>(
+        &self,
+        answers: &Receiver<Result<R, Fault>>,
+        patience: Duration,
+    ) -> Result<R, Fault> {
         loop {
             match answers.recv_timeout(patience) {
                 Ok(reply) => return reply,
