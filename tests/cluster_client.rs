@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use corecache::client::{Client, ClientError, ClientStats};
 use corecache::cluster::{Movement, SLOTS};
-use support::cluster::{Cluster, figure, free_addresses, placement, start_member, wait_for_links};
+use support::cluster::{
+    Cluster, figure, free_addresses, placement, start_member, timed, wait_for_links,
+};
 use support::origin::{Answer, Origin};
 use support::{Node, corecache, folder, group, run};
 
@@ -279,6 +281,70 @@ fn a_node_that_hangs_under_load_fails_no_call_and_is_gone_around() {
     let p99 = calls[calls.len() * 99 / 100];
     println!("p99 {p99:?} of {} calls, 2 s later", calls.len());
     assert!(p99 < Duration::from_millis(200), "{p99:?}");
+}
+
+#[test]
+fn whatever_is_asked_goes_around_a_node_that_hangs() {
+    let origin = origin();
+    let cluster = Cluster::start(3, &["--group", &origin.group("pages")]);
+    let [first, hung] = [0, 2].map(|node| cluster.nodes[node].addr.to_string());
+    let keys = cluster.keys_of(2, "pages", "k", 3);
+    let client = client(&[&cluster.nodes[0]]);
+    assert_eq!(client.view().members().len(), 3);
+    cluster.nodes[2].signal("STOP");
+    let mut value = Vec::new();
+    let (read, took) = timed(|| {
+        client.read("pages", &keys[0], 0, 0, |chunk| {
+            value.extend_from_slice(chunk);
+            true
+        })
+    });
+    assert_eq!(
+        (read, value),
+        (Ok(()), format!("/{}", keys[0]).into_bytes())
+    );
+    // Much less than it takes until the connection is given up.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let nodes = format!("{hung},{first}");
+    let args = ["--timeout", "8", "--node", &nodes];
+    let got = printed(&[&["get", "pages", &keys[1]], &args[..]].concat());
+    assert_eq!(got, format!("/{}", keys[1]));
+    let explained = json(&[&["explain", "pages", &keys[1]], &args[..]].concat());
+    assert_eq!(explained["ranks"][0]["node"], hung.as_str());
+    let says_nothing = |of: &serde_json::Value| {
+        let error = of["error"].as_str().expect("it is not there");
+        assert!(error.contains("says nothing"), "{error}");
+    };
+    says_nothing(&explained["ranks"][0]);
+    assert_eq!(explained["ranks"][2]["held"], false);
+    // Nor for as long as a call may take that is answered: there is a walk to wait for.
+    let args = ["--timeout", "3600", "--node", &first];
+    let plan = json(&[&["plan", "--remove", &first], &args[..]].concat());
+    let nodes = plan["nodes"].as_array().unwrap();
+    let of_hung = nodes.iter().find(|node| node["node"] == hung.as_str());
+    says_nothing(of_hung.unwrap());
+    assert!(printed(&[&["top-keys"], &args[..]].concat()).contains("2 nodes"));
+}
+
+#[test]
+fn a_node_that_hangs_is_found_by_calls_that_have_no_time_to_ask() {
+    let origin = origin();
+    let cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    // Nothing but the calls themselves tells it of the node.
+    let patient = Client::builder()
+        .node(cluster.nodes[0].addr.to_string())
+        .refresh(Duration::from_secs(3600))
+        .build()
+        .unwrap();
+    let key = &cluster.keys_of(1, "pages", "k", 1)[0];
+    assert_eq!(patient.view().members().len(), 2);
+    cluster.nodes[1].signal("STOP");
+    let hasty = patient.with_deadline(Duration::from_millis(40));
+    let late = hasty.get("pages", key).unwrap_err();
+    assert!(matches!(late, ClientError::TimedOut { .. }), "{late}");
+    support::eventually("the other node is asked", || {
+        hasty.get("pages", key).is_ok()
+    });
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use support::client::Client;
 use support::cluster::{Cluster, figure, free_addresses, start_member, timed, wait_for_links};
 use support::origin::{Answer, Origin};
-use support::{Node, corecache};
+use support::{Node, corecache, http};
 
 /// What a client with a deadline gives a call.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -183,6 +183,16 @@ fn nodes_that_know_of_different_others_load_where_they_are() {
     assert!(figure(&nodes[0], "peers_sent_back_total", "") > 0);
     assert_eq!(figure(&nodes[0], "peer_other_ring", ""), 2);
     assert_eq!(figure(&nodes[1], "peers_asked_total", ""), 0);
+    // Whoever runs them is told.
+    support::eventually("it names those that see other members", || {
+        let (status, page) = http::get(nodes[0].admin, "/readyz");
+        let names =
+            |node: usize| page.contains(&format!("node {} sees other members", addresses[node]));
+        status == 200 && names(1) && names(2)
+    });
+    support::eventually("its log says so once of each", || {
+        nodes[0].stderr().matches("sees other members").count() == 2
+    });
 }
 
 /// Each of two nodes takes the other for the owner of nearly all keys: neither waits for the other.

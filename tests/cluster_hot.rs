@@ -7,7 +7,7 @@ use serde_json::Value;
 use support::cluster::{Cluster, figure};
 use support::fleet::origin;
 use support::origin::{Answer, Origin};
-use support::{corecache, eventually, run};
+use support::{PATIENCE, corecache, eventually, run};
 
 /// What `top-keys` shows, a line for each key.
 fn top_keys(args: &[&str]) -> Vec<Value> {
@@ -134,7 +134,13 @@ fn a_client_spreads_a_hot_key_over_the_nodes() {
     };
     let first = hits(&cluster, || drop(client.get("pages", "k").unwrap()));
     assert!(first.iter().sum::<u64>() <= 1, "{first:?}");
-    for ask in [&get as &dyn Fn(), &get_many] {
+    let read = || {
+        for _ in 0..CALLS {
+            let take = |chunk: &[u8]| chunk == b"/k";
+            client.read("pages", "k", 0, 0, take).unwrap();
+        }
+    };
+    for ask in [&get as &dyn Fn(), &get_many, &read] {
         eventually("each node has its part", || {
             let hits = hits(&cluster, ask);
             hits.iter()
@@ -152,6 +158,36 @@ fn a_client_spreads_a_hot_key_over_the_nodes() {
         0,
         "what is not hot is asked of its owner"
     );
+}
+
+#[test]
+fn streams_say_which_keys_are_hot() {
+    const KEYS: u64 = 640;
+    let origin = origin();
+    let args = ["--group", &origin.group("pages"), "--hot-rate", "1"];
+    let cluster = Cluster::start(2, &args);
+    let client = cluster.client(0);
+    let mut fetch = client.fetch();
+    let mut first_id = 0;
+    eventually("a key of a fetch is hot", || {
+        first_id += KEYS;
+        fetch.ask("pages", first_id, &[&b"k"[..]; KEYS as usize]);
+        let answers = fetch.answers(KEYS as usize);
+        assert!(answers.into_values().all(|answer| answer.unwrap() == b"/k"));
+        !fetch.reading.hot.is_empty()
+    });
+    let asked = first_id..first_id + KEYS;
+    let hot = &fetch.reading.hot;
+    assert!(
+        hot.iter().all(|id| asked.contains(id)),
+        "{hot:?} of {asked:?}"
+    );
+    eventually("the key of a read is hot", || {
+        let mut read = client.start_read(PATIENCE, "pages", "k", 0, 0);
+        let first = read.next().unwrap().expect("there is one chunk at least");
+        assert_eq!((&*first.data, first.value_bytes), (&b"/k"[..], 2));
+        first.heat > 0
+    });
 }
 
 /// One that is alone has nobody to share a key with: its replies are what they always were.

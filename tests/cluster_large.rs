@@ -71,6 +71,13 @@ fn a_value_that_all_nodes_are_asked_for_is_loaded_once() {
     for other in others {
         assert_eq!(all(&cluster, &format!("peers_{other}_total")), 0, "{other}");
     }
+    // A question of another node is one read, and what is pulled then is no other.
+    let reads = cluster.nodes.iter().map(|node| {
+        let counters = Client::connect(node.addr).counters();
+        counters.hits + counters.misses
+    });
+    let asked = all(&cluster, "peers_asked_total") + all(&cluster, "peers_peeked_total");
+    assert_eq!(reads.sum::<u64>(), 9 + asked);
     // A part of it, and all of it again: from the owner, or from where it has been kept meanwhile.
     let client = cluster.client((cluster.ranks("pages", "large")[0] + 1) % 3);
     let (_, part) = client.read("pages", "large", MIB as u64 - 1, 2).unwrap();

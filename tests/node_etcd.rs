@@ -266,12 +266,16 @@ fn a_node_whose_lease_or_key_is_lost_registers_again() {
 
 #[test]
 fn of_two_nodes_with_one_address_the_second_is_told() {
-    if !etcd::is_here() {
-        return;
+    if etcd::is_here() {
+        // What is left of a short lease is the same whenever it is looked at.
+        ["4", "2"].into_iter().for_each(the_second_is_told);
     }
+}
+
+fn the_second_is_told(ttl: &str) {
     let etcd = Etcd::start();
     let cluster = Cluster::at(&etcd);
-    let address = ["--advertise", "127.0.0.1:9", "--etcd-ttl", "4"];
+    let address = ["--advertise", "127.0.0.1:9", "--etcd-ttl", ttl];
     let mut first = cluster.node(&[&address[..], &["--zone", "first"]].concat());
     let other = cluster.node(&[]);
     see(&[&first, &other], 2.0);

@@ -146,3 +146,22 @@ fn callers_whose_time_is_over_do_not_wait_on() {
         support::eventually("nobody waits", || waiting() == "0");
     });
 }
+
+#[test]
+fn who_waits_in_vain_for_the_rate_of_loads_is_told_so() {
+    let origin = Origin::start(|path, _| Answer::Value(path.as_bytes().to_vec()));
+    let group = origin.group("pages");
+    let args = ["--group", &group, "--load-rate", "1", "--load-wait", "0.2"];
+    let node = Node::start(args);
+    let client = Client::connect(node.addr);
+    let keys = (0..4).map(|number| format!("k{number}"));
+    let calls: Vec<_> = keys.map(|key| client.start_get("pages", key)).collect();
+    let refused = calls.into_iter().filter_map(|call| call.value().err());
+    let refused: Vec<_> = refused.collect();
+    // What has not been used for a while is one load, so that another one may have begun.
+    assert!(refused.len() >= 2, "{} of 4", refused.len());
+    for refusal in refused {
+        let words = ["waited for its turn among the 1 loads a second of all nodes"];
+        refusal.expect(RpcStatusCode::RESOURCE_EXHAUSTED, &words);
+    }
+}

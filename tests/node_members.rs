@@ -226,6 +226,9 @@ fn flags_that_make_no_member_are_refused() {
         (&["--peers", "a:1", "--weight", "0"], "--weight"),
         (&["--peers", "a:1", "--zone", "b c"], "letters, digits"),
         (&["--advertise", "a:1"], "--peers"),
+        (&["--etcd-ttl", "5"], "--etcd <ADDR"),
+        (&["--etcd-prefix", "/a/"], "--etcd <ADDR"),
+        (&["--dns-every", "1"], "--peers-dns"),
         (
             &["--peers", "a:1", "--peers-file", "b"],
             "cannot be used with",

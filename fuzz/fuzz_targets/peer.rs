@@ -118,7 +118,7 @@ fn check_question(bytes: &[u8]) {
 fn check_part(bytes: &[u8]) {
     let Ok(part) = Part::parse(bytes) else { return };
     check_inside(bytes, part.data);
-    let first = chunk(Some(part.value_bytes), part.data);
+    let first = chunk(Some((part.value_bytes, 0)), part.data);
     let first = Part::parse(&first).expect("what was written is read");
     assert_eq!((first.data, first.value_bytes), (part.data, part.value_bytes));
     let last = last_part(part.checksum, ms(part.lives));

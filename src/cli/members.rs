@@ -28,7 +28,7 @@ pub struct Members {
     peers_dns: Option<String>,
 
     /// Seconds between two questions to DNS
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds::limit)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", requires = "peers_dns", value_parser = seconds::limit)]
     dns_every: Duration,
 
     /// Register in etcd (v3) and find the nodes there: endpoints, as HOST:PORT
@@ -36,11 +36,11 @@ pub struct Members {
     etcd: Option<Vec<Endpoint>>,
 
     /// What the keys in etcd begin with; nodes with another prefix are another cluster
-    #[arg(long, value_name = "PREFIX", default_value = "/corecache/members/", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "PREFIX", default_value = "/corecache/members/", requires = "etcd", value_parser = NonEmptyStringValueParser::new())]
     etcd_prefix: String,
 
     /// Seconds after which a node that is silent leaves the cluster: the time of its lease in etcd, 2 at least
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, requires = "etcd", value_parser = clap::value_parser!(u32).range(2..=3600))]
     etcd_ttl: u32,
 
     /// Call etcd by TLS, and trust the certificates in this PEM file

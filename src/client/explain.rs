@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::node::name_of;
-use super::{Client, ClientError};
+use super::{Client, ClientError, patience};
 use crate::cluster::Epoch;
+use crate::server::pb::cluster::PeekReply;
 
 /// Who is asked for a key, and what each of them has of it.
 #[derive(Debug, Clone)]
@@ -80,11 +81,7 @@ impl Client {
     ) -> Result<Explanation, ClientError> {
         let key = key.as_ref();
         // Says so if nobody is there.
-        self.attempt(group, key, |node, left| {
-            node.members(0, left)
-                .recv()
-                .unwrap_or_else(|_| Ok(Default::default()))
-        })?;
+        self.attempt(group, key, |node, left| node.check(patience(left)))?;
         let known = self.inner.known(self.deadline);
         let (slot, nodes) = known.ranks(group.as_bytes(), key, ranks);
         let asked: Vec<_> = nodes
@@ -93,28 +90,33 @@ impl Client {
             .collect();
         let ranks = nodes.iter().zip(asked).map(|(node, answer)| Ranked {
             node: node.address.clone(),
-            seen: match answer.recv() {
-                Ok(Ok(reply)) => Ok(Seen {
-                    epoch: Epoch(reply.epoch),
-                    held: reply.held.then(|| Held {
-                        value_bytes: reply.value_bytes,
-                        entry_bytes: reply.entry_bytes,
-                        expires_in: reply.expires_in_ms.map(Duration::from_millis),
-                    }),
-                    last_load: reply.last_load.into_option().map(|load| LastLoad {
-                        age: Duration::from_millis(load.age_ms),
-                        took: Duration::from_millis(load.took_ms),
-                        code: load.code,
-                    }),
-                }),
-                Ok(Err(fault)) => Err(fault.to_string()),
-                Err(_) => Err("the call was dropped".to_owned()),
-            },
+            seen: node
+                .wait(&answer, patience(self.deadline))
+                .map(Seen::from)
+                .map_err(|fault| fault.to_string()),
         });
         Ok(Explanation {
             slot,
             epoch: known.epoch,
             ranks: ranks.collect(),
         })
+    }
+}
+
+impl From<PeekReply> for Seen {
+    fn from(reply: PeekReply) -> Self {
+        Self {
+            epoch: Epoch(reply.epoch),
+            held: reply.held.then(|| Held {
+                value_bytes: reply.value_bytes,
+                entry_bytes: reply.entry_bytes,
+                expires_in: reply.expires_in_ms.map(Duration::from_millis),
+            }),
+            last_load: reply.last_load.into_option().map(|load| LastLoad {
+                age: Duration::from_millis(load.age_ms),
+                took: Duration::from_millis(load.took_ms),
+                code: load.code,
+            }),
+        }
     }
 }

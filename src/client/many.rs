@@ -8,8 +8,8 @@ use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 
 use super::error::Asked;
 use super::known::Known;
-use super::node::{Fault, Node, name_of};
-use super::{ATTEMPTS, Client, ClientError, PATIENCE};
+use super::node::{Fault, Node, is_there, name_of};
+use super::{ATTEMPTS, Client, ClientError, patience};
 use crate::server::pb::cache::{Failure, GetManyReply, answer};
 
 /// Keys of one message, and their bytes.
@@ -37,6 +37,7 @@ struct Gathering<'a, K> {
     group: &'a str,
     keys: &'a [K],
     deadline: Instant,
+    patience: Duration,
     answers: Vec<Option<Answer>>,
     waiting: VecDeque<Batch>,
     under_way: HashMap<u64, Batch>,
@@ -56,6 +57,7 @@ pub(super) fn get<K: AsRef<[u8]>>(client: &Client, group: &str, keys: &[K]) -> V
         group,
         keys,
         deadline,
+        patience: patience(client.deadline),
         answers: keys.iter().map(|_| None).collect(),
         waiting: VecDeque::new(),
         under_way: HashMap::new(),
@@ -120,7 +122,7 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
             if self.under_way.is_empty() {
                 return;
             }
-            match self.came.recv_timeout(PATIENCE) {
+            match self.came.recv_timeout(self.patience) {
                 Ok((id, reply)) => {
                     // One that was silent may answer after all.
                     if let Some(batch) = self.under_way.remove(&id) {
@@ -157,11 +159,14 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
         let mut nodes: Vec<_> = self.under_way.values().map(|batch| &batch.node).collect();
         nodes.sort_by_key(|node| Arc::as_ptr(node));
         nodes.dedup_by_key(|node| Arc::as_ptr(node));
-        let gone: Vec<_> = nodes
+        let asked: Vec<_> = nodes
             .into_iter()
-            .filter_map(|node| Some((node.clone(), node.check(PATIENCE).err()?)))
+            .map(|node| (node.clone(), node.members(0, self.patience)))
             .collect();
-        for (node, fault) in gone {
+        for (node, answer) in asked {
+            let Err(fault) = is_there(&answer, self.patience) else {
+                continue;
+            };
             let of_node = |_: &u64, batch: &mut Batch| Arc::ptr_eq(&batch.node, &node);
             let lost: Vec<_> = self.under_way.extract_if(of_node).collect();
             for (_, batch) in lost {
@@ -233,6 +238,9 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
             places,
             mut tried,
         } = batch;
+        if matches!(fault, Fault::Late) {
+            self.client.inner.suspect(&node);
+        }
         if matches!(fault, Fault::Lost(_)) {
             self.client.inner.lost(&node);
             let may_go_on = tried.len() + 1 < ATTEMPTS && !self.left().is_zero();

@@ -30,7 +30,8 @@
 //! It learns from any node who is in the cluster, computes who owns which key as the nodes do, and asks the owner. If that
 //! can not be reached, it asks the next in rank, then any node that it knows; a node that was found to be down is asked
 //! last, until a thread of the client's has seen that it is back. So callers wait for a node that is gone at most once.
-//! A node that says nothing for half a second is asked whether it is there; if it is not, it counts as gone.
+//! A node that says nothing for half a second, or for a third of the time that a call has left, is asked whether it is
+//! there; if it is not, it counts as gone.
 //!
 //! # Retries
 //!
@@ -80,8 +81,15 @@ pub use top::{TopKey, TopKeys};
 
 /// Nodes that a call goes to, one after the other.
 const ATTEMPTS: usize = 5;
-/// A node that says nothing of a call for so long is asked whether it is there.
+/// A node that says nothing of a call for so long is asked whether it is there. Of a call that has little time it is asked
+/// sooner, so that there is time left for another node.
 const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE_LEAST: Duration = Duration::from_millis(50);
+const PATIENCE_PARTS: u32 = 3;
+
+fn patience(left: Duration) -> Duration {
+    (left / PATIENCE_PARTS).clamp(PATIENCE_LEAST, PATIENCE)
+}
 
 /// How a client is made.
 #[derive(Debug, Clone)]
@@ -220,7 +228,7 @@ impl Client {
     pub fn get(&self, group: &str, key: impl AsRef<[u8]>) -> Result<Vec<u8>, ClientError> {
         let key = key.as_ref();
         let got = self.attempt(group, key, |node, left| {
-            node.get(group, key, left, PATIENCE)
+            node.get(group, key, left, patience(left))
         });
         let got = got.map(|value| {
             if value.heat > 0 {
@@ -255,9 +263,14 @@ impl Client {
         mut take: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), ClientError> {
         let key = key.as_ref();
-        self.attempt(group, key, |node, left| {
-            node.read(group, key, (offset, length), left, &mut take)
-        })
+        let part = (offset, length);
+        let heat = self.attempt(group, key, |node, left| {
+            node.read(group, key, part, (left, patience(left)), &mut take)
+        })?;
+        if heat > 0 {
+            self.inner.learn_heat(group, key, heat);
+        }
+        Ok(())
     }
 
     /// The values of many keys of a group, in their order. They are asked for where they are owned, all at the same time;
@@ -320,6 +333,14 @@ impl Client {
             }
             match &last {
                 Some((_, Fault::Lost(_))) => self.inner.lost(&node),
+                Some((_, Fault::Cut(_))) => {
+                    self.inner.lost(&node);
+                    break;
+                }
+                Some((_, Fault::Late)) => {
+                    self.inner.suspect(&node);
+                    break;
+                }
                 _ => break,
             }
             tried.push(node);
@@ -372,6 +393,20 @@ impl Inner {
     fn learn_heat(&self, group: &str, key: &[u8], heat: u32) {
         let known = self.known.read().clone();
         self.spread.learn(&known, group, key, heat);
+    }
+
+    /// A call has ended before its node said anything: was there too little time, or is the node gone? Nobody waits for the
+    /// answer.
+    fn suspect(self: &Arc<Self>, node: &Arc<Node>) {
+        if node.is_up() && node.begin_check() {
+            let (inner, checked) = (Arc::downgrade(self), node.clone());
+            node.start_members(PATIENCE, move |reply| {
+                checked.end_check();
+                if let (Err(Fault::Late | Fault::Lost(_)), Some(inner)) = (reply, inner.upgrade()) {
+                    inner.lost(&checked);
+                }
+            });
+        }
     }
 
     /// A node could not be reached.

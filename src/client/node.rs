@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::task::{Context, Poll, Wake};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Receiver, RecvTimeoutError};
-use futures_executor::block_on;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use grpcio::{
     CallOption, Channel, ChannelBuilder, EnvBuilder, Environment, GrpcSlice, Marshaller, Method,
     MethodType, RpcStatusCode,
@@ -128,6 +129,7 @@ impl Dialler {
             address: address.to_owned(),
             stub: grpcio::Client::new(self.channel(address)),
             is_down: AtomicBool::new(false),
+            is_checked: AtomicBool::new(false),
         })
     }
 
@@ -165,6 +167,8 @@ pub(super) struct Node {
     pub address: String,
     stub: grpcio::Client,
     is_down: AtomicBool,
+    /// It is being asked whether it is there, after a call that was late.
+    is_checked: AtomicBool,
 }
 
 impl Node {
@@ -176,6 +180,15 @@ impl Node {
     /// Returns whether that is news.
     pub fn set_down(&self, is_down: bool) -> bool {
         self.is_up() == is_down && self.is_down.swap(is_down, Ordering::Relaxed) != is_down
+    }
+
+    /// Whether nobody is asking whether it is there: from now on the caller is.
+    pub fn begin_check(&self) -> bool {
+        !self.is_checked.swap(true, Ordering::Relaxed)
+    }
+
+    pub fn end_check(&self) {
+        self.is_checked.store(false, Ordering::Relaxed);
     }
 
     /// Makes a call, and has its answer handed over on one of grpcio's threads.
@@ -224,6 +237,15 @@ impl Node {
         patience: Duration,
     ) -> Result<Value, Fault> {
         let answers = self.ask(&GET, &request(group, [key]), timeout);
+        self.wait(&answers, patience)
+    }
+
+    /// Waits for what the node has been asked. One that has nothing to say for `patience` is asked whether it is there.
+    pub fn wait<R>(
+        &self,
+        answers: &Receiver<Result<R, Fault>>,
+        patience: Duration,
+    ) -> Result<R, Fault> {
         loop {
             match answers.recv_timeout(patience) {
                 Ok(reply) => return reply,
@@ -246,15 +268,16 @@ impl Node {
         self.start(&GET_MANY, &request(group, keys), timeout, done);
     }
 
-    /// Reads a value, or a part of it; `take` gets each chunk, and tells whether it wants more.
+    /// Reads a value, or a part of it; `take` gets each chunk, and tells whether it wants more. A node that has nothing to
+    /// say for `patience` is asked whether it is there. Returns how hot the node says that the key is.
     pub fn read(
         &self,
         group: &str,
         key: &[u8],
         part: (u64, u64),
-        timeout: Duration,
+        (timeout, patience): (Duration, Duration),
         take: &mut dyn FnMut(&[u8]) -> bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<u32, Fault> {
         let mut bytes = request(group, [key]);
         let mut rest = ReadRequest::new();
         (rest.offset, rest.length) = part;
@@ -262,32 +285,32 @@ impl Node {
         bytes.extend(rest.write_to_bytes().unwrap_or_default());
         let options = CallOption::default().timeout(timeout).wait_for_ready(false);
         let mut chunks = self.stub.server_streaming(&READ, &bytes, options)?;
-        let mut has_begun = false;
-        while let Some(chunk) = block_on(chunks.next()) {
-            let chunk = chunk.map_err(|error| match Fault::from(error) {
-                Fault::Lost(why) if has_begun => Fault::Cut(why),
-                fault => fault,
-            })?;
+        let (mut has_begun, mut heat) = (false, 0);
+        let cut = |fault, has_begun| match fault {
+            Fault::Lost(why) if has_begun => Fault::Cut(why),
+            fault => fault,
+        };
+        loop {
+            let Some(chunk) = next_within(&mut chunks, patience) else {
+                self.check(patience)
+                    .map_err(|fault| cut(fault, has_begun))?;
+                continue;
+            };
+            let Some(chunk) = chunk else { break };
+            let chunk = chunk.map_err(|error| cut(error.into(), has_begun))?;
             has_begun = true;
+            heat = heat.max(chunk.heat);
             if !take(&chunk.data) {
                 chunks.cancel();
                 break;
             }
         }
-        Ok(())
+        Ok(heat)
     }
 
     /// Whether the node still answers: it is one that is loading, then.
     pub fn check(&self, patience: Duration) -> Result<(), Fault> {
-        match self.members(0, patience).recv() {
-            Ok(Err(Fault::Late | Fault::Lost(_))) | Err(_) => {
-                let seconds = patience.as_secs_f64();
-                Err(Fault::Lost(format!(
-                    "the node says nothing, for {seconds} s and more"
-                )))
-            }
-            _ => Ok(()),
-        }
+        is_there(&self.members(0, patience), patience)
     }
 
     /// Who is in, unless the epoch is the one that is known.
@@ -336,6 +359,47 @@ impl Node {
         timeout: Duration,
     ) -> Receiver<Result<WeighReply, Fault>> {
         self.ask(&pb::WEIGH, request, timeout)
+    }
+}
+
+/// Whether a node that was asked for its members, and given so long, is there.
+pub(super) fn is_there(
+    answer: &Receiver<Result<MembersReply, Fault>>,
+    patience: Duration,
+) -> Result<(), Fault> {
+    match answer.recv() {
+        Ok(Err(Fault::Late | Fault::Lost(_))) | Err(_) => {
+            let seconds = patience.as_secs_f64();
+            Err(Fault::Lost(format!(
+                "the node says nothing, for {seconds:.1} s and more"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What comes next on a stream, or that it has ended; none if nothing has for so long.
+fn next_within<S: Stream + Unpin>(stream: &mut S, patience: Duration) -> Option<Option<S::Item>> {
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let until = Instant::now() + patience;
+    let waker = Arc::new(Unpark(thread::current())).into();
+    let mut context = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(next) = stream.poll_next_unpin(&mut context) {
+            return Some(next);
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        thread::park_timeout(left);
     }
 }
 

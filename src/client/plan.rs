@@ -1,7 +1,6 @@
 //! What a change of the members would move.
 
-use super::Client;
-use super::node::Fault;
+use super::{Client, patience};
 use crate::cluster::{Epoch, Member, MemberError, Movement, View};
 use crate::server::pb::cluster::WeighRequest;
 
@@ -95,8 +94,7 @@ impl Client {
             .map(|node| (node, node.weigh(&request, self.deadline)))
             .collect();
         let nodes = asked.into_iter().map(|(node, answer)| {
-            let dropped = |_| Err(Fault::Lost("the call was dropped".to_owned()));
-            let weighed = answer.recv().unwrap_or_else(dropped);
+            let weighed = node.wait(&answer, patience(self.deadline));
             let weighed = weighed.map(|reply| Weighed {
                 epoch: Epoch(reply.epoch),
                 groups: reply.groups.into_iter().map(WeighedGroup::from).collect(),

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Client;
-use super::node::Fault;
+use super::{Client, patience};
 use crate::server::pb::cluster::TopKeysRequest;
 
 /// The keys that the nodes are asked for most.
@@ -48,8 +47,7 @@ impl Client {
         let mut merged: HashMap<(String, Vec<u8>), TopKey> = HashMap::new();
         let (mut hot_rate, mut told) = (f64::INFINITY, Vec::new());
         for (node, answer) in asked {
-            let dropped = |_| Err(Fault::Lost("the call was dropped".to_owned()));
-            let reply = answer.recv().unwrap_or_else(dropped);
+            let reply = node.wait(&answer, patience(self.deadline));
             let reply = reply.map(|reply| {
                 hot_rate = hot_rate.min(reply.hot_rate);
                 for top in reply.keys {

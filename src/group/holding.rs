@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ErrorKind, GetError, Group, PendingLoad, Room, Roomless, chunks};
+use super::{ErrorKind, GetError, Group, PendingLoad, Room, Roomless, Value, chunks};
 use crate::engine::NEVER;
 
 /// What is known of an entry.
@@ -26,6 +26,12 @@ impl Group {
             entry_bytes: entry_bytes.into(),
             expires_in: (expiry_ns != NEVER).then(|| Duration::from_nanos(left())),
         })
+    }
+
+    /// The value of `key`, if it is held. It is not counted as a read.
+    pub(crate) fn look(&self, key: &[u8]) -> Option<Value> {
+        let (blob, ..) = self.inner.cache.peek_in(self.inner.partition, key)?;
+        Some(Value(blob))
     }
 
     /// Shows all keys that are held to `f`, with what their entries take of the budget.

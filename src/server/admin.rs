@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/metrics` | the node's figures, Prometheus text |
 //! | `/healthz` | 200 while the process runs |
-//! | `/readyz` | 200 while it serves, with a line on what is wrong about its members; 503 until it is warm, if it is to wait for that, and from the moment that it drains |
+//! | `/readyz` | 200 while it serves, with lines on what is wrong about its members; 503 until it is warm, if it is to wait for that, and from the moment that it drains |
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -18,13 +18,15 @@ use prometheus_client::registry::Registry;
 
 use super::connections::Connections;
 use super::express::ExpressFigures;
-use super::peer::PeerMetrics;
+use super::peer::{PeerMetrics, Peers};
 use super::readiness::{Readiness, State};
 use super::service::Service;
 use super::stats::{MemberMetrics, Metrics};
 use crate::cluster::membership::{Membership, Standing};
 
 const CONNECTIONS_MAX: usize = 256;
+/// Nodes that see other members, of which `/readyz` tells.
+const AT_ODDS_SHOWN: usize = 8;
 /// A request that is sent by halves takes a connection no longer than this.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -49,6 +51,7 @@ pub(super) fn start(
         registry,
         readiness,
         members: members.clone(),
+        peers: service.peers.clone(),
     };
     Server::new(move |request| pages.answer(request))
         .bind(address)
@@ -71,6 +74,7 @@ struct Pages {
     registry: Registry,
     readiness: Arc<Readiness>,
     members: Arc<Membership>,
+    peers: Arc<Peers>,
 }
 
 impl Pages {
@@ -93,7 +97,10 @@ impl Pages {
             "/metrics" => metrics(&self.registry),
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => match self.readiness.state() {
-                State::Ready => text(StatusCode::OK, ready(&self.members.standing())),
+                State::Ready => text(
+                    StatusCode::OK,
+                    ready(&self.members.standing(), &self.peers.at_odds()),
+                ),
                 State::Warming(why, until) => {
                     text(StatusCode::SERVICE_UNAVAILABLE, warming(&why, until))
                 }
@@ -116,7 +123,7 @@ fn warming(why: &str, until: Instant) -> String {
 }
 
 /// A node whose members are in doubt is ready all the same, and says so.
-fn ready(members: &Standing) -> String {
+fn ready(members: &Standing, at_odds: &[String]) -> String {
     let mut page = "ready\n".to_owned();
     if let Some((why, time)) = &members.down {
         page += &format!(
@@ -128,6 +135,15 @@ fn ready(members: &Standing) -> String {
     }
     for (_, words) in &members.doubts {
         page += &format!("the own address may be wrong: {words}\n");
+    }
+    for words in at_odds.iter().take(AT_ODDS_SHOWN) {
+        page += &format!("{words}\n");
+    }
+    if at_odds.len() > AT_ODDS_SHOWN {
+        page += &format!(
+            "{} more nodes see other members\n",
+            at_odds.len() - AT_ODDS_SHOWN
+        );
     }
     page
 }

@@ -20,7 +20,7 @@ use super::many::LOADING_MAX;
 use super::outgoing::Encoded;
 use super::service::{KEYS_MAX, Miss, Service, Status, UNARY_LIMIT_BYTES, check_keys};
 use super::waiting::Place;
-use super::wire::{FetchRequest, Label};
+use super::wire::{self, FetchRequest, HOT_KEY_MAX_BYTES, Label};
 use crate::group::{Group, Value};
 
 /// Keys of one stream that may be without an answer. From there on no request is read.
@@ -109,7 +109,7 @@ impl Fetch {
         let service = self.service.clone();
         match service.group(group) {
             Ok(group) => {
-                service.hot.note_all(group, &keys);
+                self.mark(&service.hot.note_all(group, &keys), first_id);
                 let lane = self.lane(group);
                 let answered = self.look_up(lane, first_id, &keys);
                 if answered < keys.len() {
@@ -159,6 +159,17 @@ impl Fetch {
     /// An encoded `FetchReply`, to be sent now.
     pub fn take_reply(&mut self) -> Option<Encoded> {
         self.reply.take(&self.service.outgoing)
+    }
+
+    /// Says of keys, by their indexes, how hot they are: before they are answered, where a reply has room for it.
+    fn mark(&mut self, hot: &[(usize, u32)], first_id: u64) {
+        if hot.is_empty() || !self.service.peers.has_others() {
+            return;
+        }
+        for &(index, heat) in hot {
+            let reply = self.reply.bytes(HOT_KEY_MAX_BYTES);
+            wire::put_hot_key(reply, nth(first_id, index), heat);
+        }
     }
 
     fn lane(&mut self, group: &Group) -> usize {

@@ -46,6 +46,16 @@ pub(super) struct Limits {
     pub wait: Duration,
 }
 
+impl Limits {
+    /// What a load waits for that is not large.
+    fn turn(&self) -> String {
+        match self.rate_an_origin {
+            None => "a loader".to_owned(),
+            Some(rate) => format!("its turn among the {rate} loads a second of all nodes"),
+        }
+    }
+}
+
 #[derive(Clone)]
 pub(super) struct Loaders {
     shared: Arc<Shared>,
@@ -334,7 +344,7 @@ impl Shared {
     /// Refuses what has waited too long, while loaders may all be busy. Room that readers have given back is news to nobody,
     /// so that it is looked for here too.
     fn refuse_overdue(&self) {
-        let wait = self.limits.wait;
+        let (wait, turn) = (self.limits.wait, self.limits.turn());
         let look_every = (wait / 8).clamp(LOOK_MIN, LOOK_MAX);
         let mut state = self.state.lock();
         loop {
@@ -344,7 +354,9 @@ impl Shared {
             self.aging.wait_for(&mut state, look_every);
             let now = Instant::now();
             let lanes = state.lanes.iter_mut();
-            let overdue: Vec<_> = lanes.flat_map(|lane| lane.overdue(now, wait)).collect();
+            let overdue: Vec<_> = lanes
+                .flat_map(|lane| lane.overdue(now, wait, &turn))
+                .collect();
             let waits_for_room = state.lanes.iter().any(|lane| !lane.roomless.is_empty());
             drop(state);
             if waits_for_room {
@@ -494,8 +506,8 @@ impl Lane {
         next.map(|queued| (queued.load, None))
     }
 
-    /// Takes the loads that have waited too long, with what is to be said of that.
-    fn overdue(&mut self, now: Instant, wait: Duration) -> Vec<(PendingLoad, String)> {
+    /// Takes the loads that have waited too long, with what is to be said of that: the small ones for their `turn`.
+    fn overdue(&mut self, now: Instant, wait: Duration, turn: &str) -> Vec<(PendingLoad, String)> {
         let waited = |queued: &Queued| now.saturating_duration_since(queued.since);
         let overdue = self.queue.partition_point(|queued| waited(queued) >= wait);
         let is_overdue = |waiting: &Waiting| waited(&waiting.queued) >= wait;
@@ -510,7 +522,7 @@ impl Lane {
             (queued.load, cause)
         };
         let queued = self.queue.drain(..overdue);
-        let mut refused: Vec<_> = queued.map(|queued| refuse(queued, "a loader")).collect();
+        let mut refused: Vec<_> = queued.map(|queued| refuse(queued, turn)).collect();
         for Waiting { queued, bytes } in self.roomless.drain(..overdue_roomless) {
             let room = format!("{bytes} bytes beside the large values that are being loaded");
             refused.push(refuse(queued, &room));

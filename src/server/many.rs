@@ -66,7 +66,7 @@ impl Answers {
     /// Says of keys, by their indexes, how hot they are.
     pub fn mark(&mut self, hot: &[(usize, u32)]) {
         for &(index, heat) in hot {
-            wire::put_hot_key(&mut self.hot_keys, index, heat);
+            wire::put_hot_key(&mut self.hot_keys, index as u64, heat);
         }
         self.bytes += self.hot_keys.len();
     }

@@ -98,6 +98,8 @@ pub(super) struct Wanted {
     group: Group,
     offset: u64,
     length: u64,
+    /// How hot the key was seen to be, for other nodes to share it.
+    heat: u32,
     place: Place,
 }
 
@@ -125,6 +127,7 @@ impl Wanted {
             at,
             end: at + length,
             is_begun: false,
+            heat: self.heat,
             seal: None,
             watch,
             _place: self.place,
@@ -139,6 +142,7 @@ pub(super) struct Reading {
     at: usize,
     end: usize,
     is_begun: bool,
+    heat: u32,
     /// For another node: what the last message says.
     seal: Option<Seal>,
     watch: Watch,
@@ -164,7 +168,8 @@ impl Reading {
         &mut self.watch.stalled
     }
 
-    /// The next message, when the last one has been taken; none at the end. The first one tells how large the value is.
+    /// The next message, when the last one has been taken; none at the end. The first one tells how large the value is, and
+    /// how hot its key.
     pub fn next(&mut self) -> Option<Message> {
         self.watch
             .stalled
@@ -173,9 +178,9 @@ impl Reading {
         if self.at == self.end && !is_first {
             return self.seal.take().map(|seal| Message::Copied(seal.end()));
         }
-        let value_bytes = is_first.then_some(self.value_bytes as u64);
+        let first = is_first.then_some((self.value_bytes as u64, self.heat));
         if self.at == self.end {
-            return Some(copied(value_bytes, b""));
+            return Some(copied(first, b""));
         }
         let stored = self.value.frame();
         let chunk = chunks::chunk_with(stored, self.at);
@@ -185,10 +190,10 @@ impl Reading {
             let part = &stored[from..from + left.min(PART_BYTES)];
             self.seal.iter_mut().for_each(|seal| seal.add(part));
             self.at += part.len();
-            return Some(copied(value_bytes, part));
+            return Some(copied(first, part));
         }
         if is_first {
-            return Some(copied(value_bytes, b""));
+            return Some(copied(first, b""));
         }
         self.seal
             .iter_mut()
@@ -198,8 +203,8 @@ impl Reading {
     }
 }
 
-fn copied(value_bytes: Option<u64>, data: &[u8]) -> Message {
-    Message::Copied(wire::chunk(value_bytes, data))
+fn copied(first: Option<(u64, u32)>, data: &[u8]) -> Message {
+    Message::Copied(wire::chunk(first, data))
 }
 
 impl Service {
@@ -209,6 +214,7 @@ impl Service {
             group: group.clone(),
             offset: 0,
             length: 0,
+            heat: 0,
             place: self.reads.enter()?,
         };
         let mut reading = wanted.of(value)?;
@@ -226,11 +232,12 @@ impl Service {
         let request = ReadRequest::parse(request)?;
         let group = self.group(request.group)?;
         group.check_key(request.key)?;
-        self.hot.note(group, request.key);
+        let heat = self.hot.note(group, request.key);
         let wanted = Wanted {
             group: group.clone(),
             offset: request.offset,
             length: request.length,
+            heat: if self.peers.has_others() { heat } else { 0 },
             place: self.reads.enter()?,
         };
         if let Some(value) = group.held(request.key) {
@@ -282,6 +289,7 @@ mod tests {
             group: group.clone(),
             offset,
             length,
+            heat: 0,
             place: reads.enter().unwrap(),
         };
         let mut reading = wanted.of(group.get(len.to_string().as_bytes()).unwrap())?;

@@ -213,12 +213,15 @@ pub(super) fn put_heat(value: &mut Vec<u8>, heat: u32) {
     put_varint(value, heat.into());
 }
 
-/// Says in an encoded `GetManyReply` that the key at `index` is hot.
-pub(super) fn put_hot_key(reply: &mut Vec<u8>, index: usize, heat: u32) {
-    let (index, heat) = (index as u64, heat.into());
+/// What [`put_hot_key`] adds at the most.
+pub(super) const HOT_KEY_MAX_BYTES: usize = 2 + (1 + 10) + (1 + 5);
+
+/// Says in an encoded `GetManyReply` that the key at an index is hot, or in a `FetchReply` that the key of an id is.
+pub(super) fn put_hot_key(reply: &mut Vec<u8>, key: u64, heat: u32) {
+    let heat = heat.into();
     put_varint(reply, 2 << 3 | LENGTH_DELIMITED);
-    put_varint(reply, (2 + varint_len(index) + varint_len(heat)) as u64);
-    for (number, value) in [(1, index), (2, heat)] {
+    put_varint(reply, (2 + varint_len(key) + varint_len(heat)) as u64);
+    for (number, value) in [(1, key), (2, heat)] {
         put_varint(reply, number << 3 | VARINT);
         put_varint(reply, value);
     }
@@ -370,13 +373,17 @@ impl Head {
     }
 }
 
-/// An encoded `Chunk`.
-pub(super) fn chunk(value_bytes: Option<u64>, data: &[u8]) -> Vec<u8> {
-    const HEADS_MAX_BYTES: usize = 24;
+/// An encoded `Chunk`; the first one says how large the whole value is, and how hot its key.
+pub(super) fn chunk(first: Option<(u64, u32)>, data: &[u8]) -> Vec<u8> {
+    const HEADS_MAX_BYTES: usize = 32;
     let mut message = Vec::with_capacity(HEADS_MAX_BYTES + data.len());
-    if let Some(bytes) = value_bytes {
+    if let Some((value_bytes, heat)) = first {
         put_varint(&mut message, 2 << 3 | VARINT);
-        put_varint(&mut message, bytes);
+        put_varint(&mut message, value_bytes);
+        if heat != 0 {
+            put_varint(&mut message, 3 << 3 | VARINT);
+            put_varint(&mut message, heat.into());
+        }
     }
     put_bytes(&mut message, 1, data);
     message

@@ -188,7 +188,10 @@ impl Client {
         let (asking, reading) = stream.expect("a call can be begun");
         Fetch {
             asking: Asking(asking),
-            reading: Reading(reading),
+            reading: Reading {
+                replies: reading,
+                hot: Vec::new(),
+            },
         }
     }
 
@@ -291,18 +294,24 @@ impl Asking {
 }
 
 /// The node's side of a stream.
-pub struct Reading(ClientDuplexReceiver<Vec<u8>>);
+pub struct Reading {
+    replies: ClientDuplexReceiver<Vec<u8>>,
+    /// Ids of keys that the node has said to be hot.
+    pub hot: Vec<u64>,
+}
 
 impl Reading {
     /// See [`Fetch::next`].
     pub fn next(&mut self) -> Result<Option<BTreeMap<u64, Fetched>>, Refusal> {
-        let Some(reply) = block_on(self.0.next()) else {
+        let Some(reply) = block_on(self.replies.next()) else {
             return Ok(None);
         };
         let reply = reply?;
         assert!(reply.len() <= 4 << 20, "a reply of {} bytes", reply.len());
         let mut answers = BTreeMap::new();
-        for answer in decode::<FetchReply>(&reply).answers {
+        let reply = decode::<FetchReply>(&reply);
+        self.hot.extend(reply.hot_keys.iter().map(|key| key.id));
+        for answer in reply.answers {
             let fetched = if answer.has_value() {
                 Ok(answer.value().value.clone())
             } else {

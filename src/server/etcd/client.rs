@@ -179,8 +179,10 @@ impl Endpoint {
             let (mut sink, mut replies) = self.client.duplex_streaming(&KEEP_ALIVE, options)?;
             sink.send((request, WriteFlags::default())).await?;
             let reply = replies.next().await.transpose()?;
-            sink.close().await?;
-            while replies.next().await.transpose()?.is_some() {}
+            // The lease has been renewed, whatever is said of the end of the call.
+            if sink.close().await.is_ok() {
+                while let Some(Ok(_)) = replies.next().await {}
+            }
             Ok(reply)
         };
         match block_on(renew) {

@@ -4,7 +4,7 @@
 //! the same address. The lease tells: a living node renews it each third of its time. The key of a dead one is taken over, so
 //! that a restart is no change of members; a living one keeps it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::client::{Endpoint, Fault};
 use super::roster::{self, Entry, Roster};
@@ -20,8 +20,26 @@ pub(super) struct Registration {
     value: Vec<u8>,
     ttl: Duration,
     lease: Option<Lease>,
-    /// What was left of the lease of another process with our address, when it was last looked at.
-    rival: Option<(i64, i64)>,
+    rival: Option<Rival>,
+}
+
+/// Another process with our address.
+#[derive(Clone, Copy)]
+struct Rival {
+    lease: i64,
+    /// When that lease was seen first.
+    since: Instant,
+    /// What was left of it when it was last looked at, in seconds.
+    left: i64,
+}
+
+impl Rival {
+    /// Whether its lease has been renewed since then, of which that much is left of what was granted. Those are whole seconds,
+    /// and a short lease may always show the same; but none lives for longer than was granted without that.
+    fn is_alive(&self, left: i64, granted: i64, now: Instant) -> bool {
+        let lived = now.saturating_duration_since(self.since).as_secs();
+        left > self.left || lived > granted.unsigned_abs() + 1
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -105,17 +123,23 @@ impl Registration {
         if 2 * left < granted - 2 {
             return Ok(true);
         }
-        match self.rival {
-            Some((lease, before)) if lease == entry.lease && left > before => {
+        let now = Instant::now();
+        let known = self.rival.filter(|rival| rival.lease == entry.lease);
+        match known {
+            Some(rival) if rival.is_alive(left, granted, now) => {
                 let words = "another node has registered it in etcd, and is alive; give each node an --advertise of its own";
                 report.doubt(Doubt::Taken, Some(words.to_owned()));
             }
-            Some((lease, _)) if lease == entry.lease => {}
-            _ => log::info!(
+            Some(_) => {}
+            None => log::info!(
                 "members: etcd: the own address is registered by another process; looking whether it is alive"
             ),
         }
-        self.rival = Some((entry.lease, left));
+        self.rival = Some(Rival {
+            lease: entry.lease,
+            since: known.map_or(now, |rival| rival.since),
+            left,
+        });
         Ok(false)
     }
 
@@ -124,5 +148,27 @@ impl Registration {
         self.lease
             .take()
             .map_or(Ok(()), |lease| etcd.revoke(lease.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_was_renewed_is_told_from_one_that_runs_out() {
+        let since = Instant::now();
+        let after = |seconds| since + Duration::from_secs(seconds);
+        let rival = |left| Rival {
+            lease: 7,
+            since,
+            left,
+        };
+        assert!(rival(6).is_alive(9, 10, after(1)));
+        assert!(!rival(9).is_alive(8, 10, after(1)));
+        // A short one shows the same each time.
+        assert!(!rival(1).is_alive(1, 2, after(1)));
+        assert!(!rival(1).is_alive(1, 2, after(3)));
+        assert!(rival(1).is_alive(1, 2, after(4)));
     }
 }

@@ -162,9 +162,11 @@ impl Collector for PeerMetrics {
         let outstanding =
             |links: &[Figures]| links.iter().map(|link| link.outstanding as u64).sum();
         by_peer("peer_outstanding", help, MetricType::Gauge, &outstanding)?;
-        let help = "1 if the node has last said that it goes by another ring than this one";
+        let help = "1 if the node can be reached, and has last said that it goes by another ring than this one";
         let differs = |links: &[Figures]| {
-            let differs = |link: &Figures| link.epoch.is_some_and(|epoch| epoch != own);
+            let differs = |link: &Figures| {
+                link.condition == Condition::Closed && link.epoch.is_some_and(|epoch| epoch != own)
+            };
             u64::from(links.iter().any(differs))
         };
         by_peer("peer_other_ring", help, MetricType::Gauge, &differs)

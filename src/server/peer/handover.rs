@@ -3,7 +3,7 @@
 //! A peek is answered with what is held, or at once with: it is not. It is never passed on and loads nothing, so that no
 //! peek waits for another one. Who is asked: the owner by the former ring, then who follows this node in rank.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,11 +53,11 @@ impl Roster {
         handover: Duration,
     ) -> Vec<Former> {
         let now = Instant::now();
-        let known = || self.peers.iter().chain(new).flatten();
+        let known = by_address(self.peers.iter().chain(new).flatten());
         let members = before.members().iter();
-        let peers = members.map(|member| known().find(|peer| peer.address == member.address));
+        let peers = members.map(|member| known.get(&*member.address));
         let last = Former {
-            peers: peers.map(Option::<&_>::cloned).collect(),
+            peers: peers.map(|peer| peer.map(|&peer| peer.clone())).collect(),
             ring: before,
             until: now + handover,
         };
@@ -69,13 +69,11 @@ impl Roster {
 
     /// All nodes that there are links to.
     pub(super) fn linked(&self) -> Vec<Arc<Peer>> {
-        let mut linked: Vec<Arc<Peer>> = self.peers.iter().flatten().cloned().collect();
-        for peer in self.former.iter().flat_map(Former::peers) {
-            if !linked.iter().any(|known| Arc::ptr_eq(known, peer)) {
-                linked.push(peer.clone());
-            }
-        }
-        linked
+        let mut known = HashSet::new();
+        let former = self.former.iter().flat_map(Former::peers);
+        let all = self.peers.iter().flatten().chain(former);
+        let linked = all.filter(|peer| known.insert(Arc::as_ptr(peer)));
+        linked.cloned().collect()
     }
 
     /// Whether this node owns its key.
@@ -104,6 +102,17 @@ impl Roster {
         }
         holders
     }
+}
+
+/// Nodes by their addresses; of those with the same, the first.
+pub(super) fn by_address<'a>(
+    peers: impl Iterator<Item = &'a Arc<Peer>>,
+) -> HashMap<&'a str, &'a Arc<Peer>> {
+    let mut known = HashMap::new();
+    for peer in peers {
+        known.entry(&*peer.address).or_insert(peer);
+    }
+    known
 }
 
 fn owner(ring: &dyn Ring, load: &PendingLoad) -> Option<u16> {

@@ -14,6 +14,7 @@
 //! where they are. A key that has just become this node's is peeked for before it is loaded: see `handover`. No transport
 //! is named here but in `dial`.
 
+mod agreement;
 mod answering;
 mod dial;
 mod figures;
@@ -24,6 +25,7 @@ mod pulls;
 mod recent;
 mod wire;
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -35,7 +37,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::hot::{Hot, Kept};
 use super::loaders::Loaders;
 use super::service::Code;
-use crate::cluster::link::{Condition, Figures, Link, Lost, Refused};
+use crate::cluster::link::{Figures, Link, Lost, Refused};
 use crate::cluster::membership::Membership;
 use crate::cluster::{Epoch, Member, Placement, Ring};
 use crate::group::error::ErrorKind;
@@ -45,7 +47,7 @@ use crate::group::{Group, PendingLoad, Value};
 pub(super) use answering::Answering;
 pub(super) use dial::{Dialler, LinkTls};
 pub(super) use figures::PeerMetrics;
-use handover::{Former, Holders};
+use handover::{Former, Holders, by_address};
 use parts::AtHand;
 pub(super) use parts::Seal;
 use pulls::Pulls;
@@ -166,6 +168,7 @@ pub(super) struct Peer {
     links: Vec<Arc<Link<Forward>>>,
     /// What was last said of it: what is said again and again is logged once.
     noted: Mutex<String>,
+    odds: agreement::Known,
 }
 
 /// A load on its way to another node.
@@ -269,28 +272,18 @@ impl Peers {
         self.roster.read().epoch()
     }
 
-    /// Whether all other members that can be reached go by the ring of this node.
-    pub fn is_agreed(&self) -> bool {
-        let roster = self.roster.read().clone();
-        let epoch = roster.epoch();
-        roster.peers.iter().flatten().all(|peer| peer.agrees(epoch))
-    }
-
     /// Goes by this ring from now on, by which keys have come from where the one before says. Links to nodes that are in it
     /// still stay as they are.
     fn turn_to(&self, ring: Arc<dyn Ring>, before: Arc<dyn Ring>) {
         let _turn = self.turning.lock();
         let old = self.roster.read().clone();
-        let peer = |address: &str| {
-            let mut members = old.peers.iter().flatten();
-            let member = members.find(|peer| peer.address == address);
-            // One that comes back while it can still be asked.
-            let mut former = old.former.iter().flat_map(Former::peers);
-            let back = || former.find(|peer| peer.address == address && peer.is_asked());
-            match member.or_else(back) {
-                Some(peer) => peer.clone(),
-                None => Arc::new(Peer::new(address, self)),
-            }
+        // One that comes back while it can still be asked is the same.
+        let former = old.former.iter().flat_map(Former::peers);
+        let back = former.filter(|peer| peer.is_asked());
+        let known = by_address(old.peers.iter().flatten().chain(back));
+        let peer = |address: &str| match known.get(address) {
+            Some(&peer) => peer.clone(),
+            None => Arc::new(Peer::new(address, self)),
         };
         self.loaders.set_share(self.share_of(ring.members()));
         let members = ring.members().iter().map(|member| &*member.address);
@@ -320,9 +313,10 @@ impl Peers {
     /// Goes by another roster from now on, and closes the links to nodes that it does not know.
     fn replace(&self, old: &Roster, new: Arc<Roster>) {
         *self.roster.write() = new.clone();
-        let stays = new.linked();
-        let stays = |peer: &Arc<Peer>| stays.iter().any(|new| Arc::ptr_eq(new, peer));
-        let gone = old.linked().into_iter().filter(|peer| !stays(peer));
+        let new = new.linked();
+        let stays: HashSet<_> = new.iter().map(Arc::as_ptr).collect();
+        let gone = old.linked().into_iter();
+        let gone = gone.filter(|peer| !stays.contains(&Arc::as_ptr(peer)));
         let gone: Vec<_> = gone.collect();
         for forward in gone
             .iter()
@@ -594,6 +588,7 @@ impl Peers {
                 for peer in self.linked() {
                     self.look_at(&peer);
                 }
+                self.compare_rings(Instant::now());
                 if pulls_wait {
                     // Room that readers have given back is news to nobody.
                     self.begin_pulls();
@@ -633,6 +628,7 @@ impl Peer {
             address: address.to_owned(),
             links: (0..config.links).map(link).collect(),
             noted: Mutex::default(),
+            odds: agreement::Known::default(),
         }
     }
 
@@ -698,17 +694,6 @@ impl Peer {
 
     fn is_busy(&self) -> bool {
         self.links.iter().any(|link| link.is_busy())
-    }
-
-    /// Whether it is known to go by that ring, or can not be reached.
-    fn agrees(&self, ring: Epoch) -> bool {
-        let mut links = self.figures();
-        let says_so =
-            |link: &Figures| link.condition == Condition::Closed && link.epoch == Some(ring);
-        links.any(|link| says_so(&link))
-            || self
-                .figures()
-                .all(|link| link.condition != Condition::Closed && link.opened > 0)
     }
 
     /// What its links are at.

@@ -80,8 +80,9 @@ impl Service {
         let Question { group, key, .. } = Question::parse_alone(question)?;
         let group = self.group(group)?;
         group.check_key(key)?;
+        // It was counted when it was asked for on a link.
         let held = group
-            .held(key)
+            .look(key)
             .or_else(|| self.peers.at_hand.find(group, key));
         let Some(value) = held else {
             let message = format!(

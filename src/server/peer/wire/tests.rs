@@ -126,7 +126,7 @@ fn a_note_is_no_longer_than_there_is_room_for_it() {
 
 #[test]
 fn parts_are_read_by_protobuf_and_by_us_as_they_were_written() {
-    let first = chunk(Some(5 << 20), b"data");
+    let first = chunk(Some((5 << 20, 0)), b"data");
     let part = Part::parse(&first).unwrap();
     assert_eq!((part.data, part.value_bytes), (&b"data"[..], 5 << 20));
     let last = last_part(7, 70_000);
