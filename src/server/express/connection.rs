@@ -9,7 +9,7 @@ use rustix::event::epoll::EventFlags;
 use super::admission::Admitted;
 use super::calls::Calls;
 use super::places::Token;
-use super::socket::Socket;
+use super::socket::{Got, Socket};
 use crate::http2::{self, Answer, Closing, Handler, Progress, StreamId};
 
 /// Calls of one connection that are begun before others have their turn.
@@ -171,15 +171,14 @@ impl Connection {
     /// What there is, up to the buffer's end; 0 for nothing as well as for the end.
     fn read(&mut self, input: &mut [u8]) -> io::Result<usize> {
         match self.socket.read(input) {
-            Ok(0) => {
+            Ok(Got { len_bytes: 0, .. }) => {
                 self.is_readable = false;
                 self.has_ended = true;
                 Ok(0)
             }
-            Ok(len) => {
-                // Less than there is room for is all that there was.
-                self.is_readable = len == input.len() || self.is_ending;
-                Ok(len)
+            Ok(Got { len_bytes, is_all }) => {
+                self.is_readable = !is_all || self.is_ending;
+                Ok(len_bytes)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.is_readable = false;

@@ -10,11 +10,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::{ServerConfig, ServerConnection};
 
-use super::socket::Wrote;
+use super::socket::{Got, Wrote};
 use crate::server::node::Identity;
 
 /// What every gRPC client asks for.
 const ALPN: &[u8] = b"h2";
+
+/// What is read from the socket before others have their turn, however little of it are contents.
+const SEALED_MAX_BYTES: usize = 80 << 10;
 
 /// The configuration of all connections; none if the certificates or the key can not be used.
 pub(super) fn config(identity: &Identity) -> Option<Arc<ServerConfig>> {
@@ -42,25 +45,31 @@ impl Session {
         connection.map(Self).map_err(io::Error::other)
     }
 
-    /// As [`Socket::read`](super::socket::Socket::read).
-    pub fn read(&mut self, fd: &OwnedFd, into: &mut [u8]) -> io::Result<usize> {
-        let mut len = 0;
+    /// As [`Socket::read`](super::socket::Socket::read). Interrupted if what has come so far says nothing: others are to
+    /// have their turn.
+    pub fn read(&mut self, fd: &OwnedFd, into: &mut [u8]) -> io::Result<Got> {
+        let mut len_bytes = 0;
+        let mut sealed_bytes = 0;
+        let got = |len_bytes, is_all| Ok(Got { len_bytes, is_all });
         loop {
-            match self.0.reader().read(&mut into[len..]) {
+            match self.0.reader().read(&mut into[len_bytes..]) {
                 // It has said its end.
-                Ok(0) => return Ok(len),
-                Ok(more) => len += more,
+                Ok(0) => return got(len_bytes, true),
+                Ok(more) => len_bytes += more,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
-            if len == into.len() {
-                return Ok(len);
+            if len_bytes == into.len() || len_bytes > 0 && sealed_bytes >= SEALED_MAX_BYTES {
+                return got(len_bytes, false);
+            }
+            if sealed_bytes >= SEALED_MAX_BYTES {
+                return Err(io::ErrorKind::Interrupted.into());
             }
             match self.0.read_tls(&mut Fd(fd)) {
-                Ok(0) => return Ok(len),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && len > 0 => {
-                    return Ok(len);
+                Ok(0) => return got(len_bytes, true),
+                Ok(more) => sealed_bytes += more,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && len_bytes > 0 => {
+                    return got(len_bytes, true);
                 }
                 Err(error) => return Err(error),
             }
@@ -123,5 +132,120 @@ impl Write for Fd<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::process::Command;
+
+    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+    use rustls::pki_types::{ServerName, UnixTime};
+    use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
+
+    use super::*;
+
+    /// A certificate by openssl; none where that is missing. In CI it is not.
+    fn identity() -> Option<Identity> {
+        let folder = tempfile::tempdir().unwrap();
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-nodes", "-subj", "/CN=localhost"])
+            .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+            .args(["-keyout", "key.pem", "-out", "cert.pem"])
+            .current_dir(folder.path())
+            .output();
+        if made.is_err() {
+            assert!(std::env::var_os("CI").is_none(), "openssl does not run");
+            eprintln!("SKIPPED: openssl does not run");
+            return None;
+        }
+        let read = |name| std::fs::read(folder.path().join(name)).unwrap();
+        Some(Identity {
+            certificates: read("cert.pem"),
+            key: read("key.pem"),
+        })
+    }
+
+    #[derive(Debug)]
+    struct Anybody;
+
+    impl ServerCertVerifier for Anybody {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+        }
+    }
+
+    /// A byte costs its record of 23 and the work on it.
+    #[test]
+    fn who_sends_small_records_has_no_longer_turn() {
+        let Some(identity) = identity() else { return };
+        let config = config(&identity).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        accepted.set_nonblocking(true).unwrap();
+        let (fd, mut session) = (OwnedFd::from(accepted), Session::new(&config).unwrap());
+        let trusting = ClientConfig::builder_with_provider(ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody))
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(Arc::new(trusting), name).unwrap();
+        let mut buffer = vec![0; 64 << 10];
+        while client.is_handshaking() {
+            client.write_tls(&mut socket).unwrap();
+            let _ = session.read(&fd, &mut buffer);
+            session.write(&fd, &[]).unwrap();
+            client.read_tls(&mut socket).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        const BYTES: usize = 8000;
+        for _ in 0..BYTES {
+            client.writer().write_all(b"x").unwrap();
+            client.write_tls(&mut socket).unwrap();
+        }
+        let mut read = 0;
+        let mut turns = 0;
+        while read < BYTES {
+            match session.read(&fd, &mut buffer) {
+                Ok(got) => read += got.len_bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => panic!("{error}"),
+            }
+            turns += 1;
+        }
+        assert!(turns >= 2, "{} sealed bytes in {turns} turn", 23 * BYTES);
     }
 }
