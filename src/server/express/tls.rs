@@ -1,17 +1,20 @@
 //! TLS at this door, by rustls.
 
+use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, ServerConnection};
 
 use super::socket::{Got, Wrote};
-use crate::server::node::Identity;
+use crate::server::identity::{Identity, Shown};
 
 /// What every gRPC client asks for.
 const ALPN: &[u8] = b"h2";
@@ -20,20 +23,62 @@ const ALPN: &[u8] = b"h2";
 const SEALED_MAX_BYTES: usize = 80 << 10;
 
 /// The configuration of all connections; none if the certificates or the key can not be used.
-pub(super) fn config(identity: &Identity) -> Option<Arc<ServerConfig>> {
-    let certificates = CertificateDer::pem_slice_iter(&identity.certificates);
-    let certificates = certificates.collect::<Result<Vec<_>, _>>().ok()?;
-    let key = PrivateKeyDer::from_pem_slice(&identity.key).ok()?;
+pub(super) fn config(shown: &Arc<Shown>) -> Option<Arc<ServerConfig>> {
+    let shows = Shows::new(shown)?;
     let config = ServerConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .ok()?
         .with_no_client_auth();
-    let mut config = config.with_single_cert(certificates, key).ok()?;
+    let mut config = config.with_cert_resolver(Arc::new(shows));
     config.alpn_protocols = vec![ALPN.to_vec()];
     // Connections last: nothing is kept for resuming them, which threads would share.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Some(Arc::new(config))
+}
+
+/// What an identity is to rustls; none if it can not be used.
+pub(in crate::server) fn certified(identity: &Identity) -> Option<CertifiedKey> {
+    let certificates = CertificateDer::pem_slice_iter(&identity.certificates);
+    let certificates = certificates.collect::<Result<Vec<_>, _>>().ok()?;
+    let key = PrivateKeyDer::from_pem_slice(&identity.key).ok()?;
+    CertifiedKey::from_der(certificates, key, &ring::default_provider()).ok()
+}
+
+/// Shows each who connects the identity of that time.
+struct Shows {
+    shown: Arc<Shown>,
+    last: Mutex<(u64, Arc<CertifiedKey>)>,
+}
+
+impl fmt::Debug for Shows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shows")
+    }
+}
+
+impl Shows {
+    fn new(shown: &Arc<Shown>) -> Option<Self> {
+        let (version, identity) = shown.now();
+        let certified = certified(&identity)?;
+        Some(Self {
+            shown: shown.clone(),
+            last: Mutex::new((version, Arc::new(certified))),
+        })
+    }
+}
+
+impl ResolvesServerCert for Shows {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let (version, identity) = self.shown.now();
+        let mut last = self.last.lock();
+        if version != last.0
+            && let Some(certified) = certified(&identity)
+        {
+            *last = (version, Arc::new(certified));
+        }
+        Some(last.1.clone())
+    }
 }
 
 /// TLS on one connection.
@@ -209,7 +254,7 @@ mod tests {
     #[test]
     fn who_sends_small_records_has_no_longer_turn() {
         let Some(identity) = identity() else { return };
-        let config = config(&identity).unwrap();
+        let config = config(&Shown::new(identity)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
