@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +13,8 @@ use corecache::server::pb::health::health_check_response::ServingStatus;
 use grpcio::RpcStatusCode;
 use support::client::{Client, request};
 use support::http2::{
-    Connection, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, WINDOW_UPDATE, frame,
-    headers, message,
+    ACK, Connection, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, frame, headers, message,
 };
 use support::origin::{Answer, Latch, Origin};
 use support::{Node, corecache, eventually, folder, group, http, run};
@@ -173,6 +173,62 @@ fn a_connection_that_is_too_old_goes_and_its_calls_end_before() {
     let end = old.end_of(1).expect("the call is answered");
     assert_eq!(end.kind, HEADERS);
     assert!(old.is_closed_within(support::PATIENCE));
+}
+
+/// Who is told why he is closed may not keep the connection for as long as one that is idle.
+#[test]
+fn who_does_not_close_what_was_closed_is_gone_all_the_same() {
+    let blobs = folder(&[]);
+    let node = Node::start(["--group", &group("blobs", &blobs), "--max-idle", "off"]);
+    let mut settled = Connection::greet(node.express);
+    let acknowledged = settled.receive_until(|frame| frame.kind == SETTINGS && frame.flags == ACK);
+    acknowledged.expect("both have greeted");
+    settled.send(&frame(PING, 0, 0, b"short")).unwrap();
+    assert!(
+        settled
+            .receive_until(|frame| frame.kind == GOAWAY)
+            .is_some()
+    );
+    eventually("it is gone", || figure(&node, "express_connections") == 0);
+}
+
+/// The last reply is on its way when the node ends, and a client says while it reads how much more it takes.
+#[test]
+fn a_reply_arrives_whole_when_the_node_drains() {
+    let value = vec![7; 512 << 10];
+    let blobs = folder(&[("large", &value)]);
+    let mut node = Node::start(["--group", &group("blobs", &blobs), "--drain", "60"]);
+    let mut slow = Connection::greet(node.express);
+    rustix::net::sockopt::set_socket_recv_buffer_size(&slow.0, 8 << 10).unwrap();
+    let window = |stream, more: u32| frame(WINDOW_UPDATE, 0, stream, &more.to_be_bytes());
+    slow.send(
+        &[
+            window(0, 16 << 20),
+            get(1, "blobs", b"large"),
+            window(1, 16 << 20),
+        ]
+        .concat(),
+    )
+    .unwrap();
+    eventually("the call has come", || {
+        figure(&node, "express_calls_total") == 1
+    });
+    node.signal("TERM");
+    let (mut bytes, mut read) = ([0; 16 << 10], 0);
+    loop {
+        match slow.0.read(&mut bytes).expect("the reply goes on") {
+            0 => break,
+            len => read += len,
+        }
+        let _ = slow.send(&window(0, 1000));
+        // As slow as some are: all is written long before all is read.
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(read > value.len(), "{read} bytes");
+    drop(slow);
+    assert_eq!(node.wait().code(), Some(0));
+    let log = node.stderr();
+    assert!(log.contains("all calls have finished"), "{log}");
 }
 
 /// The caller of a call that waits is told from the others of his connection.

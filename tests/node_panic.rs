@@ -1,7 +1,8 @@
-//! A loader that panics: its callers get INTERNAL, and the node goes on. No command makes one, so the node is embedded.
+//! A loader that panics: its callers get INTERNAL at both doors, and the node goes on. No command makes one, so the node is embedded.
 
 mod support;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use corecache::group::{GroupConfig, LoadContext, LoadError, Sink};
@@ -16,7 +17,7 @@ fn start(load: impl Fn(&[u8], &mut Sink) -> Result<(), LoadError> + Send + Sync 
     let config = NodeConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         admin: None,
-        express: None,
+        express: Node::HAS_EXPRESS.then(|| ([127, 0, 0, 1], 0).into()),
         memory_bytes: 16 << 20,
         groups: vec![GroupConfig::new("pages", load)],
         cores: Cores::available(),
@@ -35,8 +36,20 @@ fn start(load: impl Fn(&[u8], &mut Sink) -> Result<(), LoadError> + Send + Sync 
     Node::start(config).expect("a node starts")
 }
 
+/// Runs a test at the front door, and at the express door of another node, if nodes have one.
+fn at_each_door(test: impl Fn(fn(&Node) -> Option<SocketAddr>)) {
+    test(|node| Some(node.listen()));
+    if Node::HAS_EXPRESS {
+        test(Node::express);
+    }
+}
+
 #[test]
 fn a_loader_that_panics_fails_its_callers_alone() {
+    at_each_door(fails_its_callers_alone);
+}
+
+fn fails_its_callers_alone(door: fn(&Node) -> Option<SocketAddr>) {
     let latch = Latch::default();
     let held = latch.clone();
     let node = start(move |key, sink| {
@@ -46,7 +59,7 @@ fn a_loader_that_panics_fails_its_callers_alone() {
         }
         sink.append(key)
     });
-    let client = Client::connect(node.listen());
+    let client = Client::connect(door(&node).expect("it is open"));
     let calls: Vec<_> = (0..5).map(|_| client.start_get("pages", "bomb")).collect();
     support::eventually("all calls have arrived", || client.counters().misses == 5);
     latch.open();
@@ -68,6 +81,10 @@ fn a_loader_that_panics_fails_its_callers_alone() {
 
 #[test]
 fn each_error_of_a_loader_has_its_code() {
+    at_each_door(has_its_code);
+}
+
+fn has_its_code(door: fn(&Node) -> Option<SocketAddr>) {
     let node = start(|key, _| {
         let words = "in the loader's words".to_owned();
         Err(match key {
@@ -81,7 +98,7 @@ fn each_error_of_a_loader_has_its_code() {
             _ => LoadError::Other(words),
         })
     });
-    let client = Client::connect(node.listen());
+    let client = Client::connect(door(&node).expect("it is open"));
     for (key, code) in [
         ("not found", RpcStatusCode::NOT_FOUND),
         ("invalid key", RpcStatusCode::INVALID_ARGUMENT),

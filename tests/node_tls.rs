@@ -4,6 +4,7 @@ mod support;
 
 use std::env;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -45,6 +46,10 @@ fn identity() -> Option<TempDir> {
 
 /// Asks one node, over TLS.
 fn get_many(node: &str, ca: &Path, keys: &[String]) -> GetManyReply {
+    try_get_many(node, ca, keys).expect("the node answers")
+}
+
+fn try_get_many(node: &str, ca: &Path, keys: &[String]) -> grpcio::Result<GetManyReply> {
     let credentials = ChannelCredentialsBuilder::new()
         .root_cert(std::fs::read(ca).unwrap())
         .build();
@@ -54,8 +59,7 @@ fn get_many(node: &str, ca: &Path, keys: &[String]) -> GetManyReply {
     request.group = "blobs".to_owned();
     request.keys = keys.to_vec();
     let options = CallOption::default().timeout(support::PATIENCE);
-    let reply = Client::new(channel.connect(node)).unary_call(&method, &request, options);
-    reply.expect("the node answers")
+    Client::new(channel.connect(node)).unary_call(&method, &request, options)
 }
 
 fn files(identity: &TempDir) -> (PathBuf, PathBuf) {
@@ -116,6 +120,44 @@ fn the_express_door_has_the_same_tls() {
     }
     let mut plain = Connection::greet(node.express);
     assert!(plain.is_closed_within(support::PATIENCE));
+    assert_eq!(node.terminate().code(), Some(0));
+}
+
+/// Files that are renewed, one after the other, as certbot and Kubernetes do it, and once by halves.
+#[test]
+fn renewed_certificates_are_shown_without_a_restart() {
+    let (Some(identity), Some(renewed)) = (identity(), identity()) else {
+        return;
+    };
+    let (cert, key) = files(&identity);
+    let old_ca = identity.path().join("old.pem");
+    std::fs::copy(&cert, &old_ca).unwrap();
+    let (new_cert, new_key) = files(&renewed);
+    let blobs = folder(&[("a", b"secret")]);
+    let group = group("blobs", &blobs);
+    let tls = ["--tls-cert", text(&cert), "--tls-key", text(&key)];
+    let mut node = Node::start([&["--group", &group], &tls[..]].concat());
+    let get = |door: SocketAddr, ca: &Path| {
+        try_get_many(&door.to_string(), ca, &["a".to_owned()]).is_ok()
+    };
+    let doors = [node.addr, node.express];
+    assert!(doors.iter().all(|door| get(*door, &old_ca)));
+    std::fs::copy(&new_cert, &cert).unwrap();
+    support::eventually("the halves do not fit", || {
+        node.stderr().contains("what was there before is shown")
+    });
+    assert!(doors.iter().all(|door| get(*door, &old_ca)), "it serves on");
+    std::fs::copy(&new_key, &key).unwrap();
+    support::eventually("both are there", || {
+        node.stderr().contains("is shown from now on")
+    });
+    for door in doors {
+        assert!(get(door, &new_cert), "the new one is shown at {door}");
+        assert!(
+            !get(door, &old_ca),
+            "the old one is shown no more at {door}"
+        );
+    }
     assert_eq!(node.terminate().code(), Some(0));
 }
 

@@ -17,6 +17,12 @@ fn may_have_size(block: &[u8]) -> bool {
     block.iter().skip(1).any(|byte| (0x20..0x40).contains(byte))
 }
 
+/// Ours gives up where fields are far longer than their block.
+fn blows_up(fields: &[(Vec<u8>, Vec<u8>)]) -> bool {
+    let lens = fields.iter().map(|(name, value)| name.len() + value.len() + 32);
+    lens.sum::<usize>() > 64 << 10
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let mut ours = http2::tests::fields::Reader::default();
     let mut other = loona_hpack::Decoder::new();
@@ -26,6 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
             (Some(fields), Ok(others)) => assert_eq!(fields, others),
             (None, Err(_)) => return,
             (None, Ok(_)) if may_have_size(block) => return,
+            (None, Ok(others)) if blows_up(&others) => return,
             // It wants a field after a size, but a block may have none.
             (Some(fields), Err(DecoderError::SizeUpdateAtEnd)) if fields.is_empty() => return,
             (fields, others) => panic!("{fields:?} beside {others:?}"),

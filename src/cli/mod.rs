@@ -11,6 +11,7 @@ mod nodes;
 mod output;
 mod pem;
 mod plan;
+mod renewing;
 mod ring;
 mod seconds;
 mod serve;

@@ -1,7 +1,6 @@
 //! `corecache serve`.
 
 use std::error::Error;
-use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::thread;
@@ -10,10 +9,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use corecache::group::GroupConfig;
 use corecache::server::origin::Origin;
-use corecache::server::{Cores, Identity, Node, NodeConfig};
+use corecache::server::{Cores, Node, NodeConfig};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::renewing::IdentityFiles;
 use super::{at_least_one, limits, links, members, memory, output, seconds, size, systemd};
 
 /// The largest value, where none is given; a small memory may have room for less.
@@ -119,11 +119,11 @@ pub struct Serve {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds::parse)]
     drain: Duration,
 
-    /// The certificate chain for TLS, a PEM file
+    /// The certificate chain for TLS, a PEM file; read again when it has changed
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
 
-    /// The private key for TLS, a PEM file
+    /// The private key for TLS, a PEM file; read again when it has changed
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
@@ -145,10 +145,15 @@ impl Serve {
     pub fn run(self) -> Result<(), Box<dyn Error>> {
         self.check_exposure()?;
         let (linger, drain) = (self.linger, self.drain);
+        // As the files are before they are read: what is changed from then on is news.
+        let identity = self.identity_files().map(|files| (files.stamp(), files));
         let config = self.config()?;
         // Before the node takes its first call: a signal that comes early must not be lost.
         let mut signals = Signals::new(STOP)?;
         let node = Node::start(config)?;
+        if let Some((stamp, files)) = identity {
+            files.follow(stamp, node.renewal())?;
+        }
         say_where(&node);
         systemd::serving(&node);
         let signal = signals.forever().next();
@@ -231,7 +236,10 @@ impl Serve {
             read_stall: self.read_stall,
             load_wait: self.load_wait,
             limits: self.limits.of_connections(),
-            tls: self.identity()?,
+            tls: self
+                .identity_files()
+                .map(|files| files.read())
+                .transpose()?,
             links: self.links.config(self.memory)?,
             members: self.members.config()?,
         })
@@ -301,17 +309,11 @@ impl Serve {
         self.limits.check()
     }
 
-    fn identity(&self) -> Result<Option<Identity>, String> {
-        let (Some(certificates), Some(key)) = (&self.tls_cert, &self.tls_key) else {
-            return Ok(None);
-        };
-        let read = |flag: &str, path: &PathBuf| {
-            fs::read(path).map_err(|error| format!("{flag} {}: {error}", path.display()))
-        };
-        Ok(Some(Identity {
-            certificates: read("--tls-cert", certificates)?,
-            key: read("--tls-key", key)?,
-        }))
+    fn identity_files(&self) -> Option<IdentityFiles> {
+        Some(IdentityFiles {
+            certificates: self.tls_cert.clone()?,
+            key: self.tls_key.clone()?,
+        })
     }
 }
 

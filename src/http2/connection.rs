@@ -309,7 +309,8 @@ impl Connection {
             .block
             .as_ref()
             .map_or(0, |block| block.bytes.capacity());
-        self.kept.capacity() + block_bytes + self.sending.memory_bytes()
+        let head_bytes = self.path.capacity() + self.decoder.memory_bytes();
+        self.kept.capacity() + block_bytes + head_bytes + self.sending.memory_bytes()
     }
 
     /// When to call [`tick`](Self::tick) next. It is not worth to be more precise than some milliseconds.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::call::{Handler, Method};
 use super::grpc;
-use super::hpack::{Decoder, Failed, Field, Name};
+use super::hpack::{Decoder, Field, Name, Unread};
 use super::status::{Code, Status};
 
 /// A call, as its headers tell.
@@ -12,8 +12,6 @@ use super::status::{Code, Status};
 pub(super) struct Call {
     pub method: Method,
     pub timeout: Option<Duration>,
-    /// Messages may be compressed, in a way that is not known here.
-    pub is_encoded: bool,
 }
 
 /// An answer of HTTP, to who does not speak gRPC.
@@ -43,7 +41,7 @@ pub(super) fn read(
     list_max_bytes: usize,
     path: &mut Vec<u8>,
     handler: &mut impl Handler,
-) -> Result<(Head, Option<u64>), Failed> {
+) -> Result<(Head, Option<u64>), Unread> {
     path.clear();
     let mut reader = Reader::new(path);
     let list_bytes = decoder.decode(block, list_max_bytes, |field| reader.field(field))?;
@@ -58,7 +56,7 @@ pub(super) fn read(
 pub(super) fn read_trailers(
     decoder: &mut Decoder,
     block: &[u8],
-) -> Result<Option<&'static str>, Failed> {
+) -> Result<Option<&'static str>, Unread> {
     let mut malformed = None;
     decoder.decode(block, usize::MAX, |field| match field.kind {
         Name::Malformed => malformed = Some("a malformed header field"),
@@ -210,6 +208,11 @@ impl<'a> Reader<'a> {
         if self.timeout == Some(None) {
             return Head::Failed(Status::new(Code::INTERNAL, "the grpc-timeout is malformed"));
         }
+        if self.is_encoded {
+            // Some clients compress what becomes shorter by it, and only that. They are told before it matters.
+            let message = "compressed messages are not taken: send them as they are (identity)";
+            return Head::Failed(Status::new(Code::UNIMPLEMENTED, message));
+        }
         let Ok(path) = std::str::from_utf8(self.path) else {
             return Head::Malformed("a path that is no text");
         };
@@ -217,7 +220,6 @@ impl<'a> Reader<'a> {
             Ok(method) => Head::Call(Call {
                 method,
                 timeout: self.timeout.flatten(),
-                is_encoded: self.is_encoded,
             }),
             Err(status) => Head::Failed(status),
         }

@@ -76,7 +76,6 @@ mod tests {
         Call {
             method: Method::Unary(number),
             timeout: None,
-            is_encoded: false,
         }
     }
 

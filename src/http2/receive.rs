@@ -13,10 +13,23 @@ use super::frame::{
 };
 use super::stream::Stream;
 
+/// So much of a request is counted as another call.
+const LIKE_A_CALL_BYTES: usize = 1024;
+/// A header block may be so long in any case, so that who has far too much metadata is told, as long as that is no flood.
+const BLOCK_LEAST_BYTES: usize = 15 * FRAME_MAX_BYTES as usize;
+
 /// What one call of `receive` may do.
 pub(super) struct Turn {
     pub now: Instant,
     pub calls_left: usize,
+}
+
+impl Turn {
+    /// A request has its turn. One that is long makes as much work as several.
+    pub fn take_call(&mut self, message_bytes: usize) {
+        let calls = 1 + message_bytes / LIKE_A_CALL_BYTES;
+        self.calls_left = self.calls_left.saturating_sub(calls);
+    }
 }
 
 /// Why reading has stopped.
@@ -199,17 +212,19 @@ impl Connection {
         };
         block.frames += 1;
         block.bytes.extend_from_slice(payload);
-        if block.frames > self.limits.header_frames_max {
-            return Err(Fault::abuse(
-                Abuse::Continuation,
-                "a header block in too many frames",
-            ));
-        }
         // In Huffman's code a text may be longer than it is.
-        if block.bytes.len() > 4 * self.limits.header_list_bytes as usize {
+        let most_bytes = BLOCK_LEAST_BYTES.max(4 * self.limits.header_list_bytes as usize);
+        if block.bytes.len() > most_bytes {
             return Err(Fault::abuse(
                 Abuse::HeaderBytes,
                 "a header block that is too large",
+            ));
+        }
+        let whole_frames = (most_bytes / FRAME_MAX_BYTES as usize) as u32 + 1;
+        if block.frames > self.limits.header_frames_max.max(whole_frames) {
+            return Err(Fault::abuse(
+                Abuse::Continuation,
+                "a header block in too many frames",
             ));
         }
         if header.has(flag::END_HEADERS)

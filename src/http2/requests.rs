@@ -11,6 +11,7 @@ use super::fault::Fault;
 use super::frame::{self, ErrorCode, FrameHeader, HEADER_BYTES, WINDOW_BYTES, flag, kind};
 use super::grpc::{self, PREFIX_BYTES};
 use super::head::{self, Call, Head};
+use super::hpack::Unread;
 use super::receive::{BlockStart, Turn};
 use super::status::{Code, Status};
 use super::stream::{Request, Stream};
@@ -61,7 +62,7 @@ impl Connection {
                 if let Some(used) = used {
                     return Ok(used);
                 }
-                self.open(id, Request::Open(call), content_length, turn.now);
+                self.open_call(id, call, content_length, turn.now);
             }
             Head::Refused(refusal) if start.ends_stream => self.sending.refuse(id, None, refusal),
             Head::Refused(refusal) => {
@@ -103,7 +104,7 @@ impl Connection {
             &mut self.path,
             handler,
         );
-        let (head, content_length) = read.map_err(|_| compression())?;
+        let (head, content_length) = read.map_err(unread)?;
         if let Head::Call(call) = &head
             && version == self.decoder.version()
         {
@@ -126,15 +127,18 @@ impl Connection {
             content_left: content_length,
             ..Stream::of_whole_request(id, self.sending.initial_window(), now)
         };
-        if let Request::Open(call) = &request {
-            stream.deadline = call.timeout.and_then(|timeout| now.checked_add(timeout));
-            (stream.is_unary, stream.method) = match call.method {
-                Method::Unary(method) => (true, method),
-                Method::Stream(method) => (false, method),
-            };
-        }
         stream.request = request;
         self.sending.streams.insert(stream)
+    }
+
+    fn open_call(&mut self, id: u32, call: Call, content_length: Option<u64>, now: Instant) {
+        let slot = self.open(id, Request::Open, content_length, now);
+        let stream = &mut self.sending.streams[slot];
+        stream.deadline = call.timeout.and_then(|timeout| now.checked_add(timeout));
+        (stream.is_unary, stream.method) = match call.method {
+            Method::Unary(method) => (true, method),
+            Method::Stream(method) => (false, method),
+        };
     }
 
     /// The headers were all.
@@ -189,7 +193,7 @@ impl Connection {
             return None;
         }
         self.grant();
-        turn.calls_left -= 1;
+        turn.take_call(len);
         let message = Message {
             method,
             deadline: call
@@ -216,7 +220,7 @@ impl Connection {
         turn: &mut Turn,
         handler: &mut impl Handler,
     ) -> Result<(), Fault> {
-        let malformed = head::read_trailers(&mut self.decoder, block).map_err(|_| compression())?;
+        let malformed = head::read_trailers(&mut self.decoder, block).map_err(unread)?;
         let id = start.stream;
         let Some(slot) = self.sending.streams.find(id) else {
             if self.sending.has_left(id) {
@@ -285,9 +289,15 @@ impl Connection {
     }
 }
 
-fn compression() -> Fault {
-    Fault::connection(
-        ErrorCode::COMPRESSION_ERROR,
-        "a header block can not be read",
-    )
+fn unread(why: Unread) -> Fault {
+    match why {
+        Unread::Failed => Fault::connection(
+            ErrorCode::COMPRESSION_ERROR,
+            "a header block can not be read",
+        ),
+        Unread::BlownUp => Fault::abuse(
+            Abuse::HeaderBytes,
+            "a header block says far more than it has bytes",
+        ),
+    }
 }

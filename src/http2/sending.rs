@@ -22,6 +22,8 @@ pub(super) use pacing::Overflow;
 const COPY_LATE_MAX_BYTES: usize = 16 << 10;
 /// As many bytes of answers entitle to as much as a call.
 const WORTH_A_CALL_BYTES: u64 = 1024;
+/// How much more may wait of what is kept elsewhere as well than of what is kept for the client alone.
+pub(super) const ELSEWHERE_TIMES: usize = 4;
 /// Streams that we have ended before the client did, which are remembered as such.
 const LEFT_MAX: usize = 128;
 
@@ -105,6 +107,13 @@ impl Sending {
     /// So much waits for the client's windows that no more calls are begun.
     pub fn is_holding_much(&self) -> bool {
         self.held_bytes > self.limits.held_bytes_max / 4
+    }
+
+    /// Answers that come later are refused. What is kept elsewhere as well has more room: a client may have asked for
+    /// much before any of it has come.
+    pub fn holds_too_much(&self) -> bool {
+        let most_bytes = self.limits.held_bytes_max;
+        self.copied_bytes > most_bytes || self.held_bytes > ELSEWHERE_TIMES * most_bytes
     }
 
     /// Only the client's windows keep back what is held.
@@ -264,7 +273,7 @@ impl Sending {
     fn answer(&mut self, id: u32, slot: Option<Slot>, answer: Answer) {
         match answer {
             Answer::Failed(status) => self.fail(id, slot, status),
-            _ if self.held_bytes > self.limits.held_bytes_max => {
+            _ if self.holds_too_much() => {
                 let message = "too many replies of this connection wait to be read";
                 self.fail(id, slot, Status::new(Code::RESOURCE_EXHAUSTED, message));
             }

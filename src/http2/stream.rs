@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::call::Body;
 use super::grpc::PREFIX_BYTES;
-use super::head::{Call, Refusal};
+use super::head::Refusal;
 use super::output::Output;
 use super::status::Status;
 use super::window::ReceiveWindow;
@@ -14,7 +14,7 @@ use super::window::ReceiveWindow;
 /// What is still to come from the client.
 pub(super) enum Request {
     /// Messages.
-    Open(Call),
+    Open,
     /// Something that is not looked at; this is the answer, at its end.
     Unread(Refusal),
     /// Nothing.
@@ -103,6 +103,9 @@ impl Stream {
     }
 }
 
+/// What a part takes beside its body: its place, and two small allocations.
+const PART_BYTES: usize = size_of::<Part>() + 64;
+
 /// A message, or a text, of which some is still to be sent.
 pub(super) struct Part {
     prefix: Option<[u8; PREFIX_BYTES]>,
@@ -153,8 +156,9 @@ impl Part {
         self.len - self.at
     }
 
+    /// What it takes, of which what is not its body counts where there are many.
     pub fn body_bytes(&self) -> usize {
-        self.body.as_ref().as_ref().len()
+        PART_BYTES + self.body.as_ref().as_ref().len()
     }
 
     /// Appends the next `len` bytes of it.

@@ -31,6 +31,7 @@ mod gate;
 #[doc(hidden)]
 pub mod health;
 mod hot;
+mod identity;
 mod last_loads;
 mod limits;
 mod loaders;
@@ -57,10 +58,11 @@ mod wire;
 
 pub use cores::{Cores, CoresError};
 pub use etcd::{EtcdConfig, EtcdTls};
+pub use identity::{Identity, Renewal};
 pub use limits::ConnectionLimits;
 pub use members::{MembersConfig, MembersError, MembersSource};
 #[doc(hidden)]
 pub use node::{AskerAnswer, core_arguments};
-pub use node::{Identity, Node, NodeConfig, StartError};
+pub use node::{Node, NodeConfig, StartError};
 pub use peer::LinkConfig;
 pub use service::{UNARY_LIMIT_BYTES, VALUE_LIMIT_BYTES};

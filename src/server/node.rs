@@ -1,6 +1,5 @@
 //! A node: groups, loaders, the front door and the admin port, from start to drain.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +12,8 @@ use grpcio::{
     ChannelBuilder, EnvBuilder, Environment, ResourceQuota, Server, ServerBuilder,
     ServerCredentials,
 };
+#[cfg(feature = "tls")]
+use parking_lot::Mutex;
 
 use super::cluster::Cluster;
 use super::connections::Connections;
@@ -21,6 +22,7 @@ use super::express::{Express, ExpressConfig, OpenError, Services};
 use super::gate::Gate;
 use super::health::Health;
 use super::hot::Hot;
+use super::identity::{Identity, Renewal, Shown};
 use super::limits::ConnectionLimits;
 use super::loaders::{Limits, Loaders};
 use super::members::{self, MembersConfig, MembersError};
@@ -96,20 +98,6 @@ pub struct NodeConfig {
     pub links: LinkConfig,
 }
 
-/// A certificate chain and its private key, PEM.
-pub struct Identity {
-    /// The chain, the server's own certificate first.
-    pub certificates: Vec<u8>,
-    /// The private key.
-    pub key: Vec<u8>,
-}
-
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Identity")
-    }
-}
-
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -142,8 +130,10 @@ pub enum StartError {
          certificate first, and the key is to be that certificate's, without a password"
     )]
     Identity,
-    /// TLS was asked for, and this build has none.
-    #[error("this build has no TLS; build it with the feature `tls`")]
+    /// TLS was asked for, and this build or this node has none.
+    #[error(
+        "there is no TLS here: a build has it by the feature `tls`, and a node by certificates and key"
+    )]
     NoTls,
     /// It has TLS, and is not told whose certificates the other nodes have.
     #[error(
@@ -174,6 +164,7 @@ pub struct Node {
     listen: SocketAddr,
     admin: Option<SocketAddr>,
     express: Option<Express>,
+    renewal: Renewal,
     memory_bytes: usize,
 }
 
@@ -205,7 +196,9 @@ impl Node {
         ];
         let limit_bytes = brake::limit_bytes(config.memory_bytes, config.limits.core_bytes);
         brake::start(connections, limit_bytes).map_err(StartError::Threads)?;
-        let (server, listen) = listen(&config, &connections, services, &env)?;
+        let shown = config.tls.take().map(Shown::new);
+        let listened = listen(&config, shown.as_ref(), &connections, services, &env);
+        let (server, listen) = listened?;
         let members = Arc::new(members::join(config.members, listen)?);
         service.peers.follow(&members);
         let express = match config.express {
@@ -224,7 +217,7 @@ impl Node {
                     limits: &config.limits,
                     read_stall: config.read_stall,
                     connections,
-                    identity: config.tls.as_ref(),
+                    identity: shown.as_ref(),
                 };
                 let opened = Express::open(&door, services);
                 Some(opened.map_err(|error| match error {
@@ -254,6 +247,7 @@ impl Node {
             listen,
             admin,
             express,
+            renewal: Renewal(shown),
             memory_bytes: config.memory_bytes,
         };
         node.server.start();
@@ -330,6 +324,11 @@ impl Node {
                 begun.elapsed().as_millis()
             );
         }
+    }
+
+    /// By this the node's certificates and key can be renewed.
+    pub fn renewal(&self) -> Renewal {
+        self.renewal.clone()
     }
 
     /// Says that the node is about to stop, and answers as before for a time, in which who watches its health turns to
@@ -483,6 +482,7 @@ fn environment(cores: &Cores) -> Environment {
 
 fn listen(
     config: &NodeConfig,
+    shown: Option<&Arc<Shown>>,
     connections: &Connections,
     services: impl IntoIterator<Item = grpcio::Service>,
     env: &Arc<Environment>,
@@ -494,10 +494,10 @@ fn listen(
         .fold(builder, ServerBuilder::register_service)
         .build()
         .map_err(|error| StartError::Grpc(error.to_string()))?;
-    let credentials = credentials(config.tls.as_ref())?;
+    let credentials = credentials(shown)?;
     let port = server
         .add_listening_port(config.listen.to_string(), credentials)
-        .map_err(|_| why_not(config))?;
+        .map_err(|_| why_not(config, shown.is_some()))?;
     let mut bound = config.listen;
     bound.set_port(port);
     Ok((server, bound))
@@ -557,28 +557,55 @@ pub fn core_arguments(limits: &ConnectionLimits, env: &Arc<Environment>) -> Chan
 }
 
 /// The gRPC core does not say why it could not listen; the system does.
-fn why_not(config: &NodeConfig) -> StartError {
+fn why_not(config: &NodeConfig, has_tls: bool) -> StartError {
     match std::net::TcpListener::bind(config.listen) {
-        Ok(_) if config.tls.is_some() => StartError::Identity,
+        Ok(_) if has_tls => StartError::Identity,
         Ok(_) => StartError::Listen(config.listen, "the gRPC core refused it".to_owned()),
         Err(error) => StartError::Listen(config.listen, error.to_string()),
     }
 }
 
 #[cfg(feature = "tls")]
-fn credentials(tls: Option<&Identity>) -> Result<ServerCredentials, StartError> {
-    let Some(identity) = tls else {
+fn credentials(shown: Option<&Arc<Shown>>) -> Result<ServerCredentials, StartError> {
+    let Some(shown) = shown else {
         return Ok(ServerCredentials::insecure());
     };
-    let builder = grpcio::ServerCredentialsBuilder::new();
-    Ok(builder
-        .add_cert(identity.certificates.clone(), identity.key.clone())
-        .build())
+    let fetcher = Box::new(Fetcher {
+        shown: shown.clone(),
+        fetched: Mutex::new(None),
+    });
+    // Callers are not asked who they are.
+    let asks = grpcio::CertificateRequestType::DontRequestClientCertificate;
+    Ok(ServerCredentials::with_fetcher(fetcher, asks))
+}
+
+/// Who tells the gRPC core at each connection whether the identity is another one by now.
+#[cfg(feature = "tls")]
+struct Fetcher {
+    shown: Arc<Shown>,
+    fetched: Mutex<Option<u64>>,
+}
+
+#[cfg(feature = "tls")]
+impl grpcio::ServerCredentialsFetcher for Fetcher {
+    fn fetch(
+        &self,
+    ) -> Result<Option<grpcio::ServerCredentialsBuilder>, Box<dyn std::error::Error>> {
+        let (version, identity) = self.shown.now();
+        if self.fetched.lock().replace(version) == Some(version) {
+            return Ok(None);
+        }
+        let builder = grpcio::ServerCredentialsBuilder::new();
+        Ok(Some(builder.add_cert(
+            identity.certificates.clone(),
+            identity.key.clone(),
+        )))
+    }
 }
 
 #[cfg(not(feature = "tls"))]
-fn credentials(tls: Option<&Identity>) -> Result<ServerCredentials, StartError> {
-    match tls {
+fn credentials(shown: Option<&Arc<Shown>>) -> Result<ServerCredentials, StartError> {
+    match shown {
         None => Ok(ServerCredentials::insecure()),
         Some(_) => Err(StartError::NoTls),
     }

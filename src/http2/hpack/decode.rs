@@ -1,5 +1,7 @@
 //! Reads header blocks (RFC 7541, 6).
 
+use std::cell::Cell;
+
 use super::static_table::{self, Name};
 use super::table::Table;
 use super::{FIELD_OVERHEAD_BYTES, huffman, integer};
@@ -7,6 +9,27 @@ use super::{FIELD_OVERHEAD_BYTES, huffman, integer};
 /// The block is not HPACK, or refers to what is not there: the connection has no common table any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Failed;
+
+/// Why a block was not read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Unread {
+    Failed,
+    /// Its fields are so much longer than it is that only who wants to make work would send it.
+    BlownUp,
+}
+
+impl From<Failed> for Unread {
+    fn from(_: Failed) -> Self {
+        Self::Failed
+    }
+}
+
+/// What the fields of any block may have together, and what they may have more for each of its bytes. Huffman's code makes
+/// five bytes eight, and what a client says again and again is short.
+const FIELDS_FREE_BYTES: usize = 64 << 10;
+const FIELDS_A_BYTE: usize = 8;
+/// Buffers that have grown beyond this are given back after the block.
+const KEPT_MAX_BYTES: usize = 4096;
 
 /// A header field.
 #[derive(Debug, Clone, Copy)]
@@ -56,23 +79,48 @@ impl Decoder {
         self.value = Vec::new();
     }
 
+    /// What is on the heap for the field that is being read.
+    pub fn memory_bytes(&self) -> usize {
+        self.name.capacity() + self.value.capacity()
+    }
+
     /// Reads a block, and shows each of its fields to `visit` until their sizes exceed `list_max_bytes`. Returns their
     /// whole size. The table is kept whatever the size.
     pub fn decode(
         &mut self,
+        block: &[u8],
+        list_max_bytes: usize,
+        visit: impl FnMut(Field<'_>),
+    ) -> Result<usize, Unread> {
+        let read = self.read_block(block, list_max_bytes, visit);
+        for buffer in [&mut self.name, &mut self.value] {
+            if buffer.capacity() > KEPT_MAX_BYTES {
+                *buffer = Vec::new();
+            }
+        }
+        read
+    }
+
+    fn read_block(
+        &mut self,
         mut block: &[u8],
         list_max_bytes: usize,
         mut visit: impl FnMut(Field<'_>),
-    ) -> Result<usize, Failed> {
-        let mut list_bytes = 0;
+    ) -> Result<usize, Unread> {
+        let most_bytes = FIELDS_FREE_BYTES + FIELDS_A_BYTE * block.len();
+        let list_bytes = Cell::new(0);
         let mut show = |field: Field<'_>| {
-            list_bytes += field.name.len() + field.value.len() + FIELD_OVERHEAD_BYTES;
-            if list_bytes <= list_max_bytes {
+            let field_bytes = field.name.len() + field.value.len() + FIELD_OVERHEAD_BYTES;
+            list_bytes.set(list_bytes.get() + field_bytes);
+            if list_bytes.get() <= list_max_bytes {
                 visit(field);
             }
         };
         self.read_sizes(&mut block)?;
         while let Some(&first) = block.first() {
+            if list_bytes.get() > most_bytes {
+                return Err(Unread::BlownUp);
+            }
             if first & 0x80 != 0 {
                 let index = integer::take(&mut block, 7)?;
                 let (kind, name, value) = self.get(index)?;
@@ -80,12 +128,12 @@ impl Decoder {
             } else if first & 0x40 != 0 {
                 self.read_literal(&mut block, 6, true, &mut show)?;
             } else if first & 0x20 != 0 {
-                return Err(Failed); // a size, after a field
+                return Err(Failed.into()); // a size, after a field
             } else {
                 self.read_literal(&mut block, 4, false, &mut show)?;
             }
         }
-        Ok(list_bytes)
+        Ok(list_bytes.get())
     }
 
     #[cfg(test)]

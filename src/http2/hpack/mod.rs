@@ -9,7 +9,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub(super) use decode::{Decoder, Failed, Field};
+pub(super) use decode::{Decoder, Field, Unread};
 pub(super) use encode::{Encoder, field_without_index};
 pub(super) use static_table::Name;
 

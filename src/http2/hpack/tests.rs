@@ -15,7 +15,7 @@ fn bytes(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-fn decode(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<Pair>, Failed> {
+fn decode(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<Pair>, Unread> {
     let mut fields = Vec::new();
     decoder.decode(block, usize::MAX, |field| {
         fields.push((field.name.to_vec(), field.value.to_vec()))
@@ -163,7 +163,7 @@ fn what_is_no_block() {
     ] {
         assert_eq!(
             decode(&mut Decoder::new(), &bytes(block)),
-            Err(Failed),
+            Err(Unread::Failed),
             "{why}"
         );
     }
@@ -173,7 +173,7 @@ fn what_is_no_block() {
 fn a_smaller_table_has_to_be_acknowledged() {
     let mut decoder = Decoder::new();
     decoder.limit(100);
-    assert_eq!(decode(&mut decoder, &[0x82]), Err(Failed));
+    assert_eq!(decode(&mut decoder, &[0x82]), Err(Unread::Failed));
     assert_eq!(
         decode(&mut decoder, &[0x20, 0x82]),
         Ok(pairs(&[(":method", "GET")]))
@@ -246,6 +246,38 @@ fn sizes_between_two_blocks_are_told_by_the_least_and_the_last() {
     encoder.put_headers(&mut out);
     assert_eq!(out[..4], [0x20, 0x3f, 0xe1, 0x1f]);
     assert_eq!(out[5], 0x40 | 31, "it is added anew");
+}
+
+#[test]
+fn a_block_that_says_far_more_than_it_has_bytes_is_given_up() {
+    let name = [b'a'; 4000];
+    let literal = |pattern: u8, index: usize, value: &[u8]| {
+        let mut out = Vec::new();
+        integer::put(&mut out, pattern, if pattern == 0 { 4 } else { 6 }, index);
+        if index == 0 {
+            integer::put(&mut out, 0, 7, name.len());
+            out.extend_from_slice(&name);
+        }
+        integer::put(&mut out, 0, 7, value.len());
+        out.extend_from_slice(value);
+        out
+    };
+    let mut decoder = Decoder::new();
+    decode(&mut decoder, &literal(0x40, 0, b"")).expect("a long name");
+    // The name again, in a literal and as a whole field, each a few bytes.
+    let few = literal(0, 62, b"x").repeat(15);
+    assert_eq!(
+        decode(&mut decoder, &few).map(|fields| fields.len()),
+        Ok(15)
+    );
+    let many = literal(0, 62, b"x").repeat(10_000);
+    assert_eq!(decode(&mut decoder, &many), Err(Unread::BlownUp));
+    assert_eq!(decode(&mut decoder, &[0xbe; 1000]), Err(Unread::BlownUp));
+    assert_eq!(
+        decode(&mut decoder, &literal(0, 62, &[b'v'; 50_000])).map(|_| ()),
+        Ok(())
+    );
+    assert!(decoder.memory_bytes() < 10_000, "nothing large is kept");
 }
 
 proptest! {

@@ -42,7 +42,16 @@ impl Connection {
         if !payload.len().is_multiple_of(6) {
             return Err(Fault::frame_size("SETTINGS that are no pairs"));
         }
+        let mut has_window = false;
         for (id, value) in frame::settings(payload) {
+            let is_window = id == setting::INITIAL_WINDOW_SIZE;
+            // It is a change of all streams, each time that it is said.
+            if is_window
+                && std::mem::replace(&mut has_window, true)
+                && self.budgets.settings.take(now, work).is_err()
+            {
+                return Err(Fault::abuse(Abuse::Settings, "too many settings"));
+            }
             self.on_setting(id, value)?;
         }
         self.timing.has_settings = true;

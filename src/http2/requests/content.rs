@@ -6,7 +6,6 @@ use super::super::connection::{Connection, Progress};
 use super::super::fault::Fault;
 use super::super::frame::ErrorCode;
 use super::super::grpc::{self, PREFIX_BYTES};
-use super::super::head::Call;
 use super::super::receive::Turn;
 use super::super::status::{Code, Status};
 use super::super::stream::{End, Request};
@@ -14,6 +13,8 @@ use super::super::streams::Slot;
 
 /// Answers that a stream of messages may have put off.
 const WAITING_MAX: u32 = 64;
+/// Messages of a stream that one DATA frame may have: they are all answered in one turn.
+const MESSAGES_A_PIECE_MAX: u32 = 128;
 
 impl Connection {
     /// Some of a request's content, which may be its end.
@@ -41,14 +42,13 @@ impl Connection {
                     self.sending.refuse(id, Some(slot), refusal);
                 }
             }
-            Request::Open(call) => {
-                let call = *call;
+            Request::Open => {
                 if is_end {
                     stream.request = Request::Ended;
                 }
                 let outcome = match stream.is_unary {
-                    true => self.on_unary(slot, call, content, is_end, turn, handler),
-                    false => self.on_messages(slot, call, content, is_end, turn, handler),
+                    true => self.on_unary(slot, content, is_end, turn, handler),
+                    false => self.on_messages(slot, content, is_end, turn, handler),
                 };
                 if let Err(status) = outcome {
                     self.fail(slot, status, handler);
@@ -74,7 +74,6 @@ impl Connection {
     fn on_unary(
         &mut self,
         slot: Slot,
-        call: Call,
         content: &[u8],
         is_end: bool,
         turn: &mut Turn,
@@ -88,7 +87,7 @@ impl Connection {
             self.hand_over(slot, message, turn, handler);
             return Ok(());
         }
-        let rest = self.collect(slot, call, content)?;
+        let rest = self.collect(slot, content)?;
         if !rest.is_empty() {
             return Err(not_one());
         }
@@ -113,15 +112,15 @@ impl Connection {
     fn on_messages(
         &mut self,
         slot: Slot,
-        call: Call,
         mut content: &[u8],
         is_end: bool,
         turn: &mut Turn,
         handler: &mut impl Handler,
     ) -> Result<(), Status> {
         let id = self.sending.streams[slot].id;
+        let mut calls = 0;
         while !content.is_empty() && matches!(self.sending.streams[slot].end, End::Open) {
-            content = self.collect(slot, call, content)?;
+            content = self.collect(slot, content)?;
             let stream = &self.sending.streams[slot];
             match grpc::read_prefix(&stream.message) {
                 Some((_, len)) if len == stream.message.len() - PREFIX_BYTES => (),
@@ -129,6 +128,12 @@ impl Connection {
             }
             if self.sending.is_holding_much() || stream.waiting >= WAITING_MAX {
                 let message = "too many requests of this stream wait for their answers to be read";
+                return Err(Status::new(Code::RESOURCE_EXHAUSTED, message));
+            }
+            calls += 1;
+            if calls > MESSAGES_A_PIECE_MAX {
+                let message =
+                    "too many requests at once: send the next ones when these are answered";
                 return Err(Status::new(Code::RESOURCE_EXHAUSTED, message));
             }
             self.call(slot, turn, handler);
@@ -157,12 +162,7 @@ impl Connection {
     }
 
     /// Adds what belongs to the message that is coming, and returns the rest.
-    fn collect<'a>(
-        &mut self,
-        slot: Slot,
-        call: Call,
-        content: &'a [u8],
-    ) -> Result<&'a [u8], Status> {
+    fn collect<'a>(&mut self, slot: Slot, content: &'a [u8]) -> Result<&'a [u8], Status> {
         let stream = &mut self.sending.streams[slot];
         let missing = PREFIX_BYTES.saturating_sub(stream.message.len());
         let (prefix, content) = content.split_at(missing.min(content.len()));
@@ -172,7 +172,7 @@ impl Connection {
             return Ok(content);
         };
         if missing > 0 {
-            self.judge(call, flag, len)?;
+            self.judge(flag, len)?;
             self.sending.reserved_bytes += len;
             self.sending.streams[slot].reserved_bytes = len;
         }
@@ -185,13 +185,9 @@ impl Connection {
     }
 
     /// Whether a message that begins so is taken.
-    fn judge(&self, call: Call, flag: u8, len: usize) -> Result<(), Status> {
+    fn judge(&self, flag: u8, len: usize) -> Result<(), Status> {
         match flag {
             0 => (),
-            1 if call.is_encoded => {
-                let message = "compressed messages are not taken: send them as they are (identity)";
-                return Err(Status::new(Code::UNIMPLEMENTED, message));
-            }
             1 => {
                 let message = "a message is marked as compressed, and the call names no encoding";
                 return Err(Status::new(Code::INTERNAL, message));
@@ -240,7 +236,7 @@ impl Connection {
             message,
         };
         let id = stream.id;
-        turn.calls_left = turn.calls_left.saturating_sub(1);
+        turn.take_call(message.message.len());
         handler.call(message, Reply::new(&mut self.sending, id, Some(slot)));
     }
 

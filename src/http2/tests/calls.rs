@@ -251,6 +251,19 @@ fn turns_are_kept() {
 }
 
 #[test]
+fn a_long_request_has_the_turn_of_several() {
+    let mut pair = Pair::new();
+    let long = "x".repeat(10_000);
+    let calls: Vec<u8> = (0..6)
+        .flat_map(|number| call(2 * number + 1, &long))
+        .collect();
+    let (now, echo) = (pair.now, &mut pair.echo);
+    let progress = pair.connection.receive(&calls, now, 20, echo);
+    assert_eq!(progress, Ok(Progress::More));
+    assert_eq!(echo.events.len(), 1 + 2);
+}
+
+#[test]
 fn nothing_is_read_while_nothing_is_written() {
     let mut pair = Pair::greeted(Limits {
         out_bytes_max: 1000,

@@ -156,7 +156,105 @@ fn header_blocks_have_an_end() {
     };
     assert_eq!(flood(Limits::default(), b""), (15, Abuse::Continuation));
     let (rounds, kind) = flood(Limits::default(), &[b'x'; 16_384]);
-    assert!(rounds <= 4 && kind == Abuse::HeaderBytes);
+    assert!(rounds <= 15 && kind == Abuse::HeaderBytes);
+}
+
+#[test]
+fn header_blocks_that_blow_up_end_the_connection() {
+    let name = "a".repeat(4000);
+    let mut fields = head_of("/echo/Unary");
+    let head = |fields: &[(&str, &str)], more: &[u8]| {
+        frame(
+            kind::HEADERS,
+            flag::END_HEADERS | flag::END_STREAM,
+            1,
+            &[&block(fields), more].concat(),
+        )
+    };
+    // A name for the table, and then that name again and again.
+    let mut bomb = vec![0x40, 0x7f, 0xa1, 0x1e];
+    bomb.extend(name.as_bytes());
+    bomb.push(0);
+    bomb.extend([0x0f, 47, 0].repeat(3000));
+    let closing = Pair::new().dies(&head(&fields, &bomb));
+    assert_eq!(closing.code, ErrorCode::ENHANCE_YOUR_CALM);
+    assert_eq!(closing.abuse, Some(Abuse::HeaderBytes));
+    // Metadata far over the limit is no flood, and the call is told.
+    let long = "\u{e9}".repeat(100_000);
+    fields.push(("long", &long));
+    let block = block(&fields);
+    let mut pair = Pair::new();
+    let (last, others) = (block.chunks(16_000).count() - 1, block.chunks(16_000));
+    for (number, part) in others.enumerate() {
+        let (kind, stream_end) = match number {
+            0 => (kind::HEADERS, flag::END_STREAM),
+            _ => (kind::CONTINUATION, 0),
+        };
+        let end = if number == last { flag::END_HEADERS } else { 0 };
+        pair.send(&frame(kind, end | stream_end, 1, part))
+            .expect("a part of the block");
+    }
+    let lines = pair.lines();
+    assert!(
+        lines[0].contains("grpc-status=8 grpc-message=the metadata has 200"),
+        "{lines:?}"
+    );
+    assert!(
+        pair.connection.memory_bytes() < 32 << 10,
+        "nothing of it is kept"
+    );
+}
+
+#[test]
+fn metadata_up_to_a_large_limit_is_taken() {
+    let mut pair = Pair::greeted(Limits {
+        header_list_bytes: 1 << 20,
+        ..Limits::default()
+    });
+    let mut fields = head_of("/echo/Unary");
+    let long = "\u{e9}".repeat(250_000);
+    fields.push(("long", &long));
+    let block = block(&fields);
+    let parts: Vec<_> = block.chunks(16_000).collect();
+    assert!(parts.len() > 20);
+    let (last, parts) = parts.split_last().expect("some");
+    pair.send(&frame(kind::HEADERS, 0, 1, parts[0]))
+        .expect("headers");
+    for part in &parts[1..] {
+        pair.send(&frame(kind::CONTINUATION, 0, 1, part))
+            .expect("more");
+    }
+    pair.send(&frame(kind::CONTINUATION, flag::END_HEADERS, 1, last))
+        .expect("the end");
+    pair.send(&frame(kind::DATA, flag::END_STREAM, 1, &message(b"x")))
+        .expect("a message");
+    assert_eq!(pair.lines().len(), 3);
+}
+
+#[test]
+fn a_frame_that_says_one_setting_again_and_again_is_many() {
+    use super::super::frame::setting::INITIAL_WINDOW_SIZE;
+    let mut pair = Pair::new();
+    pair.send(&settings(&[
+        (INITIAL_WINDOW_SIZE, 1),
+        (INITIAL_WINDOW_SIZE, 2),
+    ]))
+    .expect("twice is no harm");
+    let closing = pair.dies(&settings(&[(INITIAL_WINDOW_SIZE, 1); 1000]));
+    assert_eq!(closing.abuse, Some(Abuse::Settings));
+}
+
+#[test]
+fn a_stream_has_only_so_many_requests_in_a_piece() {
+    let mut pair = Pair::new();
+    let head = block(&head_of("/echo/Stream"));
+    pair.send(&frame(kind::HEADERS, flag::END_HEADERS, 1, &head))
+        .expect("headers");
+    pair.send(&frame(kind::DATA, 0, 1, &message(b"x").repeat(2000)))
+        .expect("requests");
+    assert!(pair.echo.events.len() < 200, "{}", pair.echo.events.len());
+    let last = pair.lines().pop().expect("its end");
+    assert!(last.contains("RST"), "{last}");
 }
 
 #[test]
@@ -204,6 +302,21 @@ fn replies_that_are_held_have_a_bound() {
             .count();
     }
     assert_eq!(failed, 6);
+    // What is kept elsewhere as well has more room.
+    let mut pair = Pair::greeted(Limits {
+        held_bytes_max: 100_000,
+        ..Limits::default()
+    });
+    for number in 0..20 {
+        pair.send(&call(2 * number + 1, "later")).expect("a call");
+    }
+    for later in std::mem::take(&mut pair.echo.later) {
+        let body = std::sync::Arc::new(vec![0; 30_000]);
+        assert!(pair.connection.answer(later, Answer::Held(body)));
+    }
+    let lines = pair.lines();
+    let refused = lines.iter().filter(|line| line.contains("grpc-status=8"));
+    assert_eq!(refused.count(), 4, "two are sent, fourteen wait");
     // A stream that asks for much with little does not get more.
     let mut pair = Pair::greeted(Limits {
         held_bytes_max: 1 << 20,

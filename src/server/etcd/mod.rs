@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{self, RecvError};
 use grpcio::{EnvBuilder, Environment};
 
+use super::identity::Identity;
 use super::members::MembersError;
-use super::node::Identity;
 use super::pb::etcd::WatchResponse;
 use crate::cluster::membership::{Report, Source};
 use crate::cluster::{MEMBERS_MAX, Member, MemberError};

@@ -9,7 +9,7 @@ use rustix::event::epoll::EventFlags;
 use super::admission::Admitted;
 use super::calls::Calls;
 use super::places::Token;
-use super::socket::Socket;
+use super::socket::{Got, Socket};
 use crate::http2::{self, Answer, Closing, Handler, Progress, StreamId};
 
 /// Calls of one connection that are begun before others have their turn.
@@ -18,6 +18,10 @@ const CALLS_A_TURN: usize = 128;
 const PIECES_MAX: usize = 64;
 /// How long what a peer sends is thrown away after it was told why it is closed: closed at once, it would not read that.
 const LINGER: Duration = Duration::from_secs(1);
+/// The same for a peer whose calls have all ended: he may still be reading, and the kernel throws away what it has for him
+/// when he sends something to a socket that is closed. Anew with all that comes, which tells that he reads, up to so long.
+const PARTING: Duration = Duration::from_secs(2);
+const PARTING_MAX: Duration = Duration::from_secs(30);
 
 pub(super) struct Connection {
     socket: Socket,
@@ -43,10 +47,38 @@ pub(super) struct Connection {
 
 enum Stage {
     Open,
-    /// Its end is to be written.
-    Closing,
+    /// Its end is to be written, until then.
+    Closing(Instant),
     /// Its end is written; what comes is thrown away until then.
-    Lingering(Instant),
+    Lingering(Lingering),
+}
+
+#[derive(Clone, Copy)]
+struct Lingering {
+    until: Instant,
+    /// It is put off with what comes, up to this.
+    longest: Instant,
+}
+
+impl Lingering {
+    fn after_an_error(now: Instant) -> Self {
+        let until = now + LINGER;
+        Self {
+            until,
+            longest: until,
+        }
+    }
+
+    fn after_all_calls(now: Instant) -> Self {
+        Self {
+            until: now + PARTING,
+            longest: now + PARTING_MAX,
+        }
+    }
+
+    fn put_off(&mut self, now: Instant) {
+        self.until = self.until.max(now + PARTING).min(self.longest);
+    }
 }
 
 /// What a connection waits for.
@@ -104,7 +136,7 @@ impl Connection {
     /// Reads once, answers, and writes once if all goes well.
     pub fn turn(&mut self, now: Instant, input: &mut [u8], calls: &mut Calls<'_>) -> Next {
         let turned = match self.stage {
-            Stage::Lingering(_) => self.throw_away(input),
+            Stage::Lingering(_) => self.throw_away(now, input),
             _ => self.answer(now, input, calls).and_then(|()| self.flush()),
         };
         match turned {
@@ -130,7 +162,7 @@ impl Connection {
                     self.has_more = progress == Progress::More;
                     self.is_blocked = progress == Progress::Blocked;
                 }
-                Err(closing) => self.close(closing),
+                Err(closing) => self.close(closing, now),
             }
         }
         Ok(())
@@ -139,15 +171,14 @@ impl Connection {
     /// What there is, up to the buffer's end; 0 for nothing as well as for the end.
     fn read(&mut self, input: &mut [u8]) -> io::Result<usize> {
         match self.socket.read(input) {
-            Ok(0) => {
+            Ok(Got { len_bytes: 0, .. }) => {
                 self.is_readable = false;
                 self.has_ended = true;
                 Ok(0)
             }
-            Ok(len) => {
-                // Less than there is room for is all that there was.
-                self.is_readable = len == input.len() || self.is_ending;
-                Ok(len)
+            Ok(Got { len_bytes, is_all }) => {
+                self.is_readable = !is_all || self.is_ending;
+                Ok(len_bytes)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.is_readable = false;
@@ -192,21 +223,20 @@ impl Connection {
                 if self.has_more {
                     return Next::Turn;
                 }
-                if is_written && (self.has_ended || self.http.is_finished()) {
+                if is_written && self.has_ended {
                     return Next::End;
+                }
+                if is_written && self.http.is_finished() {
+                    return self.linger(Lingering::after_all_calls(now));
                 }
                 match self.is_readable && self.http.wants_read() {
                     true => Next::Turn,
                     false => Next::Event,
                 }
             }
-            Stage::Closing if self.has_ended => Next::End,
-            Stage::Closing if is_written => {
-                self.socket.finish();
-                self.stage = Stage::Lingering(now + LINGER);
-                Next::Turn
-            }
-            Stage::Closing => Next::Event,
+            Stage::Closing(_) if self.has_ended => Next::End,
+            Stage::Closing(_) if is_written => self.linger(Lingering::after_an_error(now)),
+            Stage::Closing(_) => Next::Event,
             Stage::Lingering(_) if self.has_ended => Next::End,
             Stage::Lingering(_) => match self.is_readable {
                 true => Next::Turn,
@@ -215,16 +245,25 @@ impl Connection {
         }
     }
 
-    fn throw_away(&mut self, input: &mut [u8]) -> io::Result<()> {
-        if self.is_readable {
-            self.read(input)?;
+    fn linger(&mut self, lingering: Lingering) -> Next {
+        self.socket.finish();
+        self.stage = Stage::Lingering(lingering);
+        Next::Turn
+    }
+
+    fn throw_away(&mut self, now: Instant, input: &mut [u8]) -> io::Result<()> {
+        if self.is_readable
+            && self.read(input)? > 0
+            && let Stage::Lingering(lingering) = &mut self.stage
+        {
+            lingering.put_off(now);
         }
         Ok(())
     }
 
-    fn close(&mut self, closing: Closing) {
+    fn close(&mut self, closing: Closing, now: Instant) {
         log::debug!("express: a connection is closed: {closing}");
-        self.stage = Stage::Closing;
+        self.stage = Stage::Closing(now + LINGER);
     }
 
     /// An answer that has come late. The next turn writes it.
@@ -237,7 +276,7 @@ impl Connection {
         match self.stage {
             Stage::Open => {
                 if let Err(closing) = self.http.tick(now, calls) {
-                    self.close(closing);
+                    self.close(closing, now);
                     return Next::Turn;
                 }
                 match self.wants_write() {
@@ -246,18 +285,18 @@ impl Connection {
                 }
             }
             // Its time to read the end is over as well when it has not read the rest.
-            Stage::Closing => {
-                self.stage = Stage::Lingering(now + LINGER);
-                Next::Event
-            }
-            Stage::Lingering(until) if until <= now => Next::End,
-            Stage::Lingering(_) => Next::Event,
+            Stage::Closing(until) if until <= now => Next::End,
+            Stage::Lingering(Lingering { until, .. }) if until <= now => Next::End,
+            Stage::Closing(_) | Stage::Lingering(_) => Next::Event,
         }
     }
 
     /// When to look next.
     pub fn deadline(&self) -> Option<Instant> {
-        self.http.deadline()
+        match self.stage {
+            Stage::Open => self.http.deadline(),
+            Stage::Closing(until) | Stage::Lingering(Lingering { until, .. }) => Some(until),
+        }
     }
 
     /// Says to the client that it should go elsewhere.

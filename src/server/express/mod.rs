@@ -35,12 +35,14 @@ use crossbeam::channel::{self, Receiver};
 use self::admission::Admission;
 use self::mail::{Slot, letter_box};
 use self::thread::{Common, IoThread, Letter};
+#[cfg(feature = "tls")]
+pub(super) use self::tls::certified;
 use super::cluster::Cluster;
 use super::connections::Connections;
 use super::cores::Cores;
 use super::health::Health;
+use super::identity::Shown;
 use super::limits::ConnectionLimits;
-use super::node::Identity;
 use super::reflection::Pool;
 use super::service::Service;
 use crate::engine::pin_or_warn;
@@ -58,7 +60,7 @@ pub(super) struct ExpressConfig<'a> {
     pub read_stall: Duration,
     pub connections: Connections,
     /// What it shows its callers, if it speaks TLS.
-    pub identity: Option<&'a Identity>,
+    pub identity: Option<&'a Arc<Shown>>,
 }
 
 /// Why a door was not opened.

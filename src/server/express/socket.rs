@@ -30,6 +30,14 @@ pub(super) struct Socket {
     session: Option<Box<Session>>,
 }
 
+/// What was read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Got {
+    pub len_bytes: usize,
+    /// There was no more.
+    pub is_all: bool,
+}
+
 /// What was written.
 pub(super) struct Wrote {
     pub len_bytes: usize,
@@ -54,14 +62,19 @@ impl Socket {
         }
     }
 
-    /// What there is, up to the buffer's end: less than it has room for is all that there was. 0 at the end.
+    /// What there is, up to the buffer's end. Nothing at the end.
     #[inline]
-    pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    pub fn read(&mut self, into: &mut [u8]) -> io::Result<Got> {
         #[cfg(feature = "tls")]
         if let Some(session) = &mut self.session {
             return session.read(&self.fd, into);
         }
-        Ok(rustix::io::read(&self.fd, into)?)
+        let room_bytes = into.len();
+        let len_bytes = rustix::io::read(&self.fd, into)?;
+        Ok(Got {
+            len_bytes,
+            is_all: len_bytes < room_bytes,
+        })
     }
 
     #[inline]
