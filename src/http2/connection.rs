@@ -358,6 +358,8 @@ impl Connection {
         if let Some(kind) = closing.abuse {
             self.counts.add(kind);
         }
+        // Answers that are ready go first, however much came with what was wrong.
+        self.timing.moved_bytes += self.sending.pump();
         let (out, last) = (&mut self.sending.out.bytes, self.opened.last());
         frame::put_goaway(out, last, closing.code, closing.reason);
         self.closed = Some(closing);
