@@ -134,7 +134,10 @@ fn get_fails_in_words() {
         silent.local_addr().unwrap(),
         &["blobs", "a", "--timeout", "0.5"],
     );
-    fails(silent, &["UNAVAILABLE", "the node says nothing", " s and more"]);
+    fails(
+        silent,
+        &["UNAVAILABLE", "the node says nothing", " s and more"],
+    );
 }
 
 #[test]

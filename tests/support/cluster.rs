@@ -1,6 +1,8 @@
 //! Several nodes that are one cluster, and who of them owns a key.
 
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use corecache::cluster::{Member, Placement, Ring, View};
@@ -73,12 +75,22 @@ pub fn placement(addresses: &[SocketAddr]) -> Placement {
     Placement::new(&View::new(members.collect()).expect("each is there once"))
 }
 
-/// Addresses that nobody listens at.
+/// Addresses that nobody listens at, nor will: their ports are below those that the system gives out, and each is given out
+/// once by a process.
 pub fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    let bind = |_| TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let listeners: Vec<_> = (0..count).map(bind).collect();
-    let address = |listener: &TcpListener| listener.local_addr().expect("it is bound");
-    listeners.iter().map(address).collect()
+    const PORTS: Range<u16> = 10_000..32_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let address = || {
+        let offset =
+            std::process::id().wrapping_mul(97) % 20_000 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + (offset % PORTS.len() as u32) as u16;
+        SocketAddr::from(([127, 0, 0, 1], port))
+    };
+    let is_free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
+    let addresses = std::iter::repeat_with(address).take(PORTS.len());
+    let free: Vec<_> = addresses.filter(is_free).take(count).collect();
+    assert_eq!(free.len(), count, "there are free ports");
+    free
 }
 
 /// Starts a node that has these peers, itself among them.
