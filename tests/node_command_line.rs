@@ -7,16 +7,12 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Output, Stdio};
 
+use support::cluster::free_address;
 use support::{Node, corecache, folder, group, run};
 
 fn get(node: SocketAddr, args: &[&str]) -> Output {
     let address = node.to_string();
     run(corecache().args(["get", "--node", &address]).args(args))
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
 }
 
 #[test]

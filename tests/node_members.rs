@@ -3,8 +3,9 @@
 mod support;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
+use support::cluster::free_address;
 use support::dns::{Name, NameServer};
 use support::{Node, corecache, eventually, folder, group, http, run};
 
@@ -32,11 +33,6 @@ fn refusal(args: &[&str]) -> String {
         .args(args));
     assert!(!output.status.success(), "{args:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
 }
 
 /// Ends a node. Returns where it listened.

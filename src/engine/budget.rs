@@ -6,10 +6,10 @@
 //! of the budget or one entry, so what may overshoot has one. A shard that finds itself with much more than it uses
 //! gives it back unasked.
 
+use std::sync::Arc;
+
 use super::entry::{generation_of, hot_word};
 use super::sync::{AtomicBool, AtomicIsize, AtomicU32, AtomicUsize, Ordering};
-
-use std::sync::Arc;
 
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;

@@ -29,16 +29,28 @@ pub(crate) use writer::Writer;
 /// Names from here on are numbers of entries that lie elsewhere than in the arena's range.
 const FAR: u32 = 1 << 31;
 
+/// The bits of a hash that choose among `buckets` of them and the next ones.
+#[inline(always)]
+fn mask_of(buckets: u32) -> u32 {
+    u32::MAX >> buckets.leading_zeros()
+}
+
 /// Where a hash belongs among `buckets` of them, by its lower 32 bits.
 #[inline(always)]
 fn bucket_of(hash: u32, buckets: usize) -> usize {
-    let mask = usize::MAX >> buckets.leading_zeros();
-    let index = hash as usize & mask;
-    if index < buckets {
+    let buckets = buckets as u32;
+    masked_bucket_of(hash, buckets, mask_of(buckets))
+}
+
+#[inline(always)]
+fn masked_bucket_of(hash: u32, buckets: u32, mask: u32) -> usize {
+    let index = hash & mask;
+    let bucket = if index < buckets {
         index
     } else {
         index & (mask >> 1)
-    }
+    };
+    bucket as usize
 }
 
 /// How many buckets there are, and how often two have been merged: a bucket that was merged and split again since a
@@ -60,8 +72,7 @@ impl Shape {
     }
 
     fn glance(self) -> u64 {
-        let mask = u32::MAX >> self.buckets.leading_zeros();
-        u64::from(mask) << 32 | u64::from(self.buckets)
+        u64::from(mask_of(self.buckets)) << 32 | u64::from(self.buckets)
     }
 
     fn bits(self) -> u64 {
@@ -225,13 +236,7 @@ impl Table {
         // Acquire: the bucket was added before. Whatever is out of step here, the bucket is one that was announced.
         let glance = self.glance.load(Ordering::Acquire);
         let (buckets, mask) = (glance as u32, (glance >> 32) as u32);
-        let index = hash as u32 & mask;
-        let index = if index < buckets {
-            index
-        } else {
-            index & (mask >> 1)
-        };
-        self.line(index as usize)
+        self.line(masked_bucket_of(hash as u32, buckets, mask))
     }
 
     /// Has the line of a hash fetched, for a read that comes soon.

@@ -75,6 +75,11 @@ pub fn placement(addresses: &[SocketAddr]) -> Placement {
     Placement::new(&View::new(members.collect()).expect("each is there once"))
 }
 
+/// One of [`free_addresses`].
+pub fn free_address() -> SocketAddr {
+    free_addresses(1)[0]
+}
+
 /// Addresses that nobody listens at, nor will: their ports are below those that the system gives out, and each is given out
 /// once by a process.
 pub fn free_addresses(count: usize) -> Vec<SocketAddr> {

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use corecache::server::pb::etcd::{PutRequest, RequestOp, TxnRequest, TxnResponse
 use grpcio::{CallOption, ChannelBuilder, Client, Environment, MethodType};
 use tempfile::TempDir;
 
+use super::cluster::free_address;
 use super::{PATIENCE, eventually, folder, run};
 
 /// An etcd in a process of its own. It is killed when this is dropped.
@@ -44,11 +45,6 @@ pub fn is_here() -> bool {
     // Past the test harness, which would swallow what a passing test prints.
     let _ = writeln!(io::stderr(), "skipped: {words}");
     false
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a socket has an address")
 }
 
 impl Etcd {
