@@ -48,8 +48,10 @@ const LARGE_MIN_BYTES: usize = 32 * REGION_BYTES;
 const SMALL_PAGE_REGIONS: usize = 4;
 /// Spans that are free keep their memory up to so many, and a part of those in use.
 const FREE_SPANS_MAX: usize = SPANS;
-/// What is given back at once is kept at hand up to so many bytes: the next allocations have it without a look at a span.
-const AT_HAND_MAX_BYTES: usize = 64 << 10;
+/// What is given back at once is kept at hand, up to so many bytes and this part of what is in use: the next allocations
+/// have it without a look at a span.
+const AT_HAND_MAX_BYTES: usize = 256 << 10;
+const AT_HAND_PART: usize = 16;
 /// Slots that lie idle in spans are worth to be gathered from this part of those in use on, and so many bytes.
 const IDLE_PART: usize = 4;
 const IDLE_MIN_BYTES: usize = 8 * SPAN_BYTES;
@@ -421,7 +423,8 @@ impl State {
     /// The slot is of this class, in use, and the caller's to give.
     unsafe fn keep_at_hand(&mut self, slot: NonNull<Slot>, class: usize) -> bool {
         let bytes = self.at_hand_bytes + class_bytes(class);
-        if bytes > AT_HAND_MAX_BYTES || !self.closed.is_null() {
+        let bytes_max = AT_HAND_MAX_BYTES.min(self.used_bytes / AT_HAND_PART);
+        if bytes > bytes_max || !self.closed.is_null() {
             return false;
         }
         let next = std::mem::replace(&mut self.at_hand[class], slot.as_ptr());

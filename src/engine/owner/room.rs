@@ -10,10 +10,12 @@ use super::super::sync::Ordering;
 use super::super::sync::channel::Sender;
 use super::{InTable, Owner, entry_of};
 
-/// Room is made in batches, so that a sweep serves many evictions: one part in this many of what the shard uses, but not
-/// so much that whoever has the turn is kept for long.
+/// Room is made, and garbage swept, in batches, so that a sweep serves many entries: one part in this many of what the
+/// shard uses, but not so much that whoever has the turn is kept for long. A sweep interrupts every core that runs a
+/// thread of the program, and is much shorter than the eviction of as much.
 const BATCH_PART: usize = 64;
-const BATCH_MAX_BYTES: usize = 64 << 10;
+const EVICTED_MAX_BYTES: usize = 64 << 10;
+const SWEPT_MAX_BYTES: usize = 256 << 10;
 /// Buckets that are merged, where the table has become too large, before the next entry is evicted.
 const MERGES: usize = 256;
 /// What is evicted for other shards in a turn that was taken for something else, and in one of the owner's.
@@ -81,7 +83,7 @@ impl<B: Body> Owner<B> {
                 self.charge_table();
                 continue;
             }
-            let batch = short.max(self.batch_bytes());
+            let batch = short.max(self.batch_bytes().min(EVICTED_MAX_BYTES));
             if self.evict(batch, Some(partition)) > 0 {
                 self.sweep();
                 continue;
@@ -155,9 +157,9 @@ impl<B: Body> Owner<B> {
         weight
     }
 
-    /// What is evicted at once, and how much garbage is left until it is worth a sweep.
+    /// How much garbage is left until it is worth a sweep.
     pub(super) fn batch_bytes(&self) -> usize {
-        (self.used_bytes / BATCH_PART).min(BATCH_MAX_BYTES)
+        (self.used_bytes / BATCH_PART).min(SWEPT_MAX_BYTES)
     }
 
     /// The table's lines are charged after they are there: they are small against a quantum.

@@ -13,6 +13,7 @@
 //! mean, whatever leaves.
 
 use super::Token;
+use crate::engine::table::prefetch;
 
 /// Items in a block. Few under test, so that blocks begin and end all the time.
 const ITEMS: usize = if cfg!(test) { 4 } else { 61 };
@@ -120,9 +121,20 @@ impl List {
     };
 }
 
+/// A token that is to stand where another one does.
+#[derive(Clone, Copy)]
+struct Late {
+    spot: u32,
+    old: Token,
+    new: Token,
+}
+
 /// The blocks of some lists.
 #[derive(Default)]
 pub struct Blocks {
+    /// The last replacement. It is made when the next change comes: where it is to be written was looked at long ago, and
+    /// the memory comes meanwhile.
+    late: Option<Late>,
     /// By number.
     blocks: Vec<Option<Box<Block>>>,
     /// Numbers that are not in use.
@@ -149,6 +161,7 @@ impl Blocks {
     /// If `token` has more than 48 bits.
     pub fn push(&mut self, list: &mut List, token: Token, now: u32) -> u32 {
         assert!(token >> (u64::BITS - TIME_BITS) == 0, "a token has 48 bits");
+        self.catch_up();
         let item = Item { token, since: now };
         let newest = self.blocks.get_mut(list.newest as usize);
         if let Some(index) = newest.and_then(|block| block.as_mut()?.push(item)) {
@@ -161,6 +174,7 @@ impl Blocks {
 
     /// Takes the oldest token out of a list that is not empty; returns the next.
     pub fn pop(&mut self, list: &mut List) -> Option<Item> {
+        self.catch_up();
         let number = list.oldest;
         let block = self.block_mut(number);
         block.live &= block.live - 1;
@@ -183,6 +197,7 @@ impl Blocks {
     /// # Panics
     /// If it does not stand at `spot`.
     pub fn take(&mut self, list: &mut List, token: Token, spot: u32) {
+        self.catch_up();
         let (number, index) = parts(spot);
         let block = self.holder_mut(token, spot);
         block.live &= !(1 << index);
@@ -194,10 +209,22 @@ impl Blocks {
     /// Puts a token in another's place.
     ///
     /// # Panics
-    /// If `old` does not stand at `spot`.
+    /// If `old` does not stand at `spot`; perhaps by the next change only.
     #[inline]
     pub fn replace(&mut self, old: Token, new: Token, spot: u32) {
         assert!(new >> (u64::BITS - TIME_BITS) == 0, "a token has 48 bits");
+        self.catch_up();
+        let (number, index) = parts(spot);
+        prefetch(&raw const self.block(number).items[index as usize]);
+        self.late = Some(Late { spot, old, new });
+    }
+
+    /// Makes the replacement that has not been made yet.
+    #[inline]
+    fn catch_up(&mut self) {
+        let Some(Late { spot, old, new }) = self.late.take() else {
+            return;
+        };
         let (number, index) = parts(spot);
         let item = &mut self.block_mut(number).items[index as usize];
         // Whether it is live stands on a line of its own, which nothing else here needs.
@@ -223,10 +250,19 @@ impl Blocks {
         }
     }
 
+    /// An item as it is once all replacements are made.
+    fn up_to_date(&self, item: Item) -> Item {
+        let late = self.late.filter(|late| late.old == item.token);
+        late.map_or(item, |late| Item {
+            token: late.new,
+            ..item
+        })
+    }
+
     /// All tokens of all lists, in no order.
     pub fn for_each(&self, mut f: impl FnMut(Token)) {
         let blocks = self.blocks.iter().flatten();
-        blocks.for_each(|block| block.iter().for_each(|item| f(item.token)));
+        blocks.for_each(|block| block.iter().for_each(|item| f(self.up_to_date(item).token)));
     }
 
     fn are_mergeable(&self, older: u32, newer: u32) -> bool {
@@ -340,7 +376,8 @@ impl Blocks {
             assert_eq!(block.older, older);
             assert!(block.live != 0 && block.live >> ITEMS == 0);
             let indices = (0..ITEMS as u32).filter(|index| block.live >> index & 1 == 1);
-            items.extend(indices.map(|index| (block.item(index), spot(at, index))));
+            items
+                .extend(indices.map(|index| (self.up_to_date(block.item(index)), spot(at, index))));
             (older, at) = (at, block.newer);
         }
         assert_eq!(list.newest, older);
