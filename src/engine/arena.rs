@@ -334,6 +334,18 @@ impl Arena {
     /// # Safety
     /// As for [`release`]; they all come from this arena.
     pub unsafe fn release_all(&self, entries: impl Iterator<Item = (NonNull<u8>, Layout)>) {
+        /// Others allocate meanwhile.
+        const AT_ONCE: usize = 64;
+        let mut entries = entries.peekable();
+        while entries.peek().is_some() {
+            // SAFETY: by the caller's word.
+            unsafe { self.release_some(entries.by_ref().take(AT_ONCE)) }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Arena::release_all`].
+    unsafe fn release_some(&self, entries: impl Iterator<Item = (NonNull<u8>, Layout)>) {
         let mut state = self.state.lock();
         for (start, layout) in entries {
             if !has_slot(layout) {

@@ -254,8 +254,9 @@ pub(crate) struct Owner<B: Body> {
     gathering: Option<usize>,
     /// The bytes of the slots in use when they were gathered last.
     gathered_bytes: usize,
-    /// How long garbage is left alone now.
+    /// How long garbage is left alone now, and until when.
     rests_ns: u64,
+    rest_ends_ns: u64,
     random: u64,
     pub flights: Arc<Flights<B>>,
     clock: Clock,
@@ -302,6 +303,7 @@ impl<B: Body> Owner<B> {
             sweeps_soon: false,
             has_retired: false,
             rests_ns: SWEEP_NS,
+            rest_ends_ns: 0,
             owes_bytes: 0,
             wakes_ns: NEVER,
             random: 0x9e37_79b9_7f4a_7c15 ^ (shard as u64 + 1),
@@ -687,10 +689,19 @@ impl<B: Body> Owner<B> {
         if self.has_chores() {
             self.wakes_ns = 0;
         }
-        // Where garbage comes all the time it is not called for each time.
-        self.sweeps_soon = std::mem::take(&mut self.has_retired) || !self.retired.is_empty();
+        // Where garbage comes all the time it is not called for each time. Who was called before the time was up has seen
+        // too little to tell that none comes.
+        let is_time = now_ns >= self.rest_ends_ns;
+        self.sweeps_soon =
+            !is_time || std::mem::take(&mut self.has_retired) || !self.retired.is_empty();
+        let rest_ends_ns = now_ns + self.rests_ns;
+        self.rest_ends_ns = if is_time {
+            rest_ends_ns
+        } else {
+            self.rest_ends_ns.min(rest_ends_ns)
+        };
         if self.sweeps_soon {
-            self.wakes_ns = self.wakes_ns.min(now_ns + self.rests_ns);
+            self.wakes_ns = self.wakes_ns.min(self.rest_ends_ns);
         }
         let sleeps_ns = self.wakes_ns.saturating_sub(now_ns);
         (self.wakes_ns != NEVER).then(|| Duration::from_nanos(sleeps_ns))
