@@ -3,7 +3,7 @@
 //! Rounds of a second alternate: a quiet one, and one in which one connection attacks as fast as it can. One client asks
 //! for a hot key all the time, one call after the other. Compared are the 99th percentiles of its latency; beside them
 //! stands what the node's memory grew by, and how many of the client's calls failed. The node has all cores, as have the
-//! attacker and the client, so some of what the client feels is the attacker's use of them.
+//! attacker and the client; the attacker comes last where they compete for one, as it would not be on this machine.
 //!
 //! `cargo bench --bench abuse [-- --rounds N] [--only ATTACK] [--door front|express]`
 
@@ -27,7 +27,7 @@ use http2::{
     headers, message,
 };
 use support::client::{GROUP, connect, get, get_request};
-use support::{Server, Spread, argument, print_head};
+use support::{Server, Spread, argument, give_way, print_head};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -139,6 +139,7 @@ fn round(client: &Client, failed: &mut usize) -> f64 {
 
 /// Attacks for a round, over one connection after the other as the node cuts them; how many pieces were sent.
 fn send(addr: SocketAddr, is_read: bool, attack: Attack) -> usize {
+    give_way();
     let end = Instant::now() + ROUND;
     let mut sent = 0;
     while Instant::now() < end {

@@ -2,7 +2,7 @@
 //!
 //! A round is a second of hits at a fixed rate, whether answers come or not; the latency of a call runs from its start
 //! to its end at the client. Rounds alternate. In a quiet one there is nothing but the hits. For a busy one, more keys
-//! are asked for than the node has loaders and places in its queue, from an origin that takes a second for each; and
+//! are asked for than the node has loaders and places in its queue, from an origin that takes half a second to one and a half; and
 //! all through the round a miss follows every tenth hit, to be refused unless a loader has just become free. After the
 //! round the origin answers at once, until nothing is left of it. Compared are the 99th percentiles of a quiet round
 //! and of the busy one after it: ten milliseconds of a second decide, so the machine has to be quiet.
@@ -12,7 +12,7 @@
 //! 100 ms there, so that 32 loaders bear 320 a second. Compared are the hits a second.
 //!
 //! What this can't show: loads that take their time by computing on the node. The client shares its core, if it has
-//! one of its own, with the origin.
+//! one of its own, with the origin, which comes last there.
 //!
 //! `cargo bench --bench busy_loaders [-- --rounds N] [--rate HITS_A_SECOND] [--load-ms MS]`; without h2load the second
 //! part is left out.
@@ -20,7 +20,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -188,9 +188,11 @@ fn print_rounds(name: &str, rounds: &[Spread]) {
 /// Lets the origin's answers wait, until they need not any more.
 #[derive(Default)]
 struct Gate {
-    /// How long an answer takes.
+    /// How long an answer takes on the mean: half as long at the least, and half as long again at the most, since those of an
+    /// origin do not come all at once.
     slow_by: Mutex<Duration>,
     opened: Condvar,
+    answers: AtomicU64,
 }
 
 impl Gate {
@@ -201,9 +203,12 @@ impl Gate {
 
     fn wait(&self) {
         let mut slow_by = self.slow_by.lock();
-        let span = *slow_by;
+        let before = *slow_by;
+        // The golden ratio's multiples lie evenly between 0 and 1, and near ones far from each other.
+        let answer = self.answers.fetch_add(1, Ordering::Relaxed) as f64;
+        let span = before.mul_f64(0.5 + (answer * 0.618_034).fract());
         self.opened
-            .wait_while_for(&mut slow_by, |slow_by| *slow_by == span, span);
+            .wait_while_for(&mut slow_by, |slow_by| *slow_by == before, span);
     }
 }
 

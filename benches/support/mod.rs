@@ -117,6 +117,14 @@ fn read_address(output: &mut impl BufRead, before: &str) -> SocketAddr {
     addr.unwrap_or_else(|| panic!("the server said {line:?}, and not its address"))
 }
 
+/// Puts the calling thread, and those that it makes from now on, behind all others where they compete for a core: it stands for
+/// what has machines of its own.
+pub fn give_way() {
+    // SAFETY: it takes numbers alone; 0 is the calling thread.
+    let refused = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+    assert_eq!(refused, 0, "a thread may always lower its priority");
+}
+
 /// Binds this thread, and what it starts from now on, to the core after the servers'; says where that is not possible.
 pub fn leave_server_core() {
     if let Err(error) = pin_to_core(SERVER_CORE + 1) {

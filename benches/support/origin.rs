@@ -12,6 +12,7 @@ pub fn start(value: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> SocketA
     let addr = listener.local_addr().expect("a bound address");
     let value = Arc::new(value);
     thread::spawn(move || {
+        super::give_way();
         for stream in listener.incoming() {
             let (stream, value) = (stream.expect("a connection"), value.clone());
             // A connection ends when the node closes it.

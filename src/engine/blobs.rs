@@ -369,6 +369,13 @@ impl BlobCache {
         self.read_in(0, key, |lent| f(lent.value()))
     }
 
+    /// Whether `key` is held and has not expired. That is no hit and no miss, and the entry is kept no longer for it; by
+    /// the time that the caller acts on it, it may have left.
+    pub fn contains_key(&self, key: &[u8]) -> bool {
+        let (hash, is_it) = (self.hash(0, key), is_key(0, key));
+        self.core.peek(0, hash, is_it, |_| ()).is_some()
+    }
+
     /// The values of many keys, in their order; see [`Cache::get_many`](super::Cache::get_many).
     pub fn get_many<'a>(&self, keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<Option<Blob>> {
         let keys: Vec<_> = keys.into_iter().collect();

@@ -28,14 +28,17 @@ pub struct Builder {
 #[non_exhaustive]
 pub enum BuildError {
     /// The number of shards was set to 0.
-    #[error("a cache has at least one shard, 0 were asked for")]
+    #[error("0 shards were asked for; ask for one at least, or leave it to the cache")]
     NoShards,
     /// More shards than can be told apart.
-    #[error("a cache has at most 65536 shards, {0} were asked for")]
+    #[error(
+        "{0} shards were asked for; a cache has 65536 at the most, and one for each core is enough"
+    )]
     TooManyShards(usize),
     /// The budget is smaller than the shards need for themselves.
     #[error(
-        "a budget of {budget_bytes} bytes is too small, {shards} shards take {least_bytes} bytes at least"
+        "a budget of {budget_bytes} bytes is too small: {shards} shards take {least_bytes} bytes at least; give more, or \
+         ask for fewer shards"
     )]
     BudgetTooSmall {
         /// The budget that was asked for.

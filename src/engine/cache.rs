@@ -301,6 +301,27 @@ where
             })
     }
 
+    /// Whether `key` is held and has not expired. That is no hit and no miss, and the entry is kept no longer for it; by
+    /// the time that the caller acts on it, it may have left.
+    ///
+    /// ```
+    /// use corecache::engine::Cache;
+    ///
+    /// let cache = Cache::<String, u32>::new(1 << 20)?;
+    /// cache.insert("one".to_owned(), 1)?;
+    /// assert!(cache.contains_key("one") && !cache.contains_key("two"));
+    /// assert_eq!(cache.stats().hits, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn contains_key<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let is_it = is_key::<K, V, Q>(key);
+        self.core.peek(0, self.hash(key), is_it, |_| ()).is_some()
+    }
+
     /// The values of many keys, in their order.
     ///
     /// A large cache waits for memory most of the time; this waits for many keys at once, and so takes a fraction of

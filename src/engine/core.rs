@@ -162,7 +162,6 @@ impl<B: Body> Core<B> {
     }
 
     /// As [`Core::read`], without a trace: it is not counted, and keeps nothing in memory for longer.
-    #[cfg(feature = "server")]
     pub fn peek<R>(
         &self,
         partition: u16,

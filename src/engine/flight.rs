@@ -37,7 +37,9 @@ pub enum Failure {
     #[error("the deadline passed while the key was being loaded")]
     TimedOut,
     /// The loader asked for the key that it is loading, by itself or over other loaders that wait for each other.
-    #[error("the loader waits for the key that it is loading itself")]
+    #[error(
+        "the loader waits for the key that it is loading itself; it may ask for other keys only"
+    )]
     Reentrant,
     /// The entry can not fit the cache; see `EntryTooLarge` for what was asked.
     #[error(transparent)]
@@ -49,7 +51,10 @@ pub enum Failure {
 
 /// An entry was refused because it could never fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the entry takes {entry_bytes} bytes, the cache admits {largest_bytes} bytes at the most")]
+#[error(
+    "the entry takes {entry_bytes} bytes, the cache admits {largest_bytes} bytes at the most: store less, or give the cache a \
+     larger budget"
+)]
 pub struct EntryTooLarge {
     /// What the entry would take, overhead included.
     pub entry_bytes: usize,

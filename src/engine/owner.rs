@@ -416,6 +416,10 @@ impl<B: Body> Owner<B> {
             self.dead.push(entry);
             return false;
         }
+        if flight.is_some() {
+            // It was not there.
+            self.policies[partition].expect(header.hash);
+        }
         let weight = entry.weight_bytes() as usize;
         let is_same = |other| same_key(&entry, other);
         // A listener that stores more than it is told of would never be done, and what it is to be told never end.

@@ -116,6 +116,12 @@ impl TwoClocks {
         Place::read(place) == Place::Main
     }
 
+    /// A hint: an entry with this [hash](Entries::hash) will soon be admitted.
+    #[inline]
+    pub fn expect(&self, hash: u32) {
+        self.ghosts.expect(hash);
+    }
+
     /// The heap memory of queues and ghosts, as it is now.
     pub fn bytes(&self) -> usize {
         self.queues.bytes() + self.ghosts.bytes()
@@ -274,7 +280,7 @@ impl TwoClocks {
         );
     }
 
-    pub(super) fn ghost_count(&self) -> usize {
+    pub(super) fn ghost_count(&mut self) -> usize {
         self.ghosts.len()
     }
 

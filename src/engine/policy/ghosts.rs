@@ -9,6 +9,8 @@
 //! some thirty times as long, which no ghost lives to see. One stranger in four thousand is taken for a ghost; among
 //! more than a million ghosts, where row and tag have bits in common, as many in 2^32 as there are ghosts.
 
+use crate::engine::table::prefetch;
+
 /// Ghosts in a row.
 const ROW: usize = 16;
 /// In how many steps the table's length in evictions is measured.
@@ -35,6 +37,9 @@ struct Row([u32; ROW]);
 #[derive(Default)]
 pub struct Ghosts {
     rows: Vec<Row>,
+    /// The hash that was evicted last, and its ghost without its tag. It is put in its row when the table is used next: the
+    /// row's memory comes meanwhile.
+    late: Option<(u32, u32)>,
     /// How many entries come in one step of the time.
     step: u32,
 }
@@ -50,6 +55,7 @@ impl Ghosts {
     /// Remembers an eviction, as one of about `count`. A table that has become much too small for that, or much too
     /// large, is begun anew: this happens while a cache fills, when there are no ghosts, and seldom after that.
     pub fn insert(&mut self, hash: u32, left_main: bool, now: u32, count: usize) {
+        self.catch_up();
         let rows = count.div_ceil(ROW).max(1);
         if rows > self.rows.len() + self.rows.len() / 4 || rows < self.rows.len() / 4 {
             self.rows.clear();
@@ -57,10 +63,25 @@ impl Ghosts {
             self.rows.shrink_to_fit();
             self.step = ((rows * ROW) as u32 / STEPS).max(1);
         }
-        let time = self.time(now);
-        let (row, tag) = self.find(hash);
         let left_main = if left_main { LEFT_MAIN } else { 0 };
-        row[oldest(row, time)] = tag | left_main | time;
+        self.late = Some((hash, left_main | self.time(now)));
+        self.expect(hash);
+    }
+
+    /// A hint: this hash will be asked for soon.
+    #[inline]
+    pub fn expect(&self, hash: u32) {
+        let (row, _) = self.place(hash);
+        prefetch(self.rows.as_ptr().wrapping_add(row));
+    }
+
+    /// Puts the last ghost in its row.
+    #[inline]
+    fn catch_up(&mut self) {
+        if let Some((hash, ghost)) = self.late.take() {
+            let (row, tag) = self.find(hash);
+            row[oldest(row, ghost & TIME)] = tag | ghost;
+        }
     }
 
     /// Forgets a ghost; returns what was known of it.
@@ -68,6 +89,7 @@ impl Ghosts {
         if self.rows.is_empty() {
             return None;
         }
+        self.catch_up();
         let (time, step) = (self.time(now), self.step);
         let (row, tag) = self.find(hash);
         let index = matches(row, tag).trailing_zeros() as usize;
@@ -84,11 +106,17 @@ impl Ghosts {
         ((now / self.step) & TIME).max(1)
     }
 
-    /// The row of a hash, and its tag where a ghost has it.
-    fn find(&mut self, hash: u32) -> (&mut [u32; ROW], u32) {
+    /// The number of a hash's row, and its tag where a ghost has it.
+    #[inline]
+    fn place(&self, hash: u32) -> (usize, u32) {
         let mixed = mix(hash);
         let row = (u64::from(mixed) * self.rows.len() as u64) >> 32;
-        (&mut self.rows[row as usize].0, mixed << 16)
+        (row as usize, mixed << 16)
+    }
+
+    fn find(&mut self, hash: u32) -> (&mut [u32; ROW], u32) {
+        let (row, tag) = self.place(hash);
+        (&mut self.rows[row].0, tag)
     }
 }
 
@@ -125,7 +153,8 @@ fn mix(hash: u32) -> u32 {
 #[cfg(test)]
 impl Ghosts {
     /// How many are remembered.
-    pub fn len(&self) -> usize {
+    pub fn len(&mut self) -> usize {
+        self.catch_up();
         let ghosts = self.rows.iter().flat_map(|row| row.0);
         ghosts.filter(|&ghost| ghost != EMPTY).count()
     }
