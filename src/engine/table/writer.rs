@@ -76,7 +76,7 @@ impl Numbers {
     }
 
     fn is_loose(&self) -> bool {
-        self.free.len() >= PAGE_BUCKETS && self.free.len() > self.peak() / 2
+        self.free.len() >= FIRST_SEGMENT && self.free.len() > self.peak() / 2
     }
 
     /// Forgets those at the top that are free, and returns them. From here on the lowest are given out first.
@@ -108,8 +108,6 @@ pub(crate) struct Writer {
 /// What the writer alone knows.
 struct Books {
     len: usize,
-    /// The most buckets that there were so far.
-    peak: usize,
     /// Those of the overflow lines. A reader may still be at one that no bucket needs, so they stay mapped.
     overflow: Numbers,
     overflow_lines: usize,
@@ -138,7 +136,6 @@ impl Writer {
             table,
             books: Books {
                 len: 0,
-                peak: FIRST_SEGMENT,
                 overflow: Numbers::from(1),
                 overflow_lines: 0,
                 far: Numbers::from(0),
@@ -152,18 +149,14 @@ impl Writer {
         &self.table
     }
 
-    /// The bytes of all lines, and of the list of what lies elsewhere. The first lines, up to a page, are not given back.
+    /// The bytes of all lines, and of the list of what lies elsewhere. The first lines, up to a page of either kind, are not
+    /// given back: they stay memory where they are not in use any more, and count for nothing, so that the least of
+    /// budgets has room for entries whatever the table once held.
     #[inline]
     pub fn bytes(&self) -> usize {
-        let Books {
-            peak,
-            overflow,
-            far,
-            ..
-        } = &self.books;
-        let buckets = self.buckets().max(*peak.min(&PAGE_BUCKETS));
+        let Books { overflow, far, .. } = &self.books;
         let far_bytes = far.peak() * size_of::<AtomicPtr<Header>>();
-        (buckets + overflow.peak()) * size_of::<Line>() + far_bytes
+        (self.buckets() + overflow.peak()) * size_of::<Line>() + far_bytes
     }
 
     /// How many buckets there are.
@@ -425,7 +418,6 @@ impl Books {
             merges,
         };
         self.reshape(table, parent_of(new), new, shape);
-        self.peak = self.peak.max(new + 1);
     }
 
     fn merge(&mut self, table: &Table) {
