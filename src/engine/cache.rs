@@ -588,6 +588,8 @@ where
     }
 
     /// Returns when all that was begun before is to be seen, and the listener has been told of what left.
+    ///
+    /// In the code of a key or a value (`Eq`, `Drop`) it does nothing, and from within a listener it tells nobody.
     pub fn flush(&self) {
         self.core.flush();
     }
