@@ -102,6 +102,24 @@ fn a_cache_lives_on_after_its_budget_was_cut_to_the_least() {
     }
 }
 
+/// What lies outside of a shard's range of addresses is listed; that list must not outlive it.
+#[test]
+fn a_cache_that_was_much_larger_for_a_while_lives_on() {
+    let builder = Builder::new(MIB).shards(1);
+    let cache = Cache::<u64, u64>::from_builder(&builder).unwrap();
+    let fill = || (0..1_800_000).for_each(|key| cache.insert(key, key).unwrap());
+    cache.resize(128 * MIB).unwrap();
+    fill();
+    assert!(cache.len() > 1_700_000, "{cache:?}");
+    cache.resize(MIB).unwrap();
+    cache.flush();
+    fill();
+    cache.flush();
+    let stats = cache.stats();
+    assert!(stats.entries > 10_000, "{stats:?}");
+    assert!(stats.used_bytes <= stats.budget_bytes, "{stats:?}");
+}
+
 #[test]
 fn a_listener_is_told_once_of_each_entry_that_leaves_and_why() {
     let told = Arc::new(Mutex::new(HashMap::<u32, Vec<Cause>>::new()));

@@ -92,6 +92,13 @@ impl Numbers {
         self.next..end
     }
 
+    /// Forgets those from `next` on, all of which are free.
+    fn forget_from(&mut self, next: u32) {
+        self.free.retain(|number| *number < next);
+        self.free.shrink_to_fit();
+        self.next = next;
+    }
+
     /// How many are in use, or were and have not been forgotten.
     fn peak(&self) -> usize {
         (self.next - self.first) as usize
@@ -236,7 +243,8 @@ impl Writer {
         walks == 0 && self.buckets() > FIRST_SEGMENT && len < self.buckets() * SHRINK_AT
     }
 
-    /// Takes back so many buckets at the most. When that is done, overflow lines follow, if most of them are free.
+    /// Takes back so many buckets at the most. When that is done, overflow lines follow, and the list of what lies elsewhere,
+    /// if most of them are free.
     pub fn shrink(&mut self, buckets: usize) {
         for _ in 0..buckets {
             if !self.is_loose() {
@@ -244,8 +252,14 @@ impl Writer {
             }
             self.books.merge(&self.table);
         }
-        if self.books.overflow.is_loose() && !self.is_loose() {
+        if self.is_loose() {
+            return;
+        }
+        if self.books.overflow.is_loose() {
             self.books.trim(&self.table);
+        }
+        if self.books.far.is_loose() {
+            self.books.trim_far(&self.table);
         }
     }
 
@@ -387,6 +401,25 @@ impl Books {
         for number in (first.max(PAGE_BUCKETS)..free.end as usize).step_by(PAGE_BUCKETS) {
             let start = NonNull::from(table.overflow_line(number as u32)).cast();
             // SAFETY: the page is one of a segment's own, all of its places are free, and free is what zeroes are.
+            unsafe { pages::discard(start, PAGE_BYTES) }
+        }
+    }
+
+    /// Gives back the list of what lies elsewhere behind the last that is in use: there are too many to be sorted in a turn.
+    fn trim_far(&mut self, table: &Table) {
+        const A_PAGE: usize = PAGE_BYTES / size_of::<AtomicPtr<Header>>();
+        let (first, end) = (self.far.first, self.far.next);
+        let is_free = |number: &u32| table.far(*number).load(Ordering::Relaxed).is_null();
+        let free_from = (first..end).rev().take_while(is_free).last();
+        let Some(next) = free_from else {
+            return;
+        };
+        self.far.forget_from(next);
+        let first = (next as usize).next_multiple_of(A_PAGE);
+        // As above: a reader that still has one of the names finds no entry under it.
+        for number in (first.max(A_PAGE)..end as usize).step_by(A_PAGE) {
+            let start = NonNull::from(table.far(number as u32)).cast();
+            // SAFETY: the page is one of a segment's own, all that it lists has left, and that is what zeroes say.
             unsafe { pages::discard(start, PAGE_BYTES) }
         }
     }
