@@ -80,6 +80,46 @@ fn a_cache_lives_on_after_its_budget_was_cut_to_a_hundredth() {
     assert!(cache.len() > 400_000, "{cache:?}");
 }
 
+/// A table that has been large keeps some memory, which must not be all that a small budget has.
+#[test]
+fn a_cache_lives_on_after_its_budget_was_cut_to_the_least() {
+    const LEAST_BYTES: usize = 16 << 10;
+    for (shards, entries) in [(1, 12_000), (1, 180_000), (3, 12_000)] {
+        let budget_bytes = 85 * entries as usize;
+        let builder = Builder::new(budget_bytes).shards(shards);
+        let cache = Cache::<u64, u64>::from_builder(&builder).unwrap();
+        let fill = || (0..entries).for_each(|key| cache.insert(key, key).unwrap());
+        fill();
+        assert!(cache.len() > 9 * entries as usize / 10, "{cache:?}");
+        cache.resize(shards * LEAST_BYTES).unwrap();
+        cache.flush();
+        fill();
+        cache.flush();
+        let stats = cache.stats();
+        assert!(stats.entries > 50 * shards as u64, "{stats:?}");
+        assert!(stats.used_bytes <= stats.budget_bytes, "{stats:?}");
+        assert_eq!(stats.overshoot_bytes, 0);
+    }
+}
+
+/// What lies outside of a shard's range of addresses is listed; that list must not outlive it.
+#[test]
+fn a_cache_that_was_much_larger_for_a_while_lives_on() {
+    let builder = Builder::new(MIB).shards(1);
+    let cache = Cache::<u64, u64>::from_builder(&builder).unwrap();
+    let fill = || (0..1_800_000).for_each(|key| cache.insert(key, key).unwrap());
+    cache.resize(128 * MIB).unwrap();
+    fill();
+    assert!(cache.len() > 1_700_000, "{cache:?}");
+    cache.resize(MIB).unwrap();
+    cache.flush();
+    fill();
+    cache.flush();
+    let stats = cache.stats();
+    assert!(stats.entries > 10_000, "{stats:?}");
+    assert!(stats.used_bytes <= stats.budget_bytes, "{stats:?}");
+}
+
 #[test]
 fn a_listener_is_told_once_of_each_entry_that_leaves_and_why() {
     let told = Arc::new(Mutex::new(HashMap::<u32, Vec<Cause>>::new()));

@@ -569,7 +569,8 @@ impl BlobCache {
         self.core.clear(0);
     }
 
-    /// Returns when all that was begun before is to be seen, and the listener has been told of what left.
+    /// Returns when all that was begun before is to be seen, and the listener has been told of what left; see
+    /// [`Cache::flush`](super::Cache::flush).
     pub fn flush(&self) {
         self.core.flush();
     }

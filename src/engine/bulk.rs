@@ -22,7 +22,7 @@ impl<B: Body> Core<B> {
     }
 
     /// Brings what was missed. `load` is called once with the indexes of all keys that nobody loads yet, and again with
-    /// those that others gave up loading; what others load is waited for after that.
+    /// those that others gave up loading, and brings an entry for each; what others load is waited for after that.
     ///
     /// No circle of waits can come of it: who waits here leads nothing any more that others could wait for.
     pub fn load_many(
@@ -43,10 +43,7 @@ impl<B: Body> Core<B> {
             let indexes: Vec<_> = led.iter().map(|(index, _)| *index).collect();
             let leading: Vec<_> = led.iter().map(|(_, lead)| lead.enter()).collect();
             let timed = LoadTimer::start(self.load_counters(partition));
-            let outcome = load(&indexes).and_then(|loaded| match loaded.len() == indexes.len() {
-                true => Ok(loaded),
-                false => Err(wrong_number(loaded.len(), indexes.len())),
-            });
+            let outcome = load(&indexes);
             timed.stop(outcome.is_ok());
             drop(leading);
             match outcome {
@@ -71,9 +68,7 @@ impl<B: Body> Core<B> {
                     let lead = self.take_over(flight);
                     self.lead(partition, lead, |_| {
                         let mut loaded = load(&[index])?;
-                        let brought = loaded.len();
-                        let one = loaded.pop().filter(|_| brought == 1);
-                        one.ok_or_else(|| wrong_number(brought, 1))
+                        Ok(loaded.pop().expect("one was brought for each"))
                     })?
                 }
             };
@@ -83,9 +78,15 @@ impl<B: Body> Core<B> {
     }
 }
 
-fn wrong_number(brought: usize, asked: usize) -> Failure {
+/// Refuses what a loader brought if it is not a value for each key.
+pub(super) fn check_number(brought: usize, asked: usize) -> Result<(), Failure> {
+    if brought == asked {
+        return Ok(());
+    }
     let text = format!(
         "the loader brought {brought} values for {asked} keys; it has to bring one for each, in their order"
     );
-    Failure::Failed(Box::<dyn std::error::Error + Send + Sync>::from(text).into())
+    Err(Failure::Failed(
+        Box::<dyn std::error::Error + Send + Sync>::from(text).into(),
+    ))
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 
 use super::builder::{BuildError, Builder};
+use super::bulk;
 use super::core::{Core, Loaded};
 use super::entry::{Facts, Handle, Header, Typed};
 use super::flight::{EntryTooLarge, Failure, Joined};
@@ -398,6 +399,7 @@ where
             let facts = asked.iter().map(|key| self.core.facts(self.hash(*key), 0));
             let facts: Vec<_> = facts.collect();
             let loaded = load(&asked).map_err(|error| Failure::Failed(error.into()))?;
+            bulk::check_number(loaded.len(), asked.len())?;
             let with_values = asked.iter().zip(facts).zip(loaded);
             Ok(with_values
                 .map(|((key, facts), value)| self.loaded(&facts, (*key).to_owned(), value))
@@ -586,6 +588,8 @@ where
     }
 
     /// Returns when all that was begun before is to be seen, and the listener has been told of what left.
+    ///
+    /// In the code of a key or a value (`Eq`, `Drop`) it does nothing, and from within a listener it tells nobody.
     pub fn flush(&self) {
         self.core.flush();
     }

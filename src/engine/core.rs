@@ -556,9 +556,12 @@ impl<B: Body> Core<B> {
     /// Plants the fault of chores that never end in each shard.
     #[cfg(test)]
     pub fn plant_endless_chores(&self) {
-        for shard in self.shards.iter() {
-            shard.turn(|owner| owner.never_tidy = true);
-        }
+        self.each_turn(|owner| owner.never_tidy = true);
+    }
+
+    #[cfg(test)]
+    pub fn each_turn(&self, mut work: impl FnMut(&mut owner::Owner<B>)) {
+        self.shards.iter().for_each(|shard| shard.turn(&mut work));
     }
 }
 

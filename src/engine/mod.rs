@@ -84,9 +84,11 @@
 //!
 //! * **Budget.** The memory of entries, tables, and what is held after it left. What comes on top: slots that lie idle, a
 //!   quarter of those in use and some MiB a shard at the most; what a slow listener was not told of yet, an eighth of the
-//!   budget at the most; and what the weigher does not know of. Beside what is given below, an entry costs its key and its
-//!   value, and on the heap what the weigher says. How large it should be, `corecache simulate` tells from a trace of
-//!   keys: it replays the trace through this engine's [`policy`].
+//!   budget at the most; what is left of tables that have shrunk, 128 KiB a shard, or a little over 2 MiB where the table
+//!   still has as much; and what the weigher does not know of. Beside what is given below, an entry costs its key and
+//!   its value, and on the heap what the weigher says. How large it should be, [`policy::simulate`] tells from a trace
+//!   of keys, which it replays through this engine's [`policy`]; `corecache simulate` is the same as a command, and a
+//!   part of the server's binary.
 //! * **Shards.** About as many as threads that change the cache at the same time; reads do not care. Without a word there
 //!   is one a core, eight at the most. Each takes a thread, which sleeps, and 16 KiB of the budget at least. More shards
 //!   choose a little worse what to evict.

@@ -676,6 +676,10 @@ impl<B: Body> Owner<B> {
 
     /// Whether the shard's own thread would sleep for too long.
     fn is_overdue(&self) -> bool {
+        if self.is_broken {
+            // There is nothing that it could do.
+            return false;
+        }
         let leaves_garbage = !self.retired.is_empty() && !self.sweeps_soon;
         let has_news = self.listening.waiting > 0 || !self.listening.untold.is_empty();
         let has_chores = self.wakes_ns > 0 && self.has_chores();

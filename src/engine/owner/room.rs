@@ -14,6 +14,9 @@ use super::{InTable, Owner, entry_of};
 /// shard uses, but not so much that whoever has the turn is kept for long. A sweep interrupts every core that runs a
 /// thread of the program, and is much shorter than the eviction of as much.
 const BATCH_PART: usize = 64;
+/// What is evicted at once is a small part of the small queue, even where that is a hundredth of all: it would lose
+/// what has just come otherwise, before anybody could ask for it again.
+const EVICTED_PART: usize = 256;
 const EVICTED_MAX_BYTES: usize = 64 << 10;
 const SWEPT_MAX_BYTES: usize = 256 << 10;
 /// Buckets that are merged, where the table has become too large, before the next entry is evicted.
@@ -83,7 +86,7 @@ impl<B: Body> Owner<B> {
                 self.charge_table();
                 continue;
             }
-            let batch = short.max(self.batch_bytes().min(EVICTED_MAX_BYTES));
+            let batch = short.max((self.used_bytes / EVICTED_PART).min(EVICTED_MAX_BYTES));
             if self.evict(batch, Some(partition)) > 0 {
                 self.sweep();
                 continue;

@@ -197,3 +197,20 @@ fn the_turns_of_a_flush_suffice_for_all_that_is_to_be_gathered() {
     assert!(is_tidy());
     assert_eq!(stats(&cache, 0).entries, 20_000 / 16);
 }
+
+/// A turn that has panicked leaves a shard that nobody may change: its owner must not try again and again.
+#[test]
+fn the_owner_of_a_broken_shard_is_not_called() {
+    let cache = cache(&[(0, 8 * MIB)], 1);
+    insert(&cache, 0, 1, 100);
+    let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        cache.core().each_turn(|owner| {
+            owner.listening.waiting = 1;
+            panic!("on purpose");
+        });
+    }));
+    assert!(broken.is_err());
+    assert!(!insert(&cache, 0, 2, 100));
+    cache.core().each_turn(|owner| assert!(!owner.is_overdue()));
+    assert!(cache.get(&1_usize.to_le_bytes()).is_some());
+}

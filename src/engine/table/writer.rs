@@ -76,7 +76,7 @@ impl Numbers {
     }
 
     fn is_loose(&self) -> bool {
-        self.free.len() >= PAGE_BUCKETS && self.free.len() > self.peak() / 2
+        self.free.len() >= FIRST_SEGMENT && self.free.len() > self.peak() / 2
     }
 
     /// Forgets those at the top that are free, and returns them. From here on the lowest are given out first.
@@ -90,6 +90,13 @@ impl Numbers {
         self.free.reverse();
         self.free.shrink_to_fit();
         self.next..end
+    }
+
+    /// Forgets those from `next` on, all of which are free.
+    fn forget_from(&mut self, next: u32) {
+        self.free.retain(|number| *number < next);
+        self.free.shrink_to_fit();
+        self.next = next;
     }
 
     /// How many are in use, or were and have not been forgotten.
@@ -108,8 +115,6 @@ pub(crate) struct Writer {
 /// What the writer alone knows.
 struct Books {
     len: usize,
-    /// The most buckets that there were so far.
-    peak: usize,
     /// Those of the overflow lines. A reader may still be at one that no bucket needs, so they stay mapped.
     overflow: Numbers,
     overflow_lines: usize,
@@ -138,7 +143,6 @@ impl Writer {
             table,
             books: Books {
                 len: 0,
-                peak: FIRST_SEGMENT,
                 overflow: Numbers::from(1),
                 overflow_lines: 0,
                 far: Numbers::from(0),
@@ -152,18 +156,14 @@ impl Writer {
         &self.table
     }
 
-    /// The bytes of all lines, and of the list of what lies elsewhere. The first lines, up to a page, are not given back.
+    /// The bytes of all lines, and of the list of what lies elsewhere. The first lines, up to a page of either kind, are not
+    /// given back: they stay memory where they are not in use any more, and count for nothing, so that the least of
+    /// budgets has room for entries whatever the table once held.
     #[inline]
     pub fn bytes(&self) -> usize {
-        let Books {
-            peak,
-            overflow,
-            far,
-            ..
-        } = &self.books;
-        let buckets = self.buckets().max(*peak.min(&PAGE_BUCKETS));
+        let Books { overflow, far, .. } = &self.books;
         let far_bytes = far.peak() * size_of::<AtomicPtr<Header>>();
-        (buckets + overflow.peak()) * size_of::<Line>() + far_bytes
+        (self.buckets() + overflow.peak()) * size_of::<Line>() + far_bytes
     }
 
     /// How many buckets there are.
@@ -243,7 +243,8 @@ impl Writer {
         walks == 0 && self.buckets() > FIRST_SEGMENT && len < self.buckets() * SHRINK_AT
     }
 
-    /// Takes back so many buckets at the most. When that is done, overflow lines follow, if most of them are free.
+    /// Takes back so many buckets at the most. When that is done, overflow lines follow, and the list of what lies elsewhere,
+    /// if most of them are free.
     pub fn shrink(&mut self, buckets: usize) {
         for _ in 0..buckets {
             if !self.is_loose() {
@@ -251,8 +252,14 @@ impl Writer {
             }
             self.books.merge(&self.table);
         }
-        if self.books.overflow.is_loose() && !self.is_loose() {
+        if self.is_loose() {
+            return;
+        }
+        if self.books.overflow.is_loose() {
             self.books.trim(&self.table);
+        }
+        if self.books.far.is_loose() {
+            self.books.trim_far(&self.table);
         }
     }
 
@@ -398,6 +405,25 @@ impl Books {
         }
     }
 
+    /// Gives back the list of what lies elsewhere behind the last that is in use: there are too many to be sorted in a turn.
+    fn trim_far(&mut self, table: &Table) {
+        const A_PAGE: usize = PAGE_BYTES / size_of::<AtomicPtr<Header>>();
+        let (first, end) = (self.far.first, self.far.next);
+        let is_free = |number: &u32| table.far(*number).load(Ordering::Relaxed).is_null();
+        let free_from = (first..end).rev().take_while(is_free).last();
+        let Some(next) = free_from else {
+            return;
+        };
+        self.far.forget_from(next);
+        let first = (next as usize).next_multiple_of(A_PAGE);
+        // As above: a reader that still has one of the names finds no entry under it.
+        for number in (first.max(A_PAGE)..end as usize).step_by(A_PAGE) {
+            let start = NonNull::from(table.far(number as u32)).cast();
+            // SAFETY: the page is one of a segment's own, all that it lists has left, and that is what zeroes say.
+            unsafe { pages::discard(start, PAGE_BYTES) }
+        }
+    }
+
     /// Moves the entries of `from` that belong to `to` in the new shape.
     fn reshape(&mut self, table: &Table, from: usize, to: usize, shape: Shape) {
         let moves = |at: &At| {
@@ -425,7 +451,6 @@ impl Books {
             merges,
         };
         self.reshape(table, parent_of(new), new, shape);
-        self.peak = self.peak.max(new + 1);
     }
 
     fn merge(&mut self, table: &Table) {
