@@ -449,9 +449,27 @@ fn a_key_is_explained() {
     killed.wait();
     let table = printed(&args);
     assert!(table.contains("not known: UNAVAILABLE"), "{table}");
-    let unknown = run(corecache().args(["explain", "books", "a", "--node", &last]));
-    let words = String::from_utf8(unknown.stdout).unwrap();
-    assert!(words.contains("no group \"books\""), "{words}");
+}
+
+#[test]
+fn what_no_node_explains_is_an_error() {
+    let origin = origin();
+    let mut cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    let node = cluster.nodes[0].addr.to_string();
+    let refused = |group: &str, key: &str, words: &str| {
+        let output = run(corecache().args(["explain", group, key, "--node", &node]));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(output.stdout.is_empty(), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+    };
+    let no_group = "NOT_FOUND: no group \"books\" on this node; its groups are: pages";
+    refused("books", "a", no_group);
+    refused("pages", "", "INVALID_ARGUMENT");
+    // Not that another one says nothing.
+    cluster.nodes[1].signal("KILL");
+    cluster.nodes[1].wait();
+    refused("books", "a", no_group);
 }
 
 #[test]
