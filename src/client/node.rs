@@ -362,7 +362,8 @@ pub(super) fn is_there(
     patience: Duration,
 ) -> Result<(), Fault> {
     match answer.recv() {
-        Ok(Err(Fault::Late | Fault::Lost(_))) | Err(_) => {
+        Ok(Err(Fault::Lost(why))) => Err(Fault::Lost(why)),
+        Ok(Err(Fault::Late)) | Err(_) => {
             let seconds = patience.as_secs_f64();
             Err(Fault::Lost(format!(
                 "the node says nothing, for {seconds:.1} s and more"
