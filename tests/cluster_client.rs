@@ -449,9 +449,31 @@ fn a_key_is_explained() {
     killed.wait();
     let table = printed(&args);
     assert!(table.contains("not known: UNAVAILABLE"), "{table}");
-    let unknown = run(corecache().args(["explain", "books", "a", "--node", &last]));
-    let words = String::from_utf8(unknown.stdout).unwrap();
-    assert!(words.contains("no group \"books\""), "{words}");
+}
+
+#[test]
+fn what_no_node_explains_is_an_error() {
+    let origin = origin();
+    let mut cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    let node = cluster.nodes[0].addr.to_string();
+    let refused = |group: &str, key: &str, words: &str| {
+        let output = run(corecache().args(["explain", group, key, "--node", &node]));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(output.stdout.is_empty(), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+    };
+    let no_group = "NOT_FOUND: no group \"books\" on this node; its groups are: pages";
+    refused("books", "a", no_group);
+    refused("pages", "", "INVALID_ARGUMENT");
+    let gone = free_addresses(1)[0].to_string();
+    let output = run(corecache().args(["explain", "pages", "a", "--node", &gone]));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("Connection refused"), "{stderr}");
+    // Not that another one says nothing.
+    cluster.nodes[1].signal("KILL");
+    cluster.nodes[1].wait();
+    refused("books", "a", no_group);
 }
 
 #[test]
@@ -508,10 +530,21 @@ fn a_plan_counts_what_would_move() {
     );
     assert!(table.contains(&format!("{owned} keys")), "{table}");
 
-    let refused = run(corecache().args(["plan", "--remove", &joining, "--node", &first]));
-    let words = String::from_utf8(refused.stderr).unwrap();
-    assert!(
-        !refused.status.success() && words.contains("is no member of the cluster"),
-        "{words}"
+    let refused = |args: &[&str], words: &str| {
+        let output = run(corecache().args(["plan", "--node", &first]).args(args));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            !output.status.success() && stderr.contains(words),
+            "{stderr}"
+        );
+    };
+    refused(&["--remove", &joining], "is no member of the cluster");
+    refused(&[], "<--add <NODE,...>|--remove <NODE,...>>");
+    let again = format!("{first}=200");
+    refused(
+        &["--add", &again, "--remove", &first],
+        "added and removed at once",
     );
+    let all: Vec<_> = three.iter().map(SocketAddr::to_string).collect();
+    refused(&["--remove", &all.join(",")], "removes all members");
 }

@@ -152,6 +152,59 @@ fn a_node_that_hangs_is_gone_around_and_asked_again_when_it_is_back() {
     assert!(p99 < Duration::from_millis(50), "{p99:?}");
 }
 
+/// Its links find out together: not each of them by questions of its own.
+#[test]
+fn a_node_that_hangs_is_waited_for_once_however_many_links_there_are() {
+    let origin = origin();
+    let group = origin.group("pages");
+    let cluster = Cluster::start(2, &["--group", &group, "--peer-links", "8"]);
+    let client = cluster.client(0);
+    let of_hung = cluster.keys_of(1, "pages", "k", 16);
+    cluster.nodes[1].signal("STOP");
+    let slow = of_hung.iter().filter(|key| {
+        let (value, took) = timed(|| client.get("pages", key));
+        assert_eq!(value.unwrap(), format!("/{key}").into_bytes());
+        took > Duration::from_millis(300)
+    });
+    let slow = slow.count();
+    assert!(slow <= 2, "{slow} of 16 calls waited");
+}
+
+/// A cluster most of which is gone costs what is left of it no more than a bound, and who is back is found.
+#[test]
+fn very_many_nodes_that_are_gone_are_tried_in_turn() {
+    const GONE: u64 = 1000;
+    let origin = origin();
+    let group = origin.group("pages");
+    let own = free_addresses(2);
+    let gone = (0..GONE).map(|number| format!("127.9.{}.{}:9", number / 250, number % 250 + 1));
+    let own_address = own[0].to_string();
+    let peers: Vec<_> = gone.chain([own[1].to_string()]).collect();
+    let args = ["--group", &*group, "--peers", &peers.join(",")];
+    let node = Node::start_with(corecache(), own[0], args);
+    let tried = || figure(&node, "peer_breaker_opened_total", "");
+    support::eventually("each of their links was tried", || tried() >= 2 * GONE);
+    let (begun, before) = (Instant::now(), tried());
+    support::eventually("time passes", || begun.elapsed() > Duration::from_secs(4));
+    let tries = tried() - before;
+    let a_second = tries as f64 / begun.elapsed().as_secs_f64();
+    println!("{a_second} tries a second");
+    assert!(
+        a_second < 250.0 && tries > GONE / 4,
+        "{tries} tries, {a_second} a second"
+    );
+    let peers = ["--group", &*group, "--peers", &own_address];
+    let back = Node::start_with(corecache(), own[1], peers);
+    let links = || {
+        figure(
+            &node,
+            "peer_links",
+            &format!("{}\",breaker=\"closed\"", back.addr),
+        )
+    };
+    support::eventually("who is back is linked to", || links() == 2);
+}
+
 /// One node knows of the other, which knows of nobody; a third knows of one that never was.
 #[test]
 fn nodes_that_know_of_different_others_load_where_they_are() {

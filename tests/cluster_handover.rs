@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use corecache::server::pb::peer::{Keys, Offer};
 use grpcio::RpcStatusCode;
 use protobuf::Message;
+use support::client::Client;
 use support::cluster::{Cluster, figure, placement};
-use support::eventually;
 use support::fleet::{Checker, Fleet, keys, origin, second_loads, value_of, warm};
+use support::{Node, eventually};
 
 /// Each call for a key of another node goes there: none is answered from a copy.
 const ASK_ALWAYS: [&str; 2] = ["--peer-keep", "0"];
@@ -53,6 +54,40 @@ fn keys_of_a_node_that_joins_come_from_who_held_them() {
         again * 50 <= moved,
         "{again} loads again, {moved} keys moved"
     );
+}
+
+/// What a node is peeked at for was not asked of it by anybody.
+#[test]
+fn a_peek_counts_as_no_read() {
+    let (origin, keys) = (origin(), keys(300));
+    let group = origin.group("pages");
+    let mut fleet = Fleet::start(2, &[&["--group", &*group], &ASK_ALWAYS[..]].concat());
+    warm(&fleet.nodes[0], &keys);
+    fleet.join();
+    let reads = |node: &Node| {
+        let counters = Client::connect(node.addr).counters();
+        (counters.hits, counters.misses)
+    };
+    let before: Vec<_> = fleet.nodes[..2].iter().map(reads).collect();
+    let joined = &fleet.nodes[2];
+    let own = joined.addr.to_string();
+    let placement = placement(&fleet.addresses());
+    let is_its = |key: &&String| placement.owner(b"pages", key.as_bytes()).unwrap().address == own;
+    let (held, new): (Vec<_>, Vec<_>) = (
+        keys.iter().filter(is_its).cloned().collect(),
+        (0..)
+            .map(|number| format!("new{number}"))
+            .filter(|key| is_its(&key))
+            .take(50)
+            .collect(),
+    );
+    warm(joined, &held);
+    warm(joined, &new);
+    assert!(figure(joined, "peers_handed_over_total", "") == held.len() as u64);
+    assert!(figure(joined, "peers_peeked_total", "") >= (held.len() + 50) as u64);
+    let after: Vec<_> = fleet.nodes[..2].iter().map(reads).collect();
+    assert_eq!(before, after, "hits and misses of who was peeked at");
+    assert_eq!(reads(joined), (0, (held.len() + 50) as u64));
 }
 
 /// The planted bug: nodes that do not peek load again what has moved. The count that the test above goes by finds it.

@@ -71,12 +71,12 @@ fn a_value_that_all_nodes_are_asked_for_is_loaded_once() {
     for other in others {
         assert_eq!(all(&cluster, &format!("peers_{other}_total")), 0, "{other}");
     }
-    // A question of another node is one read, and what is pulled then is no other.
+    // A question of another node is one read, and what is pulled then is no other; nor is a peek.
     let reads = cluster.nodes.iter().map(|node| {
         let counters = Client::connect(node.addr).counters();
         counters.hits + counters.misses
     });
-    let asked = all(&cluster, "peers_asked_total") + all(&cluster, "peers_peeked_total");
+    let asked = all(&cluster, "peers_asked_total");
     assert_eq!(reads.sum::<u64>(), 9 + asked);
     // A part of it, and all of it again: from the owner, or from where it has been kept meanwhile.
     let client = cluster.client((cluster.ranks("pages", "large")[0] + 1) % 3);
@@ -149,6 +149,89 @@ fn who_reads_has_the_value_although_its_owner_is_killed_in_the_middle() {
     cluster.nodes[2].wait();
     let failed = |node: usize| figure(&cluster.nodes[node], "peers_pulls_failed_total", "");
     assert!(failed(0) >= 1);
+}
+
+/// Reads by a client that is told of one other node, and sends the owner a signal when it has begun to answer.
+fn read_over(signal: &str, (offset, length): (u64, u64)) {
+    const BYTES: usize = 64 * MIB;
+    let origin = origin(BYTES);
+    let group = origin.group("pages");
+    let args = ["--group", &*group, "--memory", "512MiB"];
+    let cluster = Cluster::start(3, &args);
+    let key = &cluster.keys_of(2, "pages", "k", 1)[0];
+    let client = cluster_client(&cluster);
+    let (mut read, mut is_lost) = (Vec::new(), false);
+    let outcome = client.read("pages", key, offset, length, |chunk| {
+        read.extend_from_slice(chunk);
+        if !is_lost && read.len() > MIB {
+            cluster.nodes[2].signal(signal);
+            is_lost = true;
+        }
+        true
+    });
+    assert_eq!(outcome, Ok(()));
+    let from = offset as usize;
+    let to = if length == 0 {
+        BYTES
+    } else {
+        from + length as usize
+    };
+    assert!(read == value(key, BYTES)[from..to], "{} bytes", read.len());
+    assert_eq!(client.stats().retries, 1);
+}
+
+fn cluster_client(cluster: &Cluster) -> corecache::Client {
+    let builder = corecache::Client::builder().node(cluster.nodes[0].addr.to_string());
+    builder.deadline(PATIENCE).build().unwrap()
+}
+
+#[test]
+fn a_reader_goes_on_at_the_next_node_when_its_own_is_killed() {
+    read_over("KILL", (0, 0));
+    read_over("KILL", (5 * MIB as u64 + 7, 50 * MIB as u64 + 1));
+}
+
+#[test]
+fn a_reader_goes_on_at_the_next_node_when_its_own_hangs() {
+    read_over("STOP", (0, 0));
+}
+
+/// An origin that does not keep to it that values do not change.
+#[test]
+fn a_reader_is_told_that_the_value_has_changed_meanwhile() {
+    for (then, words) in [
+        (63, "it has 66060288 bytes here"),
+        (1, "which has 1048576 bytes"),
+    ] {
+        let origin = Origin::start(move |path, number| {
+            let len = if number == 1 { 64 } else { then };
+            Answer::Value(value(&path[1..], len * MIB))
+        });
+        let group = origin.group("pages");
+        let args = ["--group", &*group, "--memory", "512MiB"];
+        let cluster = Cluster::start(3, &args);
+        let key = &cluster.keys_of(2, "pages", "k", 1)[0];
+        let client = cluster_client(&cluster);
+        let mut taken = 0;
+        let outcome = client.read("pages", key, 0, 0, |chunk| {
+            taken += chunk.len();
+            if taken > MIB {
+                cluster.nodes[2].signal("KILL");
+            }
+            true
+        });
+        match outcome.unwrap_err() {
+            corecache::client::ClientError::Failed { code, message, .. } => {
+                assert_eq!(code, "ABORTED");
+                assert!(message.contains(words), "{message}");
+                assert!(
+                    message.contains("it had 67108864 bytes at node"),
+                    "{message}"
+                );
+            }
+            other => panic!("{other}"),
+        }
+    }
 }
 
 /// What may not be kept is loaded once for each node that asks, and not once more to be sent.

@@ -65,6 +65,56 @@ fn a_list_of_peers_has_the_own_address_whether_it_is_given_or_not() {
 }
 
 #[test]
+fn an_option_of_another_source_is_refused() {
+    let options: [(&str, &[&str]); 6] = [
+        ("--peers-dns", &["--dns-every", "1"]),
+        ("--etcd", &["--etcd-prefix", "/a/"]),
+        ("--etcd", &["--etcd-ttl", "5"]),
+        ("--etcd", &["--etcd-ca", "ca.pem"]),
+        (
+            "--etcd",
+            &["--etcd-user", "a", "--etcd-password-file", "password"],
+        ),
+        (
+            "--etcd",
+            &[
+                "--etcd-cert",
+                "a.pem",
+                "--etcd-key",
+                "key.pem",
+                "--etcd-ca",
+                "ca.pem",
+            ],
+        ),
+    ];
+    let sources = [
+        ("--peers", "127.0.0.1:1"),
+        ("--peers-file", "peers"),
+        ("--peers-dns", "localhost:1"),
+        ("--etcd", "127.0.0.1:1"),
+    ];
+    for (of, option) in options {
+        for (source, members) in sources.iter().filter(|(source, _)| *source != of) {
+            let args = [&[*source, *members], option].concat();
+            let words = refusal(&args);
+            assert!(
+                words.contains(&format!("is an option of {of}, ")),
+                "{words}"
+            );
+            assert!(
+                words.contains(&format!("{of} in place of {source}")),
+                "{words}"
+            );
+        }
+        let words = refusal(option);
+        assert!(
+            words.contains(&format!("option of {of}, which is not given")),
+            "{words}"
+        );
+    }
+}
+
+#[test]
 fn an_own_address_that_can_not_be_right_is_told() {
     let blobs = folder(&[]);
     let blobs = group("blobs", &blobs);
@@ -222,9 +272,7 @@ fn flags_that_make_no_member_are_refused() {
         (&["--peers", "a:1", "--weight", "0"], "--weight"),
         (&["--peers", "a:1", "--zone", "b c"], "letters, digits"),
         (&["--advertise", "a:1"], "--peers"),
-        (&["--etcd-ttl", "5"], "--etcd <ADDR"),
-        (&["--etcd-prefix", "/a/"], "--etcd <ADDR"),
-        (&["--dns-every", "1"], "--peers-dns"),
+        (&["--etcd-ttl", "5"], "option of --etcd"),
         (
             &["--peers", "a:1", "--peers-file", "b"],
             "cannot be used with",

@@ -138,6 +138,10 @@ fn what_makes_no_ring_is_refused() {
         (&["g", "k", "--peers", "a:1", "--ranks", "0"], "at least 1"),
         (&["g", "k"], "--peers <MEMBER>"),
         (&["g", "--peers", "a:1"], "<KEY>"),
+        (
+            &["g", "", "--peers", "a:1"],
+            "a value is required for '[KEY]",
+        ),
         (&["--simulate", "1"], "from 2 to 4095"),
         (&["--simulate", "4096"], "from 2 to 4095"),
         (&["g", "k", "--simulate", "3"], "cannot be used with"),

@@ -11,6 +11,15 @@ use corecache::server::{EtcdConfig, EtcdTls, Identity, MembersConfig, MembersSou
 
 use super::seconds;
 
+/// Sources that have options of their own.
+const DNS: &str = "--peers-dns";
+const ETCD: &str = "--etcd";
+
+/// What holds where nothing is said.
+const DNS_EVERY: Duration = Duration::from_secs(5);
+const ETCD_PREFIX: &str = "/corecache/members/";
+const ETCD_TTL: Duration = Duration::from_secs(10);
+
 #[derive(Args)]
 #[command(next_help_heading = "Members of the cluster")]
 #[command(group = ArgGroup::new("source").args(["peers", "peers_file", "peers_dns", "etcd"]))]
@@ -27,24 +36,24 @@ pub struct Members {
     #[arg(long, value_name = "NAME:PORT", value_parser = address, conflicts_with_all = ["weight", "zone"])]
     peers_dns: Option<String>,
 
-    /// Seconds between two questions to DNS
-    #[arg(long, value_name = "SECONDS", default_value = "5", requires = "peers_dns", value_parser = seconds::limit)]
-    dns_every: Duration,
+    /// Seconds between two questions to DNS [default: 5]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds::limit)]
+    dns_every: Option<Duration>,
 
     /// Register in etcd (v3) and find the nodes there: endpoints, as HOST:PORT
     #[arg(long, value_name = "ADDR,...", value_delimiter = ',', value_parser = endpoint)]
     etcd: Option<Vec<Endpoint>>,
 
-    /// What the keys in etcd begin with; nodes with another prefix are another cluster
-    #[arg(long, value_name = "PREFIX", default_value = "/corecache/members/", requires = "etcd", value_parser = NonEmptyStringValueParser::new())]
-    etcd_prefix: String,
+    /// What the keys in etcd begin with; nodes with another prefix are another cluster [default: /corecache/members/]
+    #[arg(long, value_name = "PREFIX", value_parser = NonEmptyStringValueParser::new())]
+    etcd_prefix: Option<String>,
 
-    /// Seconds after which a node that is silent leaves the cluster: the time of its lease in etcd, 2 at least
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, requires = "etcd", value_parser = clap::value_parser!(u32).range(2..=3600))]
-    etcd_ttl: u32,
+    /// Seconds after which a node that is silent leaves the cluster: the time of its lease in etcd, 2 at least [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(2..=3600))]
+    etcd_ttl: Option<u32>,
 
     /// Call etcd by TLS, and trust the certificates in this PEM file
-    #[arg(long, value_name = "FILE", requires = "etcd")]
+    #[arg(long, value_name = "FILE")]
     etcd_ca: Option<PathBuf>,
 
     /// The certificate chain that this node shows to etcd, a PEM file
@@ -56,7 +65,7 @@ pub struct Members {
     etcd_key: Option<PathBuf>,
 
     /// The user that logs in to etcd
-    #[arg(long, value_name = "NAME", requires_all = ["etcd", "etcd_password_file"])]
+    #[arg(long, value_name = "NAME", requires = "etcd_password_file")]
     etcd_user: Option<String>,
 
     /// A file with the password of --etcd-user
@@ -78,12 +87,46 @@ pub struct Members {
 
 impl Members {
     pub fn config(mut self) -> Result<MembersConfig, String> {
+        self.check_options()?;
         Ok(MembersConfig {
             source: self.source()?,
             advertise: self.advertise,
             weight: self.weight,
             zone: self.zone.unwrap_or_default(),
         })
+    }
+
+    /// Refuses an option of a source that is not the one of this node. (clap's `requires` lets it pass beside another
+    /// source.)
+    fn check_options(&self) -> Result<(), String> {
+        let sources = [
+            ("--peers", self.peers.is_some()),
+            ("--peers-file", self.peers_file.is_some()),
+            (DNS, self.peers_dns.is_some()),
+            (ETCD, self.etcd.is_some()),
+        ];
+        let options = [
+            (DNS, "--dns-every", self.dns_every.is_some()),
+            (ETCD, "--etcd-prefix", self.etcd_prefix.is_some()),
+            (ETCD, "--etcd-ttl", self.etcd_ttl.is_some()),
+            (ETCD, "--etcd-ca", self.etcd_ca.is_some()),
+            (ETCD, "--etcd-cert", self.etcd_cert.is_some()),
+            (ETCD, "--etcd-user", self.etcd_user.is_some()),
+        ];
+        let given = sources.iter().find(|(_, is_given)| *is_given);
+        let given = given.map(|(source, _)| *source);
+        let mut stray = options.iter();
+        let stray = stray.find(|(source, _, is_given)| *is_given && given != Some(*source));
+        match (stray, given) {
+            (None, _) => Ok(()),
+            (Some((source, option, _)), Some(given)) => Err(format!(
+                "{option} is an option of {source}, and the members are said by {given}: leave {option} out, or give \
+                 {source} in place of {given}"
+            )),
+            (Some((source, option, _)), None) => Err(format!(
+                "{option} is an option of {source}, which is not given: give it, or leave {option} out"
+            )),
+        }
     }
 
     fn source(&mut self) -> Result<MembersSource, String> {
@@ -101,7 +144,7 @@ impl Members {
             return Ok(MembersSource::Dns {
                 name: name.to_owned(),
                 port: port.parse().map_err(|_| "no port in --peers-dns")?,
-                every: self.dns_every,
+                every: self.dns_every.unwrap_or(DNS_EVERY),
             });
         }
         match self.etcd.take() {
@@ -133,8 +176,13 @@ impl Members {
                 .into_iter()
                 .map(|endpoint| endpoint.address)
                 .collect(),
-            prefix: self.etcd_prefix.clone(),
-            ttl: Duration::from_secs(self.etcd_ttl.into()),
+            prefix: self
+                .etcd_prefix
+                .clone()
+                .unwrap_or_else(|| ETCD_PREFIX.to_owned()),
+            ttl: self
+                .etcd_ttl
+                .map_or(ETCD_TTL, |seconds| Duration::from_secs(seconds.into())),
             tls: self.etcd_tls()?,
             login: self.etcd_login()?,
         })

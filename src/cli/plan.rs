@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use corecache::client::{Amount, Change, Plan as Planned};
 use corecache::cluster::{Member, SLOTS};
 use serde_json::json;
@@ -15,14 +15,10 @@ are where the nodes have them from.";
 
 #[derive(Args)]
 #[command(after_help = WHY)]
+#[command(group = ArgGroup::new("change").args(["add", "remove"]).multiple(true).required(true))]
 pub struct Plan {
     /// Nodes that would join, as HOST:PORT or HOST:PORT=WEIGHT@ZONE; with the address of a member: its weight then
-    #[arg(
-        long,
-        value_name = "NODE,...",
-        value_delimiter = ',',
-        required_unless_present = "remove"
-    )]
+    #[arg(long, value_name = "NODE,...", value_delimiter = ',')]
     add: Vec<Member>,
 
     /// Members that would leave, as HOST:PORT

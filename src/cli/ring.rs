@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use corecache::cluster::{MEMBERS_MAX, Member, Placement, Ring as _, SLOTS, View, slot};
 use serde_json::json;
 
@@ -29,7 +30,7 @@ pub struct Ring {
     group: Option<String>,
 
     /// Keys of the group
-    #[arg(value_name = "KEY", required_unless_present = "simulate")]
+    #[arg(value_name = "KEY", required_unless_present = "simulate", value_parser = NonEmptyStringValueParser::new())]
     keys: Vec<String>,
 
     /// The members of the cluster, as the nodes write them: host:port, host:port=WEIGHT (100 if not said), host:port@ZONE,

@@ -113,7 +113,7 @@ impl Asked<'_> {
                 code,
                 message,
             },
-            Fault::Lost(message) | Fault::Cut(message) => ClientError::Unreachable {
+            Fault::Lost(message) => ClientError::Unreachable {
                 node,
                 group,
                 key,
@@ -148,7 +148,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Said(code, message) => write!(f, "{code}: {message}"),
-            Self::Lost(message) | Self::Cut(message) => write!(f, "UNAVAILABLE: {message}"),
+            Self::Lost(message) => write!(f, "UNAVAILABLE: {message}"),
             Self::Late => f.write_str("no answer in time"),
         }
     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::node::name_of;
+use super::error::Asked;
+use super::node::{Fault, name_of};
 use super::{Client, ClientError, patience};
 use crate::cluster::Epoch;
 use crate::server::pb::cluster::PeekReply;
@@ -72,7 +73,8 @@ impl Client {
     /// stays in memory for longer.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`] if no node can be asked who is in.
+    /// [`ClientError::Unreachable`] if no node can be asked who is in; what they say, if none of them tells what it holds,
+    /// such as [`ClientError::NotFound`] of a group that they have not.
     pub fn explain(
         &self,
         group: &str,
@@ -88,12 +90,28 @@ impl Client {
             .iter()
             .map(|node| node.peek(group, key, self.deadline))
             .collect();
-        let ranks = nodes.iter().zip(asked).map(|(node, answer)| Ranked {
+        let asked = nodes.iter().zip(asked);
+        let answers: Vec<_> = asked
+            .map(|(node, answer)| (node, node.wait(&answer, patience(self.deadline))))
+            .collect();
+        if answers.iter().all(|(_, answer)| answer.is_err()) {
+            let asked = Asked {
+                group,
+                key,
+                within: self.deadline,
+            };
+            let faults = answers.iter().filter_map(|(node, answer)| {
+                let fault = answer.as_ref().err()?;
+                Some((matches!(fault, Fault::Said(..)), &node.address, fault))
+            });
+            // What a node says tells more than that another one says nothing.
+            if let Some((_, node, fault)) = faults.max_by_key(|(is_said, ..)| *is_said) {
+                return Err(asked.error(node, fault));
+            }
+        }
+        let ranks = answers.into_iter().map(|(node, answer)| Ranked {
             node: node.address.clone(),
-            seen: node
-                .wait(&answer, patience(self.deadline))
-                .map(Seen::from)
-                .map_err(|fault| fault.to_string()),
+            seen: answer.map(Seen::from).map_err(|fault| fault.to_string()),
         });
         Ok(Explanation {
             slot,

@@ -56,6 +56,7 @@ mod known;
 mod many;
 mod node;
 mod plan;
+mod reading;
 mod spread;
 mod top;
 
@@ -76,6 +77,7 @@ pub use explain::{Explanation, Held, LastLoad, Ranked, Seen};
 use known::Known;
 use node::{Dialler, Fault, Node};
 pub use plan::{Amount, Change, Plan, PlanError, Weighed, WeighedGroup};
+use reading::Reading;
 use spread::Spread;
 pub use top::{TopKey, TopKeys};
 
@@ -250,10 +252,12 @@ impl Client {
     }
 
     /// Reads a value as it comes, from `offset` on, `length` bytes of it or all for 0. `take` gets each chunk, of which
-    /// there is one at least, and tells whether it wants more.
+    /// there is one at least, and tells whether it wants more. If the node is lost in the middle, the next one goes on from
+    /// there.
     ///
     /// # Errors
-    /// See [`ClientError`]. Some chunks may have been taken before.
+    /// See [`ClientError`]. Some chunks may have been taken before. `ABORTED` says that the next node has a value of another
+    /// length.
     pub fn read(
         &self,
         group: &str,
@@ -263,12 +267,12 @@ impl Client {
         mut take: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), ClientError> {
         let key = key.as_ref();
-        let part = (offset, length);
-        let heat = self.attempt(group, key, |node, left| {
-            node.read(group, key, part, (left, patience(left)), &mut take)
+        let mut reading = Reading::new((group, key), (offset, length), &mut take);
+        self.attempt(group, key, |node, left| {
+            node.read(&mut reading, (left, patience(left)))
         })?;
-        if heat > 0 {
-            self.inner.learn_heat(group, key, heat);
+        if reading.heat > 0 {
+            self.inner.learn_heat(group, key, reading.heat);
         }
         Ok(())
     }
@@ -333,10 +337,6 @@ impl Client {
             }
             match &last {
                 Some((_, Fault::Lost(_))) => self.inner.lost(&node),
-                Some((_, Fault::Cut(_))) => {
-                    self.inner.lost(&node);
-                    break;
-                }
                 Some((_, Fault::Late)) => {
                     self.inner.suspect(&node);
                     break;

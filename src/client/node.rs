@@ -15,6 +15,7 @@ use grpcio::{
 use protobuf::Message;
 
 use super::error::BuildClientError;
+use super::reading::Reading;
 use crate::server::pb::cache::{Chunk, GetManyReply, ReadRequest, Value};
 use crate::server::pb::cluster::{
     MembersReply, MembersRequest, PeekReply, PeekRequest, TopKeysReply, TopKeysRequest, WeighReply,
@@ -63,8 +64,6 @@ pub(super) enum Fault {
     Said(String, String),
     /// The node could not be reached, or is stopping, or silent: another one may be asked.
     Lost(String),
-    /// As `Lost`, when a part of the value had been taken.
-    Cut(String),
     /// The time of the call is over.
     Late,
 }
@@ -268,44 +267,39 @@ impl Node {
         self.start(&GET_MANY, &request(group, keys), timeout, done);
     }
 
-    /// Reads a value, or a part of it; `take` gets each chunk, and tells whether it wants more. A node that has nothing to
-    /// say for `patience` is asked whether it is there. Returns how hot the node says that the key is.
+    /// Goes on to read a value, or a part of it. A node that has nothing to say for `patience` is asked whether it is there.
     pub fn read(
         &self,
-        group: &str,
-        key: &[u8],
-        part: (u64, u64),
+        reading: &mut Reading<'_>,
         (timeout, patience): (Duration, Duration),
-        take: &mut dyn FnMut(&[u8]) -> bool,
-    ) -> Result<u32, Fault> {
-        let mut bytes = request(group, [key]);
+    ) -> Result<(), Fault> {
+        let mut bytes = request(reading.group, [reading.key]);
         let mut rest = ReadRequest::new();
-        (rest.offset, rest.length) = part;
+        (rest.offset, rest.length) = reading.rest();
         // Of two parts of a message that follow each other, the fields come together.
         bytes.extend(rest.write_to_bytes().unwrap_or_default());
         let options = CallOption::default().timeout(timeout).wait_for_ready(false);
         let mut chunks = self.stub.server_streaming(&READ, &bytes, options)?;
-        let (mut has_begun, mut heat) = (false, 0);
-        let cut = |fault, has_begun| match fault {
-            Fault::Lost(why) if has_begun => Fault::Cut(why),
-            fault => fault,
-        };
+        let mut has_begun = false;
         loop {
-            let Some(chunk) = next_within(&mut chunks, patience) else {
-                self.check(patience)
-                    .map_err(|fault| cut(fault, has_begun))?;
-                continue;
+            let chunk = match next_within(&mut chunks, patience) {
+                Some(Some(Ok(chunk))) => chunk,
+                Some(Some(Err(error))) => return reading.failed(error.into()),
+                Some(None) => return reading.end(),
+                None => match self.check(patience) {
+                    Ok(()) => continue,
+                    Err(fault) => return reading.failed(fault),
+                },
             };
-            let Some(chunk) = chunk else { break };
-            let chunk = chunk.map_err(|error| cut(error.into(), has_begun))?;
-            has_begun = true;
-            heat = heat.max(chunk.heat);
-            if !take(&chunk.data) {
+            let wants_more = match std::mem::replace(&mut has_begun, true) {
+                false => reading.begin(&self.address, &chunk)?,
+                true => reading.take(&chunk),
+            };
+            if !wants_more {
                 chunks.cancel();
-                break;
+                return Ok(());
             }
         }
-        Ok(heat)
     }
 
     /// Whether the node still answers: it is one that is loading, then.
@@ -368,7 +362,8 @@ pub(super) fn is_there(
     patience: Duration,
 ) -> Result<(), Fault> {
     match answer.recv() {
-        Ok(Err(Fault::Late | Fault::Lost(_))) | Err(_) => {
+        Ok(Err(Fault::Lost(why))) => Err(Fault::Lost(why)),
+        Ok(Err(Fault::Late)) | Err(_) => {
             let seconds = patience.as_secs_f64();
             Err(Fault::Lost(format!(
                 "the node says nothing, for {seconds:.1} s and more"

@@ -71,6 +71,14 @@ pub enum PlanError {
     /// It is not there.
     #[error("{0} is no member of the cluster; its members are: {1}")]
     NotThere(String, String),
+    /// It is to join and to leave.
+    #[error(
+        "{0} is to be added and removed at once: give it once; one that is added takes the place of a member of that address"
+    )]
+    Both(String),
+    /// All members leave.
+    #[error("that removes all members: nobody would be left to own a key")]
+    Nobody,
     /// The members after the change are no view.
     #[error(transparent)]
     View(#[from] MemberError),
@@ -165,10 +173,18 @@ fn changed(now: &View, change: &Change) -> Result<View, PlanError> {
         let members: Vec<_> = members.map(|member| &*member.address).collect();
         return Err(PlanError::NotThere(unknown.clone(), members.join(", ")));
     }
+    let mut joining = change.add.iter();
+    if let Some(both) = joining.find(|new| change.remove.contains(&new.address)) {
+        return Err(PlanError::Both(both.address.clone()));
+    }
     let goes = |member: &Member| {
         change.remove.contains(&member.address)
             || change.add.iter().any(|new| new.address == member.address)
     };
     let stay = now.members().iter().filter(|member| !goes(member));
-    Ok(View::new(stay.chain(&change.add).cloned().collect())?)
+    let then: Vec<_> = stay.chain(&change.add).cloned().collect();
+    if then.is_empty() {
+        return Err(PlanError::Nobody);
+    }
+    Ok(View::new(then)?)
 }

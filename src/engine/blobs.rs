@@ -303,6 +303,19 @@ impl BlobCache {
         })
     }
 
+    /// As [`BlobCache::read_in`], without a trace: it is not counted, and keeps nothing in memory for longer.
+    #[cfg(feature = "server")]
+    pub(crate) fn glance_in<R>(
+        &self,
+        partition: u16,
+        key: &[u8],
+        f: impl FnOnce(&Lent) -> R,
+    ) -> Option<R> {
+        let (hash, is_it) = (self.hash(partition, key), is_key(partition, key));
+        self.core
+            .peek(partition, hash, is_it, |entry| f(&Lent(entry)))
+    }
+
     /// Reads many values in place, in the order of their keys, until `f` breaks off: it gets the index of each, and
     /// none for a value that is not held. Their memory is fetched together; each read is counted.
     #[cfg(feature = "server")]

@@ -436,6 +436,21 @@ impl Group {
         })
     }
 
+    /// As [`Group::read_frames`], for another node that asks what is held here: that is no read.
+    #[cfg(feature = "server")]
+    pub(crate) fn peek_frames<Stop>(
+        &self,
+        keys: &[&[u8]],
+        mut f: impl FnMut(usize, Result<Option<&Lent>, GetError>) -> ControlFlow<Stop>,
+    ) -> ControlFlow<Stop> {
+        for (index, key) in keys.iter().enumerate() {
+            let (cache, partition) = (&self.inner.cache, self.inner.partition);
+            let held = cache.glance_in(partition, key, |lent| f(index, Ok(Some(lent))));
+            held.unwrap_or_else(|| f(index, self.check_key(key).map(|()| None)))?;
+        }
+        ControlFlow::Continue(())
+    }
+
     /// Waits until all that was loaded before is held, as far as it is kept.
     pub fn flush(&self) {
         self.inner.cache.flush();

@@ -55,6 +55,11 @@ impl Breaker {
         self.is_new || self.condition == Condition::Closed
     }
 
+    /// Whether its peer has never failed, nor been reached.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     /// Whether it is time for a try, which has then begun.
     pub fn try_now(&mut self, now: Instant) -> bool {
         let is_time = self.condition == Condition::Open && now >= self.at;

@@ -9,7 +9,7 @@
 //!
 //! What is asked while a message is being sent is the next message, so that batches grow with the load by themselves.
 //! A link that has questions out, or has been quiet for long, pings its peer; one that hears nothing for as long as its
-//! patience goes is broken, whatever the system says of the connection. All that was asked is then given back, and the
+//! patience goes is broken, whatever the system says of the connection. Links to the same peer ping together. All that was asked is then given back, and the
 //! breaker is open until the peer has said hello again.
 
 mod backoff;
@@ -59,6 +59,8 @@ pub struct Tick<Q> {
     pub lost: Vec<(Q, Lost)>,
     /// The peer has been silent for too long: all that it was asked is lost.
     pub is_silent: bool,
+    /// Since when the peer owes an answer to a ping.
+    pub doubted_since: Option<Instant>,
     /// The number of a stream that is to be opened.
     pub connect: Option<u64>,
 }
@@ -250,8 +252,8 @@ impl<Q> Link<Q> {
         }
     }
 
-    /// Looks at the time.
-    pub fn tick(&self, now: Instant) -> Tick<Q> {
+    /// Looks at the time. A peer that has failed is tried again if `may_retry` is so.
+    pub fn tick(&self, now: Instant, may_retry: bool) -> Tick<Q> {
         let mut state = self.state.lock();
         let mut lost: Vec<_> = state.outstanding.overdue(now, self.patience);
         let quiet = now.saturating_duration_since(state.heard_at);
@@ -268,16 +270,15 @@ impl<Q> Link<Q> {
                 _ => PING_AFTER,
             };
             if quiet >= ping_after {
-                state.pinged_at = Some(now);
-                state.ping_is_due = true;
-                state.wake();
+                state.ping(now);
             }
         }
         if state.is_retiring && state.outstanding.len() == 0 {
             state.breaker.renew(now);
             state.leave_stream();
         }
-        let connect = (!state.is_closed && state.breaker.try_now(now)).then(|| {
+        let may_try = !state.is_closed && (may_retry || state.breaker.is_new());
+        let connect = (may_try && state.breaker.try_now(now)).then(|| {
             state.stream += 1;
             state.heard_at = now;
             state.stream
@@ -285,7 +286,18 @@ impl<Q> Link<Q> {
         Tick {
             lost,
             is_silent,
+            doubted_since: state.pinged_at,
             connect,
+        }
+    }
+
+    /// Another link to the same peer has heard nothing since then, though it has asked. This one asks too, unless it has heard
+    /// something meanwhile: if the peer is gone, all links find out at the same time.
+    pub fn doubt(&self, since: Instant) {
+        let mut state = self.state.lock();
+        let is_closed = state.breaker.condition() == Condition::Closed;
+        if is_closed && state.pinged_at.is_none() && state.heard_at < since {
+            state.ping(since);
         }
     }
 
@@ -322,6 +334,13 @@ impl<Q> State<Q> {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+
+    /// Asks the peer whether it is there; it has its patience from `at` on.
+    fn ping(&mut self, at: Instant) {
+        self.pinged_at = Some(at);
+        self.ping_is_due = true;
+        self.wake();
     }
 
     fn break_off(&mut self, now: Instant) -> Vec<Q> {

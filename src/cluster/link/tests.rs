@@ -27,7 +27,10 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let link = Link::new(PATIENCE, 1, 1);
-        let stream = link.tick(Instant::now()).connect.expect("a first try");
+        let stream = link
+            .tick(Instant::now(), true)
+            .connect
+            .expect("a first try");
         Self {
             link,
             driver: Arc::default(),
@@ -118,7 +121,7 @@ fn a_stream_that_ends_gives_back_what_was_asked_and_the_breaker_opens() {
     assert_eq!(rig.link.figures().opened, 1);
 
     let later = Instant::now() + HOUR;
-    let stream = rig.link.tick(later).connect.expect("another try");
+    let stream = rig.link.tick(later, true).connect.expect("another try");
     assert_eq!(rig.link.figures().condition, Condition::HalfOpen);
     assert_eq!(rig.ask("more"), Err(Refused::Unreachable));
     rig.link.greeted(stream);
@@ -136,10 +139,10 @@ fn a_silent_peer_is_pinged_and_then_given_up() {
         answers.loading(questions[0].0)
     });
     let now = Instant::now() + PING_AFTER;
-    assert!(rig.link.tick(now).lost.is_empty());
+    assert!(rig.link.tick(now, true).lost.is_empty());
     assert!(rig.message().unwrap().1, "a ping");
-    assert!(rig.link.tick(now + PATIENCE / 2).lost.is_empty());
-    let lost = rig.link.tick(now + PATIENCE).lost;
+    assert!(rig.link.tick(now + PATIENCE / 2, true).lost.is_empty());
+    let lost = rig.link.tick(now + PATIENCE, true).lost;
     assert_eq!(lost, [("a", Lost::Broken)]);
     assert!(rig.is_stopped());
 }
@@ -156,7 +159,7 @@ fn a_peer_that_answers_pings_is_waited_for() {
     let mut now = Instant::now();
     for _ in 0..100 {
         now += PING_AFTER;
-        assert!(rig.link.tick(now).lost.is_empty());
+        assert!(rig.link.tick(now, true).lost.is_empty());
         assert!(rig.message().unwrap().1, "a ping");
         rig.link.heard(rig.stream, Some(EPOCH), |_| ());
         rig.link.state.lock().heard_at = now;
@@ -167,7 +170,7 @@ fn a_peer_that_answers_pings_is_waited_for() {
 fn a_peer_that_does_not_say_hello_is_given_up() {
     let rig = Rig::new();
     rig.ask("a").unwrap();
-    let lost = rig.link.tick(Instant::now() + PATIENCE * 3).lost;
+    let lost = rig.link.tick(Instant::now() + PATIENCE * 3, true).lost;
     assert_eq!(lost.len(), 1);
     assert!(rig.is_stopped());
 }
@@ -193,7 +196,7 @@ fn a_link_that_is_closed_is_not_opened_again() {
     let rig = Rig::new();
     rig.ask("a").unwrap();
     assert_eq!(rig.link.close(), ["a"]);
-    assert!(rig.link.tick(Instant::now() + HOUR).connect.is_none());
+    assert!(rig.link.tick(Instant::now() + HOUR, true).connect.is_none());
     assert_eq!(rig.ask("b"), Err(Refused::Unreachable));
 }
 
@@ -206,14 +209,59 @@ fn a_link_that_retires_answers_all_and_opens_another_stream() {
     rig.link.retire();
     assert_eq!(rig.ask("b"), Err(Refused::Unreachable));
     let now = Instant::now();
-    assert!(rig.link.tick(now).connect.is_none(), "a question is out");
+    assert!(
+        rig.link.tick(now, true).connect.is_none(),
+        "a question is out"
+    );
     let answered = rig.link.heard(rig.stream, Some(EPOCH), |answers| {
         answers.take(questions[0].0)
     });
     assert_eq!(answered, Some(Some("a")));
-    let stream = rig.link.tick(now).connect.expect("another stream");
+    let stream = rig.link.tick(now, true).connect.expect("another stream");
     assert!(rig.is_stopped());
     rig.link.greeted(stream);
     rig.ask("b").unwrap();
     assert_eq!(rig.link.figures().opened, 0, "nothing has failed");
+}
+
+#[test]
+fn a_link_that_is_doubted_pings_at_once_and_finds_out_with_the_others() {
+    let rig = Rig::new();
+    rig.link.greeted(rig.stream);
+    rig.link.heard(rig.stream, None, |_| ());
+    let since = Instant::now();
+    rig.link.doubt(since);
+    assert_eq!(rig.message(), Some((Vec::new(), true)), "a ping");
+    assert!(!rig.link.tick(since + PATIENCE / 2, true).is_silent);
+    assert!(rig.link.tick(since + PATIENCE, true).is_silent);
+}
+
+#[test]
+fn a_link_that_has_heard_something_is_not_doubted() {
+    let rig = Rig::new();
+    rig.link.greeted(rig.stream);
+    let since = Instant::now();
+    rig.link.heard(rig.stream, None, |_| ());
+    rig.link.doubt(since);
+    assert_eq!(rig.message(), None);
+    assert!(
+        rig.link
+            .tick(since + PATIENCE, true)
+            .doubted_since
+            .is_none()
+    );
+}
+
+#[test]
+fn a_peer_that_has_failed_is_tried_again_only_when_it_may_be() {
+    let fresh = Link::<()>::new(PATIENCE, 1, 1);
+    assert!(
+        fresh.tick(Instant::now(), false).connect.is_some(),
+        "a first try"
+    );
+    let rig = Rig::new();
+    rig.link.ended(rig.stream);
+    let later = Instant::now() + HOUR;
+    assert!(rig.link.tick(later, false).connect.is_none());
+    assert!(rig.link.tick(later, true).connect.is_some());
 }

@@ -72,7 +72,10 @@ impl Roster {
 
     /// An entry that can not be read is nobody.
     fn refuse(&mut self, key: &[u8], why: &str) {
-        log::warn!("members: etcd: {}: {why}", String::from_utf8_lossy(key));
+        log::warn!(
+            "members: etcd: {}: {why}; it is passed over",
+            String::from_utf8_lossy(key)
+        );
         self.members.remove(key);
     }
 

@@ -19,7 +19,8 @@ use super::wire::{
     Refusal,
 };
 use crate::cluster::Epoch;
-use crate::group::{Group, Value, chunks};
+use crate::engine::Lent;
+use crate::group::{GetError, Group, Value, chunks};
 
 /// Keys of one stream that may be without an answer. From there on no message is read.
 const UNANSWERED_MAX: usize = KEYS_MAX;
@@ -225,7 +226,7 @@ impl Answering {
     fn answer(&mut self, questions: &[Question<'_>], terms: Terms) -> usize {
         let service = self.service.clone();
         let mut seen = 0;
-        for run in questions.chunk_by(|a, b| a.group == b.group) {
+        for run in questions.chunk_by(|a, b| (a.group, a.peek) == (b.group, b.peek)) {
             let done = match service.group(run[0].group) {
                 Ok(group) => self.answer_of(group, run, terms),
                 // Groups are added a node after the other.
@@ -244,11 +245,13 @@ impl Answering {
         seen
     }
 
+    /// The questions of a run are of one group, and all of them peeks or none.
     fn answer_of(&mut self, group: &Group, run: &[Question<'_>], terms: Terms) -> usize {
         let keys: Vec<&[u8]> = run.iter().map(|question| question.key).collect();
+        let is_peek = run[0].peek;
         let mut missed = Vec::new();
         let (reply, top) = (&mut self.reply, self.service.hot.top());
-        let read = group.read_frames(&keys, |index, held| {
+        let answer = |index: usize, held: Result<Option<&Lent>, GetError>| {
             let Question { id, key, .. } = run[index];
             let is_seen_to = match held {
                 Ok(Some(lent)) => {
@@ -270,7 +273,11 @@ impl Answering {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(index),
             }
-        });
+        };
+        let read = match is_peek {
+            true => group.peek_frames(&keys, answer),
+            false => group.read_frames(&keys, answer),
+        };
         for index in missed {
             self.miss(group, &run[index], terms);
         }
@@ -278,8 +285,10 @@ impl Answering {
             ControlFlow::Continue(()) => run.len(),
             ControlFlow::Break(index) => index,
         };
-        for question in run[..seen].iter().filter(|question| !question.peek) {
-            self.service.hot.note(group, question.key);
+        if !is_peek {
+            for question in &run[..seen] {
+                self.service.hot.note(group, question.key);
+            }
         }
         seen
     }

@@ -23,6 +23,7 @@ mod offers;
 mod parts;
 mod pulls;
 mod recent;
+mod tries;
 mod wire;
 
 use std::collections::HashSet;
@@ -52,6 +53,7 @@ use parts::AtHand;
 pub(super) use parts::Seal;
 use pulls::Pulls;
 use recent::Recent;
+use tries::Tries;
 use wire::{Outcome, Refusal, Sent};
 
 /// Nodes that are asked for a key, one after the other, before a node does it alone.
@@ -570,6 +572,8 @@ impl Peers {
 
     /// Looks after the links; sleeps while there are none.
     fn run(self: &Arc<Self>) {
+        let mut tries = Tries::new(Instant::now());
+        let mut turn = 0;
         let mut look = self.look.lock();
         loop {
             let peers = self.linked();
@@ -585,8 +589,14 @@ impl Peers {
             }
             parking_lot::MutexGuard::unlocked(&mut look, || {
                 self.forget_former(Instant::now());
-                for peer in self.linked() {
-                    self.look_at(&peer);
+                // Where not all may be tried, those are first that come after the last one that was.
+                let mut peers = self.linked();
+                let first = turn % peers.len().max(1);
+                peers.rotate_left(first);
+                for (number, peer) in peers.iter().enumerate() {
+                    if self.look_at(peer, &mut tries) {
+                        turn = first + number + 1;
+                    }
                 }
                 self.compare_rings(Instant::now());
                 if pulls_wait {
@@ -597,23 +607,35 @@ impl Peers {
         }
     }
 
-    fn look_at(self: &Arc<Self>, peer: &Arc<Peer>) {
+    /// Returns whether it was tried to reach the node. One that is gone is tried by one of its links, and by the others when
+    /// it is back.
+    fn look_at(self: &Arc<Self>, peer: &Arc<Peer>, tries: &mut Tries) -> bool {
         let now = Instant::now();
+        let mut is_tried = false;
+        let mut doubted_since: Option<Instant> = None;
         for (number, link) in peer.links.iter().enumerate() {
             if link.age(now) > RETIRE_AFTER && peer.can_do_without(number) {
                 link.retire();
             }
-            let tick = link.tick(now);
+            let may_retry = (number == 0 || peer.is_asked()) && tries.may(now);
+            let tick = link.tick(now, may_retry);
             if tick.is_silent {
                 peer.note("it says nothing");
             }
+            doubted_since = doubted_since.into_iter().chain(tick.doubted_since).min();
             for (forward, why) in tick.lost {
                 self.lost(forward, why);
             }
             if let Some(stream) = tick.connect {
+                tries.spend();
+                is_tried = true;
                 dial::open(self, peer, link, stream);
             }
         }
+        if let Some(since) = doubted_since {
+            peer.links.iter().for_each(|link| link.doubt(since));
+        }
+        is_tried
     }
 }
 
