@@ -19,6 +19,14 @@ for tool in ghz h2load taskset awk; do
     }
 done
 
+# A node that does not have its core only warns, and its figures would be those of another one.
+for core in "$node_core" "$load_core"; do
+    taskset -c "$core" true 2>/dev/null || {
+        echo "load-test.sh can not run on core $core; name two that it can run on as NODE_CORE and LOAD_CORE" >&2
+        exit 1
+    }
+done
+
 if [ -z "${NODE:-}" ]; then
     . scripts/env.sh
     messages=$(cargo build --locked --release --bin corecache --message-format=json-render-diagnostics)

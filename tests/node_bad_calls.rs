@@ -140,6 +140,18 @@ fn a_request_that_is_no_message_is_refused() {
             let refusal = client.call(many, malformed).unwrap_err();
             refusal.expect(RpcStatusCode::INVALID_ARGUMENT, &["GetManyRequest"]);
         }
+        for (path, name) in [
+            ("/corecache.v1.Cache/Stats", "StatsRequest"),
+            ("/corecache.v1.Cluster/Members", "MembersRequest"),
+            ("/corecache.v1.Cluster/Peek", "PeekRequest"),
+            ("/corecache.v1.Cluster/TopKeys", "TopKeysRequest"),
+            ("/corecache.v1.Cluster/Weigh", "WeighRequest"),
+            ("/grpc.health.v1.Health/Check", "HealthCheckRequest"),
+            ("/grpc.health.v1.Health/List", "HealthListRequest"),
+        ] {
+            let refusal = client.call(path, vec![0x0a]).unwrap_err();
+            refusal.expect(RpcStatusCode::INVALID_ARGUMENT, &[name]);
+        }
         let unknown = client.call("/corecache.v1.Cache/Put", Vec::new());
         unknown
             .unwrap_err()

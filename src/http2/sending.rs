@@ -123,7 +123,11 @@ impl Sending {
 
     /// Whether the client leaves something that it could take.
     pub fn has_backlog(&self) -> bool {
-        !self.out.is_empty() || self.held_bytes > 0
+        self.backlog_bytes() > 0
+    }
+
+    pub fn backlog_bytes(&self) -> usize {
+        self.out.len() + self.held_bytes
     }
 
     /// Answers a call with the message that `put` appends.

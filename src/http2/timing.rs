@@ -11,6 +11,8 @@ use super::streams::Slot;
 
 /// Who reads less than this while [`Limits::stalled_reader`] passes, with more to be read, does not read.
 const READ_LEAST_BYTES: usize = 16 << 10;
+/// The same for who has much to read, as a part of what lay there when that time began: he would keep it for hours otherwise.
+const READ_LEAST_PART: usize = 16;
 /// How long the client may take for the PING that we send with a GOAWAY.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 /// A connection without calls gives back its buffers after this.
@@ -27,6 +29,8 @@ pub(super) struct Timing {
     /// Since when there is something that the client could take, and how much it has taken since.
     backlog: Option<Instant>,
     pub moved_bytes: usize,
+    /// What he has to take of it.
+    least_bytes: usize,
     /// Since when a frame has begun to come.
     pub amid_frame: Option<Instant>,
     is_resting: bool,
@@ -53,6 +57,7 @@ impl Timing {
             shut_down: None,
             backlog: None,
             moved_bytes: 0,
+            least_bytes: 0,
             amid_frame: None,
             is_resting: true,
             looked: now,
@@ -167,7 +172,7 @@ impl Connection {
         } else if let Some(since) = self.timing.backlog
             && now >= since + self.limits.stalled_reader
         {
-            if self.timing.moved_bytes < READ_LEAST_BYTES {
+            if self.timing.moved_bytes < self.timing.least_bytes {
                 return Err(overdue(Abuse::SlowReader, code, "replies are not read"));
             }
             self.timing.backlog = None;
@@ -175,6 +180,8 @@ impl Connection {
         if self.timing.backlog.is_none() && self.sending.has_backlog() {
             self.timing.backlog = Some(now);
             self.timing.moved_bytes = 0;
+            let part_bytes = self.sending.backlog_bytes() / READ_LEAST_PART;
+            self.timing.least_bytes = part_bytes.max(READ_LEAST_BYTES);
         }
         Ok(())
     }

@@ -116,8 +116,12 @@ pub(super) fn service(
         .add_duplex_streaming_handler(&fetch::FETCH, move |ctx, requests, sink| {
             fetch.on_fetch(&ctx, requests, sink);
         })
-        .add_unary_handler(&STATS, move |ctx, _, sink| {
-            let reply = caught(|| Ok(super::stats::reply(&stats.service)));
+        .add_unary_handler(&pb::served(&STATS), move |ctx, request, sink| {
+            let reply = caught(|| {
+                request
+                    .map(|_| super::stats::reply(&stats.service))
+                    .map_err(Status::from)
+            });
             stats.answer(&ctx, sink, reply);
         })
         .build()

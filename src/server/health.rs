@@ -31,11 +31,11 @@ use grpcio::{
 };
 use parking_lot::Mutex;
 
-use super::pb;
 use super::pb::health::health_check_response::ServingStatus;
 use super::pb::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
 };
+use super::pb::{self, Received};
 use super::service::{Code, Status as Refusal};
 
 /// Tells the status of one service; NOT_FOUND if there is no such service.
@@ -134,11 +134,13 @@ impl Health {
     pub fn service(&self) -> Service {
         let (check, list, watch) = (self.clone(), self.clone(), self.clone());
         ServiceBuilder::new()
-            .add_unary_handler(&CHECK, move |ctx, request, sink| {
-                check.on_check(&ctx, &request, sink);
+            .add_unary_handler(&pb::served(&CHECK), move |ctx, request, sink| {
+                check.on_check(&ctx, request, sink);
             })
-            .add_unary_handler(&LIST, move |ctx, _, sink| list.on_list(&ctx, sink))
-            .add_server_streaming_handler(&WATCH, move |ctx, request, sink| {
+            .add_unary_handler(&pb::served(&LIST), move |ctx, request, sink| {
+                list.on_list(&ctx, request, sink);
+            })
+            .add_server_streaming_handler(&pb::served(&WATCH), move |ctx, request, sink| {
                 watch.on_watch(&ctx, request, sink);
             })
             .build()
@@ -179,26 +181,40 @@ impl Health {
     fn on_check(
         &self,
         ctx: &RpcContext,
-        request: &HealthCheckRequest,
+        request: Received<HealthCheckRequest>,
         sink: UnarySink<HealthCheckResponse>,
     ) {
-        ctx.spawn(finish(match self.check(request) {
+        let response = request
+            .map_err(Refusal::from)
+            .and_then(|request| self.check(&request));
+        ctx.spawn(finish(match response {
             Ok(response) => sink.success(response),
             Err(refusal) => sink.fail(refusal.into()),
         }));
     }
 
-    fn on_list(&self, ctx: &RpcContext, sink: UnarySink<HealthListResponse>) {
-        ctx.spawn(finish(sink.success(self.list())));
+    fn on_list(
+        &self,
+        ctx: &RpcContext,
+        request: Received<HealthListRequest>,
+        sink: UnarySink<HealthListResponse>,
+    ) {
+        ctx.spawn(finish(match request {
+            Ok(_) => sink.success(self.list()),
+            Err(malformed) => sink.fail(Refusal::from(malformed).into()),
+        }));
     }
 
     fn on_watch(
         &self,
         ctx: &RpcContext,
-        request: HealthCheckRequest,
+        request: Received<HealthCheckRequest>,
         sink: ServerStreamingSink<HealthCheckResponse>,
     ) {
-        let watch = check_name(&request.service).and_then(|()| Watch::open(self, request.service));
+        let watch = request.map_err(Refusal::from).and_then(|request| {
+            check_name(&request.service)?;
+            Watch::open(self, request.service)
+        });
         match watch {
             Ok(watch) => ctx.spawn(finish(watch.run(sink))),
             Err(refusal) => ctx.spawn(finish(sink.fail(refusal.into()))),

@@ -83,14 +83,24 @@ fn who_does_not_read_is_closed() {
 }
 
 #[test]
+fn who_reads_a_trickle_of_much_is_closed() {
+    let mut pair = Pair::new();
+    let windows = [window_update(0, 1 << 30), window_update(1, 1 << 30)].concat();
+    pair.send(&[call(1, "held 4000000"), windows].concat())
+        .expect("a call");
+    let (seconds, closing) = lasts(&mut pair, |pair| pair.connection.written(2000));
+    assert_eq!((seconds, closing.abuse), (31, Some(Abuse::SlowReader)));
+}
+
+#[test]
 fn who_reads_steadily_is_not() {
     let mut pair = Pair::new();
     pair.send(&window_update(0, 1 << 30)).expect("an update");
     pair.send(&call(1, "held 4000000")).expect("a call");
     pair.bytes();
-    for _ in 0..1000 {
+    for _ in 0..390 {
         pair.pass(SECOND).expect("it reads");
-        pair.send(&window_update(1, 1000)).expect("an update");
+        pair.send(&window_update(1, 10_000)).expect("an update");
         pair.bytes();
     }
 }

@@ -38,18 +38,20 @@ enum Name {
     Members,
     Peek,
     Weigh,
+    TopKeys,
     Check,
     List,
     Reflection,
 }
 
-const NAMES: [(&str, Name); 10] = [
+const NAMES: [(&str, Name); 11] = [
     ("/corecache.v1.Cache/Get", Name::Get),
     ("/corecache.v1.Cache/GetMany", Name::GetMany),
     ("/corecache.v1.Cache/Stats", Name::Stats),
     ("/corecache.v1.Cluster/Members", Name::Members),
     ("/corecache.v1.Cluster/Peek", Name::Peek),
     ("/corecache.v1.Cluster/Weigh", Name::Weigh),
+    ("/corecache.v1.Cluster/TopKeys", Name::TopKeys),
     ("/grpc.health.v1.Health/Check", Name::Check),
     ("/grpc.health.v1.Health/List", Name::List),
     (
@@ -131,11 +133,18 @@ impl Calls<'_> {
                 write(reply, &services.cluster.peek(&request)?)
             }
             Name::Weigh => self.weigh(request, reply),
+            Name::TopKeys => {
+                let request = read(message, "TopKeysRequest")?;
+                write(reply, &services.cluster.top_keys(&request)?)
+            }
             Name::Check => {
                 let request = read(message, "HealthCheckRequest")?;
                 write(reply, &services.health.check(&request)?)
             }
-            Name::List => write(reply, &services.health.list()),
+            Name::List => {
+                read::<pb::health::HealthListRequest>(message, "HealthListRequest")?;
+                write(reply, &services.health.list())
+            }
             Name::Reflection => {
                 let request = read(message, "ServerReflectionRequest")?;
                 write(reply, &reflection::respond(&services.reflection, request))

@@ -9,8 +9,8 @@ use grpcio::{RpcContext, ServiceBuilder, UnarySink};
 use super::super::cluster::Cluster;
 use super::super::connections::Connections;
 use super::{Door, Gate, Service, Status, caught};
-use crate::server::pb;
 use crate::server::pb::cluster::{WeighReply, WeighRequest};
+use crate::server::pb::{self, Received};
 
 /// The service for grpcio to register. Its answers leave by `gate`.
 pub(in super::super) fn service(
@@ -28,19 +28,19 @@ pub(in super::super) fn service(
     let (members, peek, top, weigh) = (door.clone(), door.clone(), door.clone(), door);
     let (of_members, of_peek, of_top) = (cluster.clone(), cluster.clone(), cluster.clone());
     ServiceBuilder::new()
-        .add_unary_handler(&pb::MEMBERS, move |ctx, request, sink| {
-            let reply = caught(|| Ok(of_members.members(&request)));
+        .add_unary_handler(&pb::served(&pb::MEMBERS), move |ctx, request, sink| {
+            let reply = caught(|| Ok(of_members.members(&request?)));
             members.answer(&ctx, sink, reply);
         })
-        .add_unary_handler(&pb::PEEK, move |ctx, request, sink| {
-            let reply = caught(|| of_peek.peek(&request));
+        .add_unary_handler(&pb::served(&pb::PEEK), move |ctx, request, sink| {
+            let reply = caught(|| of_peek.peek(&request?));
             peek.answer(&ctx, sink, reply);
         })
-        .add_unary_handler(&pb::TOP_KEYS, move |ctx, request, sink| {
-            let reply = caught(|| of_top.top_keys(&request));
+        .add_unary_handler(&pb::served(&pb::TOP_KEYS), move |ctx, request, sink| {
+            let reply = caught(|| of_top.top_keys(&request?));
             top.answer(&ctx, sink, reply);
         })
-        .add_unary_handler(&pb::WEIGH, move |ctx, request, sink| {
+        .add_unary_handler(&pb::served(&pb::WEIGH), move |ctx, request, sink| {
             weigh.on_weigh(&ctx, &cluster, request, sink);
         })
         .build()
@@ -52,11 +52,11 @@ impl Door {
         &self,
         ctx: &RpcContext<'_>,
         cluster: &Arc<Cluster>,
-        request: WeighRequest,
+        request: Received<WeighRequest>,
         sink: UnarySink<WeighReply>,
     ) {
         let started = caught(|| {
-            let weighing = cluster.begin_weighing(&request)?;
+            let weighing = cluster.begin_weighing(&request?)?;
             let (answer, weighed) = oneshot::channel();
             thread::Builder::new()
                 .name("weigh".to_owned())
