@@ -188,9 +188,13 @@ fn a_file_of_peers_is_read_again_when_it_changes() {
         });
         assert_eq!(figure(&node, "members"), 4.0);
     }
+    fs::remove_file(&path).unwrap();
+    says(&node, "No such file");
     fs::write(&path, "127.0.0.1:1\n").unwrap();
     see(&node, 2.0);
     says(&node, "file is heard again");
+    let told = node.stderr().matches("no member is in it").count();
+    assert_eq!(told, 1, "not of the file that came after it");
     fs::rename(&path, &other).unwrap();
     eventually("it is gone", || figure(&node, up) == 0.0);
     assert_eq!(figure(&node, "members"), 2.0);

@@ -21,8 +21,8 @@ pub struct PeersFile {
     path: PathBuf,
     /// What was read when the file was opened.
     first: Option<Vec<Member>>,
-    /// The file as it was read last, and what was wrong with it.
-    read: Stamp,
+    /// The file as it was read last, none since it was away, and what was wrong with it.
+    read: Option<Stamp>,
     fault: Option<String>,
     /// The file as the last look saw it.
     seen: Option<Stamp>,
@@ -82,7 +82,7 @@ impl PeersFile {
         Ok(Self {
             path,
             first: Some(members),
-            read,
+            read: Some(read),
             fault: None,
             seen: None,
         })
@@ -90,13 +90,17 @@ impl PeersFile {
 
     /// Looks whether the file has changed, and reads it then. What is wrong with it is wrong until it can be read.
     fn look(&mut self, report: &Report) -> Result<(), String> {
-        let metadata = fs::metadata(&self.path).map_err(|error| error.to_string())?;
+        let metadata = fs::metadata(&self.path).map_err(|error| {
+            let fault = error.to_string();
+            (self.read, self.fault) = (None, Some(fault.clone()));
+            fault
+        })?;
         let now = Stamp::of(&metadata);
         let is_still = self.seen.replace(now) == Some(now);
-        if now != self.read && is_still {
+        if self.read != Some(now) && is_still {
             match read(&self.path) {
                 Ok((members, stamp)) => {
-                    self.read = stamp;
+                    self.read = Some(stamp);
                     self.fault = None;
                     tell(report, members);
                 }
@@ -104,7 +108,7 @@ impl PeersFile {
                 Err(error) => {
                     // What is in the file stays wrong; what the system says of it may change.
                     if !matches!(error, FileError::Read(_)) {
-                        self.read = now;
+                        self.read = Some(now);
                     }
                     self.fault = Some(error.to_string());
                 }
