@@ -2,14 +2,14 @@
 //!
 //! A round is a second of hits at a fixed rate, whether answers come or not; the latency of a call runs from its start
 //! to its end at the client. Rounds alternate. In a quiet one there is nothing but the hits. For a busy one, more keys
-//! are asked for than the node has loaders and places in its queue, from an origin that takes half a second to one and a half; and
-//! all through the round a miss follows every tenth hit, to be refused unless a loader has just become free. After the
-//! round the origin answers at once, until nothing is left of it. Compared are the 99th percentiles of a quiet round
-//! and of the busy one after it: ten milliseconds of a second decide, so the machine has to be quiet.
+//! are asked for than the node has loaders and places in its queue, from an origin that takes half a second to one and a
+//! half for each; and all through the round a miss follows every tenth hit, to be refused unless a loader has just become
+//! free. After the round the origin answers at once, until nothing is left of it. Compared are the 99th percentiles of a
+//! quiet round and of the busy one after it: ten milliseconds of a second decide, so the machine has to be quiet.
 //!
 //! Then the same at the limit of the node's core: h2load asks for hits as fast as they are answered, in pairs of runs of
 //! about a second, one without anything else, one beside five times the misses that the loaders can bear. A load takes
-//! 100 ms there, so that 32 loaders bear 320 a second. Compared are the hits a second.
+//! 100 ms on the mean there, so that 32 loaders bear 320 a second. Compared are the hits a second.
 //!
 //! What this can't show: loads that take their time by computing on the node. The client shares its core, if it has
 //! one of its own, with the origin, which comes last there.

@@ -294,17 +294,14 @@ impl BlobCache {
     /// A value, with what its entry weighs in bytes and when it expires by the cache's clock. Nothing counts that.
     #[cfg(feature = "server")]
     pub(crate) fn peek_in(&self, partition: u16, key: &[u8]) -> Option<(Blob, u32, u64)> {
-        let (hash, is_it) = (self.hash(partition, key), is_key(partition, key));
-        self.core.peek(partition, hash, is_it, |entry| {
-            // SAFETY: an entry of this cache, protected while this closure runs.
-            let entry = unsafe { Handle::<Bytes>::acquire(entry) };
+        self.glance_in(partition, key, |lent| {
+            let Blob(entry) = lent.to_blob();
             let (weight_bytes, expiry_ns) = (entry.weight_bytes(), entry.expiry_ns());
             (Blob(entry), weight_bytes, expiry_ns)
         })
     }
 
     /// As [`BlobCache::read_in`], without a trace: it is not counted, and keeps nothing in memory for longer.
-    #[cfg(feature = "server")]
     pub(crate) fn glance_in<R>(
         &self,
         partition: u16,
@@ -385,8 +382,7 @@ impl BlobCache {
     /// Whether `key` is held and has not expired. That is no hit and no miss, and the entry is kept no longer for it; by
     /// the time that the caller acts on it, it may have left.
     pub fn contains_key(&self, key: &[u8]) -> bool {
-        let (hash, is_it) = (self.hash(0, key), is_key(0, key));
-        self.core.peek(0, hash, is_it, |_| ()).is_some()
+        self.glance_in(0, key, |_| ()).is_some()
     }
 
     /// The values of many keys, in their order; see [`Cache::get_many`](super::Cache::get_many).

@@ -9,8 +9,8 @@
 //!
 //! What is asked while a message is being sent is the next message, so that batches grow with the load by themselves.
 //! A link that has questions out, or has been quiet for long, pings its peer; one that hears nothing for as long as its
-//! patience goes is broken, whatever the system says of the connection. Links to the same peer ping together. All that was asked is then given back, and the
-//! breaker is open until the peer has said hello again.
+//! patience goes is broken, whatever the system says of the connection. All that was asked is then given back, and the
+//! breaker is open until the peer has said hello again. Links to the same peer ping together, and so find out together.
 
 mod backoff;
 mod breaker;
