@@ -7,7 +7,7 @@ mod report;
 mod round;
 mod workload;
 
-use crate::keys::zipf;
+use crate::keys::{mix, zipf};
 use crate::rivals::{self, Rival, Role, Visitor};
 use crate::verdict::Verdict;
 
@@ -90,7 +90,8 @@ fn measure_one(workload: &'static Workload, rounds: u64) -> Vec<Verdict> {
     // The first round warms up.
     for round in 0..=rounds {
         for (place, threads) in workload.threads.iter().enumerate() {
-            for entrant in &mut entrants.all {
+            for which in order(entrants.all.len(), round) {
+                let entrant = &mut entrants.all[which];
                 let sample = (entrant.round)(*threads, round);
                 if round > 0 {
                     entrant.samples[place].push(sample);
@@ -100,4 +101,11 @@ fn measure_one(workload: &'static Workload, rounds: u64) -> Vec<Verdict> {
     }
     report::print(workload, &entrants.all);
     report::verdicts(workload, &entrants.all)
+}
+
+/// Another order in each round: what the one before leaves in the processor's caches is then left to all alike.
+fn order(entrants: usize, round: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..entrants).collect();
+    order.sort_by_key(|entrant| mix((round << 32) + *entrant as u64));
+    order
 }

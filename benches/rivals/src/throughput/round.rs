@@ -1,6 +1,7 @@
 //! One round of a workload on one cache.
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +17,9 @@ const HOT: u64 = 7;
 const STRANGERS: u64 = 1 << 40;
 /// What a cache still does after a round counts for its processor time, if it does it so soon.
 const AFTERMATH: Duration = Duration::from_millis(10);
+/// Of a round's operations this part comes before the clock starts: the contender before has left its own entries in the
+/// processor's caches, and reading those of this one in again is not what is measured.
+const WARM_UP: usize = 8;
 
 /// What a round took.
 pub struct Sample {
@@ -53,8 +57,11 @@ pub struct Round {
 
 impl Round {
     pub fn run<R: Rival>(&self, cache: &R, name: &str) -> Sample {
+        let operations = self.workload.operations;
+        self.shifts(cache, 0..operations / WARM_UP);
+        cache.flush();
         let cpu = cpu_time();
-        let shifts = self.shifts(cache);
+        let shifts = self.shifts(cache, operations / WARM_UP..operations);
         let joined = Instant::now();
         cache.flush();
         let flush = joined.elapsed();
@@ -65,7 +72,7 @@ impl Round {
         let begin = shifts.iter().map(|shift| shift.begin).min().unwrap();
         let end = shifts.iter().map(|shift| shift.end).max().unwrap();
         let misses: usize = shifts.iter().map(|shift| shift.misses).sum();
-        let operations = self.workload.operations as f64;
+        let operations = (operations - operations / WARM_UP) as f64;
         let sample = Sample {
             wall_ns: (end - begin + flush).as_nanos() as f64 / operations,
             cpu_ns: cpu.as_nanos() as f64 / (operations * self.threads as f64),
@@ -79,12 +86,12 @@ impl Round {
         sample
     }
 
-    fn shifts<R: Rival>(&self, cache: &R) -> Vec<Shift> {
-        let start = Barrier::new(self.threads);
-        let start = &start;
+    /// These of the operations of each thread.
+    fn shifts<R: Rival>(&self, cache: &R, part: Range<usize>) -> Vec<Shift> {
+        let (start, part) = (&Barrier::new(self.threads), &part);
         thread::scope(|scope| {
             let threads: Vec<_> = (0..self.threads as u64)
-                .map(|thread| scope.spawn(move || self.shift(cache, thread, start)))
+                .map(|thread| scope.spawn(move || self.shift(cache, thread, part.clone(), start)))
                 .collect();
             threads
                 .into_iter()
@@ -93,12 +100,18 @@ impl Round {
         })
     }
 
-    fn shift<R: Rival>(&self, cache: &R, thread: u64, start: &Barrier) -> Shift {
+    fn shift<R: Rival>(
+        &self,
+        cache: &R,
+        thread: u64,
+        part: Range<usize>,
+        start: &Barrier,
+    ) -> Shift {
         let operations = self.workload.operations;
         let places = (self.ranks.len() - operations) as u64;
         let first = (mix(self.number * 64 + thread) % places) as usize;
-        let ranks = &self.ranks[first..first + operations];
-        let strangers = STRANGERS + ((self.number + 1) << 32) + (thread << 24);
+        let strangers = STRANGERS + ((self.number + 1) << 32) + (thread << 24) + part.start as u64;
+        let ranks = &self.ranks[first..first + operations][part];
         start.wait();
         let begin = Instant::now();
         let misses = work(cache, self.workload.operation, ranks, strangers);
