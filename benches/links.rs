@@ -117,8 +117,10 @@ fn keys_a_second(own: SocketAddr, owner: &Server, echo: &Server, rounds: usize) 
         left: AtomicUsize::new(0),
     };
     let asker = Arc::new(asker);
-    // The owner loads them.
-    asker.fetch(1.0, 256);
+    // The owner loads them, every one.
+    while asker.next.load(Ordering::Relaxed) < asker.keys.len() {
+        asker.fetch(1.0, 256);
+    }
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let h2load = H2load::new(folder.path(), "key", VALUE_BYTES);
     let window = argument("--window", 1024);
