@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -13,6 +13,7 @@ use corecache::cluster::{Movement, SLOTS};
 use support::cluster::{
     Cluster, figure, free_addresses, placement, start_member, timed, wait_for_links,
 };
+use support::net::slow_way;
 use support::origin::{Answer, Origin};
 use support::{Node, corecache, folder, group, run};
 
@@ -99,6 +100,51 @@ fn many_keys_are_split_by_their_owners_and_answered_in_order() {
     // Three nodes, a thousand keys a message at the most: six messages, and one for the large value alone.
     assert!(client.stats().calls <= 9, "{:?}", client.stats());
     assert!(client.get_many::<&str>("pages", &[]).is_empty());
+}
+
+#[test]
+fn values_come_by_the_express_door_once_it_was_found() {
+    let origin = origin();
+    let cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    let client = client(&[&cluster.nodes[0]]);
+    let keys = keys(40);
+    let by_express = |node: &Node| figure(node, "express_calls_total", "");
+    support::eventually("both nodes are asked at their express doors", || {
+        for (key, value) in keys.iter().zip(client.get_many("pages", &keys)) {
+            assert_eq!(value.unwrap(), format!("/{key}").into_bytes());
+        }
+        cluster.nodes.iter().all(|node| by_express(node) > 10)
+    });
+    let before: Vec<_> = cluster.nodes.iter().map(by_express).collect();
+    for key in &keys {
+        let value = client.get("pages", key).unwrap();
+        assert_eq!(value, format!("/{key}").into_bytes());
+    }
+    assert!(matches!(
+        client.get("pages", "missing"),
+        Err(ClientError::NotFound { .. })
+    ));
+    assert_eq!(client.get("pages", "large").unwrap(), vec![7; 5 << 20]);
+    let after = cluster.nodes.iter().map(by_express).sum::<u64>();
+    assert_eq!(after - before.iter().sum::<u64>(), 42);
+    assert_eq!(forwarded(&cluster), 0);
+    assert_eq!(client.stats().retries, 0);
+}
+
+#[test]
+fn an_express_door_that_is_closed_to_the_client_is_left_alone() {
+    let blobs = folder(&[("a", b"1")]);
+    let node = Node::start(["--group", &group("blobs", &blobs)]);
+    // At this address of the loopback there is a way to the front door, and none to the other.
+    let way = TcpListener::bind("127.0.0.9:0").unwrap();
+    let front = way.local_addr().unwrap();
+    slow_way(way, node.addr, Duration::ZERO);
+    let client = Client::builder().node(front.to_string()).build().unwrap();
+    for _ in 0..200 {
+        assert_eq!(client.get("blobs", "a").unwrap(), b"1");
+    }
+    assert_eq!(figure(&node, "express_calls_total", ""), 0);
+    assert_eq!(client.stats().retries, 0);
 }
 
 #[test]

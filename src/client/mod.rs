@@ -33,6 +33,12 @@
 //! A node that says nothing for half a second, or for a third of the time that a call has left, is asked whether it is
 //! there; if it is not, it counts as gone.
 //!
+//! # Doors
+//!
+//! Once a node has answered a few calls it is asked whether it has an express door on the same host (`--express`), which
+//! answers for a part of the processor time. If that can be reached, values come by it; large ones, and all else, by the
+//! front door.
+//!
 //! # Retries
 //!
 //! A call is made again only if its node could not be reached, and one call in ten at the most (and ten more, to begin
@@ -51,6 +57,7 @@
 mod budget;
 mod error;
 mod explain;
+mod express;
 mod follow;
 mod known;
 mod many;

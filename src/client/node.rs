@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Wake};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{self, Receiver, RecvTimeoutError};
+use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use futures_util::{Stream, StreamExt};
 use grpcio::{
     CallOption, Channel, ChannelBuilder, EnvBuilder, Environment, GrpcSlice, Marshaller, Method,
@@ -15,6 +15,7 @@ use grpcio::{
 use protobuf::Message;
 
 use super::error::BuildClientError;
+use super::express::{Express, Way};
 use super::reading::Reading;
 use crate::server::pb::cache::{Chunk, GetManyReply, ReadRequest, Value};
 use crate::server::pb::cluster::{
@@ -28,6 +29,8 @@ const OWN_DEADLINE: &str = "Deadline Exceeded";
 /// How soon a connection that was lost is made again, and how late at the most.
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(3);
+/// What a node may take to say where its express door is, and that to say that it is there.
+const FIND_PATIENCE: Duration = Duration::from_secs(1);
 /// A connection on which nothing comes is asked whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
@@ -103,9 +106,10 @@ pub(super) fn name_of(code: impl Into<RpcStatusCode>) -> String {
 }
 
 /// Makes channels to nodes, all on the same threads.
+#[derive(Clone)]
 pub(super) struct Dialler {
     env: Arc<Environment>,
-    roots: Option<Vec<u8>>,
+    roots: Option<Arc<[u8]>>,
 }
 
 impl Dialler {
@@ -119,17 +123,23 @@ impl Dialler {
             .build();
         Ok(Self {
             env: Arc::new(env),
-            roots,
+            roots: roots.map(Arc::from),
         })
     }
 
     pub fn node(&self, address: &str) -> Arc<Node> {
         Arc::new(Node {
             address: address.to_owned(),
-            stub: grpcio::Client::new(self.channel(address)),
+            stub: self.stub(address),
+            express: Arc::default(),
+            dialler: self.clone(),
             is_down: AtomicBool::new(false),
             is_checked: AtomicBool::new(false),
         })
+    }
+
+    fn stub(&self, address: &str) -> grpcio::Client {
+        grpcio::Client::new(self.channel(address))
     }
 
     fn channel(&self, address: &str) -> Channel {
@@ -141,7 +151,7 @@ impl Dialler {
             .keepalive_time(KEEPALIVE)
             .keepalive_timeout(KEEPALIVE);
         match &self.roots {
-            Some(roots) => secure(builder, roots.clone(), address),
+            Some(roots) => secure(builder, roots.to_vec(), address),
             None => builder.connect(address),
         }
     }
@@ -161,10 +171,12 @@ fn secure(builder: ChannelBuilder, _: Vec<u8>, address: &str) -> Channel {
     builder.connect(address)
 }
 
-/// A node, and a channel to it.
+/// A node, and a channel to each of its doors.
 pub(super) struct Node {
     pub address: String,
     stub: grpcio::Client,
+    express: Arc<Express<grpcio::Client>>,
+    dialler: Dialler,
     is_down: AtomicBool,
     /// It is being asked whether it is there, after a call that was late.
     is_checked: AtomicBool,
@@ -190,29 +202,56 @@ impl Node {
         self.is_checked.store(false, Ordering::Relaxed);
     }
 
-    /// Makes a call, and has its answer handed over on one of grpcio's threads.
-    fn start<Q, R: Send + Unpin + 'static>(
+    /// Makes a call that both doors answer, at the express door if that is known to be open. Its answer is handed over on one
+    /// of grpcio's threads.
+    fn start_at_best_door<R: Send + Unpin + 'static>(
         &self,
-        method: &Method<Q, R>,
-        request: &Q,
+        method: &Method<Vec<u8>, R>,
+        request: &Vec<u8>,
         timeout: Duration,
         done: impl FnOnce(Result<R, Fault>) + Send + 'static,
     ) {
-        let options = CallOption::default().timeout(timeout).wait_for_ready(false);
-        match self.stub.unary_call_async(method, request, options) {
-            Ok(answer) => {
-                // The channel would end with the last of those who have it.
-                let stub = self.stub.clone();
-                self.stub.spawn(async move {
-                    done(answer.await.map_err(Fault::from));
-                    drop(stub);
+        match self.express.way(Instant::now()) {
+            Way::Front => {}
+            Way::Ask => self.find_express(),
+            Way::Express(stub) => {
+                let express = self.express.clone();
+                return start(&stub, method, request, timeout, move |reply| {
+                    if let Err(Fault::Lost(_)) = reply {
+                        express.shut(Instant::now());
+                    }
+                    done(reply);
                 });
             }
-            Err(error) => done(Err(error.into())),
         }
+        start(&self.stub, method, request, timeout, done);
     }
 
-    /// As `start`, and the answer comes by a channel.
+    /// Asks the node where its express door is, and that door whether it is there. Nobody waits for it.
+    fn find_express(&self) {
+        let (express, dialler) = (self.express.clone(), self.dialler.clone());
+        let address = self.address.clone();
+        self.start_members(FIND_PATIENCE, move |told| {
+            let port = told.ok().map(|reply| reply.express_port);
+            let Some(address) = port.and_then(|port| with_port(&address, port)) else {
+                return express.shut(Instant::now());
+            };
+            let (stub, request) = (dialler.stub(&address), MembersRequest::new());
+            let opened = stub.clone();
+            start(
+                &stub,
+                &pb::MEMBERS,
+                &request,
+                FIND_PATIENCE,
+                move |reply| match reply {
+                    Ok(_) => express.open(opened),
+                    Err(_) => express.shut(Instant::now()),
+                },
+            );
+        });
+    }
+
+    /// Makes a call at the front door, whose answer comes by a channel.
     fn ask<Q, R: Send + Unpin + 'static>(
         &self,
         method: &Method<Q, R>,
@@ -220,10 +259,7 @@ impl Node {
         timeout: Duration,
     ) -> Receiver<Result<R, Fault>> {
         let (answer, answers) = channel::bounded(1);
-        // Nobody may wait for it any more.
-        self.start(method, request, timeout, move |reply| {
-            drop(answer.send(reply));
-        });
+        start(&self.stub, method, request, timeout, put_into(answer));
         answers
     }
 
@@ -235,7 +271,9 @@ impl Node {
         timeout: Duration,
         patience: Duration,
     ) -> Result<Value, Fault> {
-        let answers = self.ask(&GET, &request(group, [key]), timeout);
+        let (answer, answers) = channel::bounded(1);
+        let request = request(group, [key]);
+        self.start_at_best_door(&GET, &request, timeout, put_into(answer));
         self.wait(&answers, patience)
     }
 
@@ -264,7 +302,7 @@ impl Node {
         timeout: Duration,
         done: impl FnOnce(Result<GetManyReply, Fault>) + Send + 'static,
     ) {
-        self.start(&GET_MANY, &request(group, keys), timeout, done);
+        self.start_at_best_door(&GET_MANY, &request(group, keys), timeout, done);
     }
 
     /// Goes on to read a value, or a part of it. A node that has nothing to say for `patience` is asked whether it is there.
@@ -324,7 +362,13 @@ impl Node {
         timeout: Duration,
         done: impl FnOnce(Result<MembersReply, Fault>) + Send + 'static,
     ) {
-        self.start(&pb::MEMBERS, &MembersRequest::new(), timeout, done);
+        start(
+            &self.stub,
+            &pb::MEMBERS,
+            &MembersRequest::new(),
+            timeout,
+            done,
+        );
     }
 
     pub fn peek(
@@ -354,6 +398,39 @@ impl Node {
     ) -> Receiver<Result<WeighReply, Fault>> {
         self.ask(&pb::WEIGH, request, timeout)
     }
+}
+
+/// Makes a call, and has its answer handed over on one of grpcio's threads.
+fn start<Q, R: Send + Unpin + 'static>(
+    stub: &grpcio::Client,
+    method: &Method<Q, R>,
+    request: &Q,
+    timeout: Duration,
+    done: impl FnOnce(Result<R, Fault>) + Send + 'static,
+) {
+    let options = CallOption::default().timeout(timeout).wait_for_ready(false);
+    match stub.unary_call_async(method, request, options) {
+        Ok(answer) => {
+            // The channel would end with the last of those who have it.
+            let kept = stub.clone();
+            stub.spawn(async move {
+                done(answer.await.map_err(Fault::from));
+                drop(kept);
+            });
+        }
+        Err(error) => done(Err(error.into())),
+    }
+}
+
+/// Nobody may wait for it any more.
+fn put_into<R>(answer: Sender<R>) -> impl FnOnce(R) {
+    move |reply| drop(answer.send(reply))
+}
+
+/// The same host at another port; none for port 0.
+fn with_port(address: &str, port: u32) -> Option<String> {
+    let (host, _) = address.rsplit_once(':')?;
+    (port != 0).then(|| format!("{host}:{port}"))
 }
 
 /// Whether a node that was asked for its members, and given so long, is there.

@@ -1,8 +1,9 @@
 //! What a node tells of its cluster: who is in, what it holds of a key, what a change would take from it. No transport is
 //! named here.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use super::last_loads::LastLoad;
 use super::pb::cluster as pb;
@@ -25,6 +26,8 @@ const BESIDE_KEY_BYTES: usize = 32;
 pub(super) struct Cluster {
     service: Arc<Service>,
     is_weighing: Arc<AtomicBool>,
+    /// What is told of the express door; 0 for nothing.
+    express_port: AtomicU16,
 }
 
 impl Cluster {
@@ -32,12 +35,21 @@ impl Cluster {
         Self {
             service,
             is_weighing: Arc::default(),
+            express_port: AtomicU16::new(0),
+        }
+    }
+
+    /// The express door is open at `express`. It is told of if it is reached by the same host as the front door, at `front`.
+    pub fn tell_express(&self, express: SocketAddr, front: SocketAddr) {
+        if shares_host(express, front) {
+            self.express_port.store(express.port(), Ordering::Relaxed);
         }
     }
 
     pub fn members(&self, request: &MembersRequest) -> MembersReply {
         let mut reply = MembersReply::new();
         reply.version = env!("CARGO_PKG_VERSION").to_owned();
+        reply.express_port = self.express_port.load(Ordering::Relaxed).into();
         if let Some(ring) = self.service.peers.ring() {
             reply.epoch = ring.epoch().0;
             if request.known_epoch != reply.epoch {
@@ -121,6 +133,11 @@ impl Cluster {
             .map(|view| (view, epoch))
             .map_err(|_| Status::internal())
     }
+}
+
+/// Whether who reaches the front door reaches the express door by the same host.
+fn shares_host(express: SocketAddr, front: SocketAddr) -> bool {
+    express.ip().is_unspecified() || express.ip() == front.ip()
 }
 
 fn written(member: &Member) -> ClusterMember {
@@ -242,6 +259,18 @@ mod tests {
 
     fn texts(texts: &[&str]) -> Vec<String> {
         texts.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    #[test]
+    fn an_express_door_on_another_host_is_not_told_of() {
+        let shares = |express: &str, front: &str| {
+            shares_host(express.parse().unwrap(), front.parse().unwrap())
+        };
+        assert!(shares("0.0.0.0:2", "10.0.0.1:1"));
+        assert!(shares("10.0.0.1:2", "10.0.0.1:1"));
+        assert!(shares("[::]:2", "[::]:1"));
+        assert!(!shares("127.0.0.1:2", "0.0.0.0:1"));
+        assert!(!shares("127.0.0.1:2", "10.0.0.1:1"));
     }
 
     #[test]

@@ -206,7 +206,7 @@ impl Node {
             Some(address) => {
                 let services = Services {
                     service: service.clone(),
-                    cluster,
+                    cluster: cluster.clone(),
                     health: health.clone(),
                     reflection: Pool::new(&files)?,
                     front: listen,
@@ -227,6 +227,9 @@ impl Node {
                 })?)
             }
         };
+        if let Some(express) = &express {
+            cluster.tell_express(express.address(), listen);
+        }
         let readiness = Readiness::new(health.clone(), &["", CACHE_SERVICE]);
         let figures = express.as_ref().map(Express::figures);
         let admin = match config.admin {
