@@ -68,15 +68,7 @@ impl Server {
 
     /// The processor time that it has used, in user and in kernel mode.
     pub fn cpu(&self) -> Duration {
-        // Fixed for programs, whatever the kernel counts in.
-        const TICK: Duration = Duration::from_millis(10);
-        let stat = self.proc("stat");
-        let (_, after_name) = stat.rsplit_once(')').expect("a process has a name");
-        // proc(5): utime and stime are the fields 14 and 15; here field 3 comes first.
-        let ticks = after_name.split_whitespace().skip(11).take(2);
-        TICK * ticks
-            .map(|field| field.parse::<u32>().expect("a number of ticks"))
-            .sum()
+        cpu_of(&self.child.id().to_string())
     }
 
     /// The most memory that it ever had, in bytes.
@@ -97,9 +89,30 @@ impl Server {
     }
 
     fn proc(&self, file: &str) -> String {
-        let path = format!("/proc/{}/{file}", self.child.id());
-        fs::read_to_string(path).expect("this benchmark needs Linux, and the server to run")
+        proc(&self.child.id().to_string(), file)
     }
+}
+
+/// The processor time that this process has used.
+pub fn own_cpu() -> Duration {
+    cpu_of("self")
+}
+
+fn cpu_of(process: &str) -> Duration {
+    // Fixed for programs, whatever the kernel counts in.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = proc(process, "stat");
+    let (_, after_name) = stat.rsplit_once(')').expect("a process has a name");
+    // proc(5): utime and stime are the fields 14 and 15; here field 3 comes first.
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    TICK * ticks
+        .map(|field| field.parse::<u32>().expect("a number of ticks"))
+        .sum()
+}
+
+fn proc(process: &str, file: &str) -> String {
+    let path = format!("/proc/{process}/{file}");
+    fs::read_to_string(path).expect("this benchmark needs Linux, and the server to run")
 }
 
 impl Drop for Server {
