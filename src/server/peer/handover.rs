@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Aim, Forward, Peer, Peers, RANKS, Roster};
+use super::forward::RANKS;
+use super::{Aim, Forward, Peer, Peers, Roster};
 use crate::cluster::{Ring, View};
 use crate::group::PendingLoad;
 
