@@ -117,6 +117,7 @@ fn keys_a_second(own: SocketAddr, owner: &Server, echo: &Server, rounds: usize) 
         left: AtomicUsize::new(0),
     };
     let asker = Arc::new(asker);
+    asker.wait_for_link();
     // The owner loads them, every one.
     while asker.next.load(Ordering::Relaxed) < asker.keys.len() {
         asker.fetch(1.0, 256);
@@ -200,6 +201,22 @@ struct Asker {
 }
 
 impl Asker {
+    /// Until then the node tries to load what is asked for, which fails.
+    fn wait_for_link(&self) {
+        let (answer, answers) = channel::bounded(1);
+        loop {
+            let answer = answer.clone();
+            let is_there = move |value: Result<Value, String>| {
+                answer.send(value.is_ok()).expect("it is waited for");
+            };
+            (self.ask)(GROUP, self.keys[0].as_bytes(), Box::new(is_there));
+            if answers.recv().expect("an answer") {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Asks for keys for about so many seconds, `window` of them at a time. Returns how many a second were answered.
     fn fetch(self: &Arc<Self>, seconds: f64, window: usize) -> f64 {
         let (done, all_done) = channel::bounded(window);
