@@ -6,6 +6,19 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+case "${1:-}" in
+'') ;;
+-h | --help)
+    # What stands above, without its first line.
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' scripts/load-test.sh
+    exit
+    ;;
+*)
+    echo "load-test.sh takes no arguments, and was given '$*'; --help tells what it goes by" >&2
+    exit 2
+    ;;
+esac
+
 node_core=${NODE_CORE:-0}
 load_core=${LOAD_CORE:-1}
 key_count=1024
