@@ -13,7 +13,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, ServerConnection};
 
-use super::socket::{Got, Wrote};
+use super::socket::{Got, Handshake, Wrote};
 use crate::server::identity::{Identity, Shown};
 
 /// What every gRPC client asks for.
@@ -149,6 +149,16 @@ impl Session {
 
     pub fn wants_write(&self) -> bool {
         self.0.wants_write()
+    }
+
+    pub fn handshake(&self) -> Option<Handshake> {
+        if !self.0.is_handshaking() {
+            return None;
+        }
+        Some(match self.0.negotiated_cipher_suite() {
+            None => Handshake::New,
+            Some(_) => Handshake::Answered,
+        })
     }
 
     pub fn finish(&mut self, fd: &OwnedFd) {
