@@ -377,3 +377,43 @@ fn a_handshake_that_does_not_come_to_its_end_is_closed_in_time() {
     let got = get_many(&node.express.to_string(), &cert, &["a".to_owned()]);
     assert_eq!(got.answers[0].value().value, b"secret");
 }
+
+/// A hello may have up to 64 KiB: what has come of it counts as requests do.
+#[test]
+fn what_handshakes_keep_is_bounded() {
+    const CONNECTIONS: usize = 120;
+    let Some(identity) = identity() else { return };
+    let (cert, key) = files(&identity);
+    let blobs = folder(&[("a", b"secret")]);
+    let group = group("blobs", &blobs);
+    let tls = ["--tls-cert", text(&cert), "--tls-key", text(&key)];
+    let limits = ["--core-memory", "4MiB", "--max-request", "1MiB"];
+    let args = ["--group", &group, "--cores", "0"];
+    let node = Node::start([&args[..], &tls, &limits].concat());
+    let client = client(&node.express.to_string(), &cert);
+    let keys = ["a".to_owned()];
+    call(&client, &keys).expect("the node answers");
+    let before = node.memory_bytes("VmRSS");
+    // The head of a hello of 65,000 bytes, which comes in records of 4096, and never to its end.
+    let mut hello = vec![1, 0, 0xfd, 0xe8];
+    hello.resize(56 << 10, 0);
+    let record = |part: &[u8]| [&[22, 3, 1, 16, 0], part].concat();
+    let records: Vec<u8> = hello.chunks(4096).flat_map(record).collect();
+    let held: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut connection = Connection::open(node.express);
+            connection.send(&records).expect("a hello is taken");
+            connection
+        })
+        .collect();
+    support::eventually("some are cut", || {
+        let (_, page) = support::http::get(node.admin, "/metrics");
+        let cut = "corecache_express_connections_cut_total ";
+        let line = page.lines().find_map(|line| line.strip_prefix(cut));
+        line.expect("the figure is there") != "0"
+    });
+    call(&client, &keys).expect("the others are not cut");
+    let growth = node.memory_bytes("VmHWM") - before;
+    assert!(growth < 24 << 20, "{growth} bytes more");
+    drop(held);
+}

@@ -321,7 +321,8 @@ impl Connection {
 
     /// Looks how much it keeps. Returns what it was the last time, and what it is now.
     pub fn weigh(&mut self) -> (usize, usize) {
-        let before = std::mem::replace(&mut self.weight_bytes, self.http.memory_bytes());
+        let weight_bytes = self.http.memory_bytes() + self.socket.memory_bytes();
+        let before = std::mem::replace(&mut self.weight_bytes, weight_bytes);
         (before, self.weight_bytes)
     }
 

@@ -109,6 +109,16 @@ impl Socket {
         false
     }
 
+    /// What TLS keeps; what the system does is not looked at.
+    #[inline]
+    pub fn memory_bytes(&self) -> usize {
+        #[cfg(feature = "tls")]
+        if let Some(session) = &self.session {
+            return session.memory_bytes();
+        }
+        0
+    }
+
     /// None if there is none, or if it is over.
     #[inline]
     pub fn handshake(&self) -> Option<Handshake> {
