@@ -10,11 +10,13 @@ mod support;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use support::client::GROUP;
 use support::h2load::H2load;
-use support::{SERVER_CORE, Server, Spread, argument, leave_server_core, print_head};
+use support::{
+    SERVER_CORE, Server, Spread, argument, leave_server_core, make_certificate, print_head,
+};
 
 const KEY: &str = "value";
 const VALUE_BYTES: usize = 100;
@@ -98,15 +100,4 @@ fn main() -> ExitCode {
     print("k calls/s", |round| round.calls_a_second / 1000.0);
     print("CPU us a hit", |round| round.cpu_us);
     ExitCode::SUCCESS
-}
-
-fn make_certificate(cert: &str, key: &str) {
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes"])
-        .args(["-days", "2", "-subj", "/CN=localhost"])
-        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-keyout", key, "-out", cert])
-        .output();
-    let made = made.expect("openssl runs");
-    assert!(made.status.success(), "{made:?}");
 }

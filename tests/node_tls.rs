@@ -3,11 +3,12 @@
 mod support;
 
 use std::env;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::thread;
 
 use corecache::server::pb;
 use corecache::server::pb::cache::{GetManyReply, GetManyRequest};
@@ -50,16 +51,24 @@ fn get_many(node: &str, ca: &Path, keys: &[String]) -> GetManyReply {
 }
 
 fn try_get_many(node: &str, ca: &Path, keys: &[String]) -> grpcio::Result<GetManyReply> {
+    call(&client(node, ca), keys)
+}
+
+fn client(node: &str, ca: &Path) -> Client {
     let credentials = ChannelCredentialsBuilder::new()
         .root_cert(std::fs::read(ca).unwrap())
         .build();
     let channel = ChannelBuilder::new(Arc::new(Environment::new(1))).set_credentials(credentials);
+    Client::new(channel.connect(node))
+}
+
+fn call(client: &Client, keys: &[String]) -> grpcio::Result<GetManyReply> {
     let method = pb::method(MethodType::Unary, "/corecache.v1.Cache/GetMany");
     let mut request = GetManyRequest::new();
     request.group = "blobs".to_owned();
     request.keys = keys.to_vec();
     let options = CallOption::default().timeout(support::PATIENCE);
-    Client::new(channel.connect(node)).unary_call(&method, &request, options)
+    client.unary_call(&method, &request, options)
 }
 
 fn files(identity: &TempDir) -> (PathBuf, PathBuf) {
@@ -301,4 +310,110 @@ fn who_speaks_tls_to_who_does_not_is_told_what_to_do() {
     };
     fails(&secure, &[], "give --ca FILE");
     fails(&plain, &["--ca", text(&certificate)], "leave --ca out");
+}
+
+/// One core, one thread: on it hundreds begin a handshake at once, each of which is the work of many calls, beside a client that has
+/// its connection.
+#[test]
+fn handshakes_of_many_do_not_keep_a_call_from_its_turn() {
+    const AT_ONCE: usize = 300;
+    const CALLS_BEFORE_THE_LAST: usize = 20;
+    let Some(identity) = identity() else { return };
+    let (cert, key) = files(&identity);
+    let blobs = folder(&[("a", b"secret")]);
+    let group = group("blobs", &blobs);
+    let tls = ["--tls-cert", text(&cert), "--tls-key", text(&key)];
+    let args = ["--group", &group, "--cores", "0"];
+    let node = Node::start([&args[..], &tls].concat());
+    let express = node.express.to_string();
+    let client = client(&express, &cert);
+    let keys = ["a".to_owned()];
+    call(&client, &keys).expect("the node answers");
+    let hello = support::hello::hello();
+    let mut begun: Vec<_> = (0..AT_ONCE)
+        .map(|_| Connection::open(node.express))
+        .collect();
+    for connection in &mut begun {
+        connection.send(&hello).expect("a hello is taken");
+    }
+    let last = thread::spawn(move || {
+        for connection in &mut begun {
+            let answered = connection.0.read_exact(&mut [0]);
+            answered.expect("each hello is answered");
+        }
+    });
+    let mut calls = 0;
+    while !last.is_finished() {
+        let got = call(&client, &keys).expect("the node answers");
+        assert_eq!(got.answers[0].value().value, b"secret");
+        calls += 1;
+    }
+    last.join().expect("all are answered");
+    assert!(calls > CALLS_BEFORE_THE_LAST, "{calls} calls meanwhile");
+}
+
+/// Who says hello and has gone costs no signature, and whoever has said nothing is closed.
+#[test]
+fn a_handshake_that_does_not_come_to_its_end_is_closed_in_time() {
+    let Some(identity) = identity() else { return };
+    let (cert, key) = files(&identity);
+    let blobs = folder(&[("a", b"secret")]);
+    let group = group("blobs", &blobs);
+    let tls = ["--tls-cert", text(&cert), "--tls-key", text(&key)];
+    let args = ["--group", &group, "--handshake-timeout", "0.5"];
+    let node = Node::start([&args[..], &tls].concat());
+    let hello = support::hello::hello();
+    // Nothing, a half, and all that it takes to be answered.
+    for said in [&[][..], &hello[..hello.len() / 2], &hello] {
+        let mut connection = Connection::open(node.express);
+        connection.send(said).expect("a hello is taken");
+        assert!(connection.is_closed_within(support::PATIENCE));
+    }
+    let mut gone = Connection::open(node.express);
+    gone.send(&hello[..hello.len() / 2])
+        .expect("a hello is taken");
+    gone.finish();
+    assert!(gone.is_closed_within(support::PATIENCE));
+    let got = get_many(&node.express.to_string(), &cert, &["a".to_owned()]);
+    assert_eq!(got.answers[0].value().value, b"secret");
+}
+
+/// A hello may have up to 64 KiB: what has come of it counts as requests do.
+#[test]
+fn what_handshakes_keep_is_bounded() {
+    const CONNECTIONS: usize = 120;
+    let Some(identity) = identity() else { return };
+    let (cert, key) = files(&identity);
+    let blobs = folder(&[("a", b"secret")]);
+    let group = group("blobs", &blobs);
+    let tls = ["--tls-cert", text(&cert), "--tls-key", text(&key)];
+    let limits = ["--core-memory", "4MiB", "--max-request", "1MiB"];
+    let args = ["--group", &group, "--cores", "0"];
+    let node = Node::start([&args[..], &tls, &limits].concat());
+    let client = client(&node.express.to_string(), &cert);
+    let keys = ["a".to_owned()];
+    call(&client, &keys).expect("the node answers");
+    let before = node.memory_bytes("VmRSS");
+    // The head of a hello of 65,000 bytes, which comes in records of 4096, and never to its end.
+    let mut hello = vec![1, 0, 0xfd, 0xe8];
+    hello.resize(56 << 10, 0);
+    let record = |part: &[u8]| [&[22, 3, 1, 16, 0], part].concat();
+    let records: Vec<u8> = hello.chunks(4096).flat_map(record).collect();
+    let held: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut connection = Connection::open(node.express);
+            connection.send(&records).expect("a hello is taken");
+            connection
+        })
+        .collect();
+    support::eventually("some are cut", || {
+        let (_, page) = support::http::get(node.admin, "/metrics");
+        let cut = "corecache_express_connections_cut_total ";
+        let line = page.lines().find_map(|line| line.strip_prefix(cut));
+        line.expect("the figure is there") != "0"
+    });
+    call(&client, &keys).expect("the others are not cut");
+    let growth = node.memory_bytes("VmHWM") - before;
+    assert!(growth < 24 << 20, "{growth} bytes more");
+    drop(held);
 }

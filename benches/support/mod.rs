@@ -145,6 +145,18 @@ pub fn leave_server_core() {
     }
 }
 
+/// Writes a certificate for 127.0.0.1 to the file `cert`, and its key, of RSA with 2048 bits, to `key`.
+pub fn make_certificate(cert: &str, key: &str) {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes"])
+        .args(["-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-keyout", key, "-out", cert])
+        .output();
+    let made = made.expect("openssl runs");
+    assert!(made.status.success(), "{made:?}");
+}
+
 /// The number after the argument `name`, as in `cargo bench --bench front_door -- --pairs 5`.
 pub fn argument(name: &str, default: usize) -> usize {
     let given = env::args().skip_while(|arg| arg != name).nth(1);

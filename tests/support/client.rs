@@ -15,8 +15,8 @@ use futures_executor::block_on;
 use futures_util::{SinkExt, StreamExt};
 use grpcio::{
     CallOption, ChannelBuilder, Client as Stub, ClientDuplexReceiver, ClientDuplexSender,
-    ClientSStreamReceiver, ClientUnaryReceiver, Environment, Error, Marshaller, Method, MethodType,
-    RpcStatusCode, WriteFlags,
+    ClientSStreamReceiver, ClientUnaryReceiver, CompressionAlgorithms, Environment, Error,
+    Marshaller, MetadataBuilder, Method, MethodType, RpcStatusCode, WriteFlags,
 };
 use protobuf::Message;
 
@@ -77,6 +77,13 @@ impl Client {
         Client(Stub::new(channel.connect(&addr.to_string())))
     }
 
+    /// A client that compresses what it sends.
+    pub fn connect_compressing(addr: SocketAddr) -> Client {
+        let gzip = CompressionAlgorithms::GRPC_COMPRESS_GZIP;
+        let channel = channel().default_compression_algorithm(gzip);
+        Client(Stub::new(channel.connect(&addr.to_string())))
+    }
+
     /// Makes a unary call with these bytes as the request.
     pub fn call(&self, path: &'static str, request: Vec<u8>) -> Result<Vec<u8>, Refusal> {
         Ok(self.0.unary_call(&bytes(path), &request, patience())?)
@@ -84,6 +91,22 @@ impl Client {
 
     pub fn get(&self, group: &str, key: impl AsRef<[u8]>) -> Result<Vec<u8>, Refusal> {
         self.start_get(group, key).value()
+    }
+
+    /// As `get`, with something in its metadata.
+    pub fn get_saying(
+        &self,
+        said: &str,
+        group: &str,
+        key: impl AsRef<[u8]>,
+    ) -> Result<Vec<u8>, Refusal> {
+        let mut metadata = MetadataBuilder::new();
+        metadata.add_str("said", said).expect("it is plain text");
+        let options = patience().headers(metadata.build());
+        let request = request(group, &[key.as_ref()]);
+        let method = bytes("/corecache.v1.Cache/Get");
+        let reply = self.0.unary_call(&method, &request, options)?;
+        Ok(decode::<Value>(&reply).value)
     }
 
     pub fn start_get(&self, group: &str, key: impl AsRef<[u8]>) -> Pending {

@@ -1,14 +1,17 @@
 //! HTTP/2 as it is on the wire, for what no client would send.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
+
+use rustix::net::{self, AddressFamily, SocketType};
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Types of frames.
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
@@ -96,7 +99,10 @@ pub struct Connection(pub TcpStream);
 impl Connection {
     /// Connects, and says nothing.
     pub fn open(addr: SocketAddr) -> Connection {
-        let stream = TcpStream::connect(addr).expect("the port is open");
+        Connection::over(TcpStream::connect(addr).expect("the port is open"))
+    }
+
+    fn over(stream: TcpStream) -> Connection {
         stream
             .set_read_timeout(Some(super::PATIENCE))
             .and_then(|()| stream.set_write_timeout(Some(super::PATIENCE)))
@@ -109,6 +115,18 @@ impl Connection {
     pub fn greet(addr: SocketAddr) -> Connection {
         let mut connection = Connection::open(addr);
         connection.send(&greeting()).expect("a greeting is taken");
+        connection
+    }
+
+    /// The same from another address of this machine. The node may close it at once.
+    pub fn greet_from(local: Ipv4Addr, addr: SocketAddr) -> Connection {
+        let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None);
+        let socket = socket.expect("a socket can be made");
+        net::bind(&socket, &SocketAddr::from((local, 0)))
+            .and_then(|()| net::connect(&socket, &addr))
+            .expect("the port is open");
+        let mut connection = Connection::over(socket.into());
+        let _ = connection.send(&greeting());
         connection
     }
 

@@ -11,6 +11,8 @@ pub mod etcd;
 pub mod fake_peer;
 pub mod fleet;
 pub mod go;
+#[cfg(feature = "tls")]
+pub mod hello;
 pub mod http;
 pub mod http2;
 pub mod net;

@@ -9,7 +9,8 @@ use rustix::event::epoll::EventFlags;
 use super::admission::Admitted;
 use super::calls::Calls;
 use super::places::Token;
-use super::socket::{Got, Socket};
+use super::socket::{Got, Handshake, Socket};
+use super::turns::Turns;
 use crate::http2::{self, Answer, Closing, Handler, Progress, StreamId};
 
 /// Calls of one connection that are begun before others have their turn.
@@ -114,12 +115,17 @@ impl Connection {
         self.socket.as_fd()
     }
 
-    /// Puts it into the queue for another turn, once.
-    pub fn enqueue(&mut self, token: Token, queue: &mut Vec<Token>) {
+    /// Has it wait for another turn, once.
+    pub fn enqueue(&mut self, token: Token, turns: &mut Turns) {
         if !self.is_queued {
             self.is_queued = true;
-            queue.push(token);
+            turns.wait(token, self.next_step());
         }
+    }
+
+    /// The handshake that its next turn goes on with.
+    pub fn next_step(&self) -> Option<Handshake> {
+        self.socket.handshake().filter(|_| self.is_readable)
     }
 
     pub fn leave_queue(&mut self) {
@@ -135,6 +141,10 @@ impl Connection {
 
     /// Reads once, answers, and writes once if all goes well.
     pub fn turn(&mut self, now: Instant, input: &mut [u8], calls: &mut Calls<'_>) -> Next {
+        // Who has gone before he got an answer does not get it.
+        if self.is_ending && self.socket.handshake() == Some(Handshake::New) {
+            return Next::End;
+        }
         let turned = match self.stage {
             Stage::Lingering(_) => self.throw_away(now, input),
             _ => self.answer(now, input, calls).and_then(|()| self.flush()),
@@ -277,7 +287,11 @@ impl Connection {
             Stage::Open => {
                 if let Err(closing) = self.http.tick(now, calls) {
                     self.close(closing, now);
-                    return Next::Turn;
+                    // Without a key it can not be told why.
+                    return match self.socket.handshake() {
+                        Some(_) => Next::End,
+                        None => Next::Turn,
+                    };
                 }
                 match self.wants_write() {
                     true => Next::Turn,
@@ -307,7 +321,8 @@ impl Connection {
 
     /// Looks how much it keeps. Returns what it was the last time, and what it is now.
     pub fn weigh(&mut self) -> (usize, usize) {
-        let before = std::mem::replace(&mut self.weight_bytes, self.http.memory_bytes());
+        let weight_bytes = self.http.memory_bytes() + self.socket.memory_bytes();
+        let before = std::mem::replace(&mut self.weight_bytes, weight_bytes);
         (before, self.weight_bytes)
     }
 

@@ -21,6 +21,7 @@ mod socket;
 mod thread;
 #[cfg(feature = "tls")]
 mod tls;
+mod turns;
 mod waiters;
 
 use std::io;

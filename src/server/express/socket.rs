@@ -30,6 +30,15 @@ pub(super) struct Socket {
     session: Option<Box<Session>>,
 }
 
+/// How far a handshake is that has not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "tls"), allow(dead_code))]
+pub(super) enum Handshake {
+    New,
+    /// The node has said what took it the most work.
+    Answered,
+}
+
 /// What was read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Got {
@@ -98,6 +107,26 @@ impl Socket {
             return session.wants_write();
         }
         false
+    }
+
+    /// What TLS keeps; what the system does is not looked at.
+    #[inline]
+    pub fn memory_bytes(&self) -> usize {
+        #[cfg(feature = "tls")]
+        if let Some(session) = &self.session {
+            return session.memory_bytes();
+        }
+        0
+    }
+
+    /// None if there is none, or if it is over.
+    #[inline]
+    pub fn handshake(&self) -> Option<Handshake> {
+        #[cfg(feature = "tls")]
+        if let Some(session) = &self.session {
+            return session.handshake();
+        }
+        None
     }
 
     /// Says that nothing more will be written.

@@ -18,6 +18,7 @@ use super::places::{Places, Token};
 use super::socket::{Socket, accept};
 #[cfg(feature = "tls")]
 use super::tls::Session;
+use super::turns::Turns;
 use super::waiters::{Call, Waiters};
 use super::{Figures, Services};
 use crate::http2::{self, Answer, Counts, Limits};
@@ -28,6 +29,8 @@ const INPUT_BYTES: usize = 64 << 10;
 const EVENTS_MAX: usize = 256;
 /// Connections that are taken in before others have their turn.
 const ACCEPTS_MAX: usize = 64;
+/// After so long no more handshakes go on before others have their turn. One takes up to some ms, with a large key.
+const HANDSHAKES_MAX: Duration = Duration::from_micros(500);
 /// How often deadlines of calls are looked at, while any wait.
 const LOOK_AT_CALLS: Duration = Duration::from_millis(100);
 /// How often connections are looked at, while there are any: at most, and at least.
@@ -73,8 +76,7 @@ pub(super) struct IoThread {
     slot: Slot<Letter>,
     connections: Places<Box<Connection>>,
     waiters: Waiters,
-    /// Those that have more to do than one turn lets them.
-    queue: Vec<Token>,
+    turns: Turns,
     input: Box<[u8]>,
     calls: u64,
     /// What the connections keep together.
@@ -110,7 +112,7 @@ impl IoThread {
             slot,
             connections: Places::new(),
             waiters: Waiters::default(),
-            queue: Vec::new(),
+            turns: Turns::default(),
             input: vec![0; INPUT_BYTES].into(),
             calls: 0,
             kept_bytes: 0,
@@ -138,7 +140,7 @@ impl IoThread {
                 break;
             }
             now = Instant::now();
-            self.run_queue(now);
+            self.run_ready(now);
             for event in events.drain(..) {
                 match event.data.u64() {
                     LISTENER => self.accept(now),
@@ -146,6 +148,7 @@ impl IoThread {
                     bits => self.on_edge(Token::from_bits(bits), event.flags, now),
                 }
             }
+            self.run_handshakes(now);
             self.look(now);
             self.figures.calls.store(self.calls, Ordering::Relaxed);
         }
@@ -160,7 +163,7 @@ impl IoThread {
 
     /// How long to wait for something to happen; none: for ever.
     fn patience(&self, now: Instant) -> Option<Timespec> {
-        if !self.queue.is_empty() {
+        if !self.turns.is_empty() {
             return Some(timespec(Duration::ZERO));
         }
         let calls = (!self.waiters.is_empty()).then_some(self.look_at_calls);
@@ -171,19 +174,38 @@ impl IoThread {
     }
 
     fn on_edge(&mut self, token: Token, edge: epoll::EventFlags, now: Instant) {
-        if let Some(connection) = self.connections.get_mut(token) {
-            connection.note(edge);
-            self.turn(token, now);
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
+        connection.note(edge);
+        match connection.next_step() {
+            Some(_) => connection.enqueue(token, &mut self.turns),
+            None => self.turn(token, now),
         }
     }
 
-    /// Those that are in the queue now; who comes into it meanwhile is for the next time.
-    fn run_queue(&mut self, now: Instant) {
-        for token in std::mem::take(&mut self.queue) {
-            if let Some(connection) = self.connections.get_mut(token) {
-                connection.leave_queue();
-                self.turn(token, now);
+    fn run_ready(&mut self, now: Instant) {
+        for token in self.turns.take_ready() {
+            self.leave_queue(token, now);
+        }
+    }
+
+    /// Lets handshakes go on, one at least.
+    fn run_handshakes(&mut self, now: Instant) {
+        let mut begun = None;
+        while let Some(token) = self.turns.next_handshake() {
+            let begun = *begun.get_or_insert_with(Instant::now);
+            self.leave_queue(token, now);
+            if begun.elapsed() >= HANDSHAKES_MAX {
+                break;
             }
+        }
+    }
+
+    fn leave_queue(&mut self, token: Token, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(token) {
+            connection.leave_queue();
+            self.turn(token, now);
         }
     }
 
@@ -219,7 +241,7 @@ impl IoThread {
         self.kept_bytes = self.kept_bytes - before + after;
         match next {
             Next::Event => {}
-            Next::Turn => connection.enqueue(token, &mut self.queue),
+            Next::Turn => connection.enqueue(token, &mut self.turns),
             Next::End => self.end(token),
         }
         if self.kept_bytes > self.common.memory_bytes {
@@ -355,7 +377,7 @@ impl IoThread {
                         continue;
                     };
                     connection.put(stream, answer);
-                    connection.enqueue(token, &mut self.queue);
+                    connection.enqueue(token, &mut self.turns);
                 }
                 Letter::ShutDown => self.shut_down(now),
                 Letter::End => self.has_ended = true,
@@ -368,7 +390,7 @@ impl IoThread {
         self.listener = None;
         for (token, connection) in self.connections.iter_mut() {
             connection.shut_down(now);
-            connection.enqueue(token, &mut self.queue);
+            connection.enqueue(token, &mut self.turns);
         }
     }
 
@@ -380,7 +402,7 @@ impl IoThread {
                 if let Some(connection) = self.connections.get_mut(token) {
                     let late = Answer::Failed(Status::too_late().into());
                     connection.put(stream, late);
-                    connection.enqueue(token, &mut self.queue);
+                    connection.enqueue(token, &mut self.turns);
                 }
             }
         }
