@@ -60,7 +60,7 @@ fn nodes_whose_clocks_are_an_hour_apart_are_one_cache() {
     let load = Checker::start(6, &addresses, &keys);
     for node in &nodes {
         eventually("each asks the others", || {
-            figure(node, "peers_values_total", "") > 1000
+            figure(node, "peers_values_total", "") > 100
         });
     }
     load.end_well();
@@ -81,7 +81,7 @@ fn nodes_whose_clocks_are_an_hour_apart_are_one_cache() {
             let (got, took) = timed(|| client.get_within(time, "pages", &key));
             got.unwrap_err()
                 .expect(RpcStatusCode::DEADLINE_EXCEEDED, &[]);
-            assert!(took >= time && took < 10 * time, "{took:?}");
+            assert!(took >= time && took < 30 * time, "{took:?}");
         }
     }
     latch.open();
@@ -108,18 +108,19 @@ fn a_node_whose_clock_is_ahead_has_its_keys_from_the_others_and_may_die() {
     };
     let path = list.display().to_string();
     let args = ["--peers-file", &path, "--group", &group, "--peer-keep", "0"];
+    let args = [&args[..], &["--peer-patience", "20"]].concat();
     let start = |number: usize, seconds: i64| {
         let mut command = corecache();
         let clock = WrongClock::by(seconds);
         clock.set(&mut command);
-        Node::start_with(command, addresses[number], args)
+        Node::start_with(command, addresses[number], &args)
     };
     tell(&addresses[..2]);
     let nodes = [start(0, 0), start(1, -HOUR)];
     for node in &nodes {
         wait_for_links(node, 1);
     }
-    let keys = keys(1500);
+    let keys = keys(600);
     warm(&nodes[0], &keys);
     let load = Checker::start(4, &addresses[..2], &keys);
     let mut ahead = start(2, HOUR);
@@ -137,7 +138,7 @@ fn a_node_whose_clock_is_ahead_has_its_keys_from_the_others_and_may_die() {
     ahead.signal("KILL");
     ahead.wait();
     let passed_over = || figure(&nodes[0], "peers_passed_over_total", "");
-    eventually("the others stand in", || passed_over() > 100);
+    eventually("the others stand in", || passed_over() > 50);
     load.end_well();
     assert_eq!(
         Client::connect(addresses[0])

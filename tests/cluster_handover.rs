@@ -12,13 +12,15 @@ use support::cluster::{Cluster, figure, placement};
 use support::fleet::{Checker, Fleet, keys, origin, second_loads, value_of, warm};
 use support::{Node, eventually};
 
-/// Each call for a key of another node goes there: none is answered from a copy.
-const ASK_ALWAYS: [&str; 2] = ["--peer-keep", "0"];
+/// A machine with other work is not to look like a node that hangs.
+const PATIENT: [&str; 2] = ["--peer-patience", "20"];
+/// And each call for a key of another node goes there: none is answered from a copy.
+const ASK_ALWAYS: [&str; 4] = [PATIENT[0], PATIENT[1], "--peer-keep", "0"];
 
 /// Three nodes that hold all keys become four under load. Returns how many keys have moved, and how many loads there were
 /// of keys that were held.
 fn three_to_four(args: &[&str]) -> (usize, usize) {
-    let (origin, keys) = (origin(), keys(4000));
+    let (origin, keys) = (origin(), keys(2000));
     let group = origin.group("pages");
     let args = [
         &["--group", &group, "--load-queue", "8192"],
@@ -40,7 +42,7 @@ fn three_to_four(args: &[&str]) -> (usize, usize) {
         owner.address == own
     };
     let moved = keys.iter().filter(is_moved).count();
-    assert!(moved > 700, "{moved} keys moved");
+    assert!(moved > 350, "{moved} keys moved");
     eventually("the new node has all its keys", || held() >= moved as u64);
     load.end_well();
     (moved, second_loads(&origin, &keys))
@@ -105,7 +107,7 @@ fn without_handover_what_has_moved_is_loaded_again() {
 fn fifty_joins_and_leaves_in_a_row_fail_no_call() {
     let (origin, keys) = (origin(), keys(1000));
     let group = origin.group("pages");
-    let mut fleet = Fleet::start(3, &["--group", &group]);
+    let mut fleet = Fleet::start(3, &[&["--group", &*group], &PATIENT[..]].concat());
     warm(&fleet.nodes[0], &keys);
     // Those two stay; who leaves was not asked by callers, but is by nodes.
     let load = Checker::start(6, &fleet.addresses()[..2], &keys);
@@ -155,7 +157,8 @@ fn a_node_that_leaves_in_order_gives_its_hot_keys_away() {
 #[test]
 fn offers_of_who_is_no_member_are_refused() {
     let origin = origin();
-    let cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    let group = origin.group("pages");
+    let cluster = Cluster::start(2, &[&["--group", &*group], &PATIENT[..]].concat());
     let mut keys = Keys::new();
     keys.group = "pages".to_owned();
     keys.keys.push(b"key".to_vec());
@@ -180,7 +183,8 @@ fn a_cold_cluster_loads_no_faster_than_it_may() {
     let (origin, keys) = (origin(), keys(180));
     let group = origin.group("pages");
     let rate = RATE.to_string();
-    let cluster = Cluster::start(3, &["--group", &group, "--load-rate", &rate]);
+    let args = ["--group", &group, "--load-rate", &rate, "--load-wait", "60"];
+    let cluster = Cluster::start(3, &[&args[..], &PATIENT].concat());
     let client = cluster.client(0);
     let begun = Instant::now();
     let calls: Vec<_> = keys

@@ -119,7 +119,7 @@ fn who_reads_has_the_value_although_its_owner_is_killed_in_the_middle() {
     const BYTES: usize = 64 * MIB;
     let origin = origin(BYTES);
     let group = origin.group("pages");
-    let args = ["--group", &*group, "--memory", "512MiB"];
+    let args = [&["--group", &*group, "--memory", "512MiB"], &PATIENT[..]].concat();
     let mut cluster = Cluster::start(3, &args);
     let keys = cluster.keys_of(2, "pages", "k", 100);
     let was_killed = keys.iter().any(|key| {

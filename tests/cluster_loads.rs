@@ -61,14 +61,14 @@ fn a_load_that_takes_longer_than_a_silent_node_is_waited_for() {
         held.wait();
         Answer::Value(b"value".to_vec())
     });
-    let args = ["--group", &origin.group("pages"), "--peer-patience", "2"];
+    let args = ["--group", &origin.group("pages"), "--peer-patience", "4"];
     let cluster = Cluster::start(2, &args);
     let ranks = cluster.ranks("pages", "slow");
     let client = cluster.client(ranks[1]);
     let call = client.start_get("pages", "slow");
     origin.wait_for_requests("/slow", 1);
     // More than the patience, which a node that says that it is loading does not use up.
-    thread::sleep(Duration::from_secs(5));
+    thread::sleep(Duration::from_secs(9));
     latch.open();
     assert_eq!(call.value().unwrap(), b"value");
     assert_eq!(origin.requests("/slow"), 1);
@@ -165,7 +165,7 @@ fn who_joins_with_more_time_gets_the_value_that_the_first_did_not_wait_for() {
     let client = cluster.client(cluster.ranks("pages", "slow")[1]);
     let patient = thread::scope(|scope| {
         let hasty = scope.spawn(|| {
-            let timeout = Duration::from_millis(800);
+            let timeout = Duration::from_secs(3);
             client.get_within(timeout, "pages", "slow")
         });
         origin.wait_for_requests("/slow", 1);

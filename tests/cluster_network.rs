@@ -14,8 +14,11 @@ use support::net::{Network, slow_way};
 use support::origin::{Answer, Origin};
 use support::{Node, corecache, eventually};
 
-/// How long a network fails in a test, once callers have noticed.
-const FAILS_FOR: Duration = Duration::from_secs(3);
+/// How long a node that says nothing is waited for. So long that no machine is as slow, however much other work it has: who
+/// waits for a node that is gone is told by the time from who is slow.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a network fails in a test, once callers have noticed. In the second half all links know of it.
+const FAILS_FOR: Duration = Duration::from_secs(6);
 
 fn addresses(nodes: &[Node]) -> Vec<SocketAddr> {
     nodes.iter().map(|node| node.addr).collect()
@@ -33,22 +36,24 @@ fn p99(calls: &[Call], from: Instant, until: Instant) -> Duration {
         .filter(|call| (from..until).contains(&call.begun));
     let mut took: Vec<_> = late.map(|call| call.took).collect();
     took.sort_unstable();
-    assert!(took.len() > 100, "{} calls", took.len());
+    assert!(took.len() > 50, "{} calls", took.len());
     took[took.len() * 99 / 100]
 }
 
 /// Three nodes that are asked for keys all the time, while `fail` makes their network fail, and after it has healed.
-fn through(fail: impl Fn(&Network)) -> Option<Duration> {
+fn through(patience: Duration, fail: impl Fn(&Network)) -> Option<Duration> {
     let network = Network::new(3)?;
     let (origin, keys) = (origin_at(network.here()), keys(2000));
     let group = origin.group("pages");
-    let nodes = network.start_nodes(&["--group", &group, "--peer-keep", "0"]);
+    let patience = patience.as_secs_f64().to_string();
+    let args = ["--group", &group, "--peer-keep", "0", "--load-wait", "60"];
+    let nodes = network.start_nodes(&[&args[..], &["--peer-patience", &patience]].concat());
     for node in &nodes {
         wait_for_links(node, 2);
     }
     let load = Checker::start(6, &addresses(&nodes), &keys);
     let values = || figure(&nodes[0], "peers_values_total", "");
-    eventually("the load goes over the links", || values() > 1000);
+    eventually("the load goes over the links", || values() > 200);
     let before = passed_over(&nodes);
     fail(&network);
     eventually("it is noticed", || passed_over(&nodes) > before + 20);
@@ -62,7 +67,7 @@ fn through(fail: impl Fn(&Network)) -> Option<Duration> {
         wait_for_links(node, 2);
     }
     let again = values();
-    eventually("all are asked again", || values() > again + 1000);
+    eventually("all are asked again", || values() > again + 200);
     let calls = load.end_well();
     for key in &keys {
         let loads = origin.requests(&format!("/{key}"));
@@ -74,37 +79,32 @@ fn through(fail: impl Fn(&Network)) -> Option<Duration> {
 
 #[test]
 fn a_node_that_is_cut_off_both_ways_is_gone_around_and_serves_by_itself() {
-    let p99 = through(|network| {
+    let p99 = through(PATIENCE, |network| {
         for other in 0..2 {
             network.deafen(2, other);
             network.deafen(other, 2);
         }
     });
     println!("cut off both ways: p99 {p99:?}");
-    assert!(
-        p99.is_none_or(|p99| p99 < Duration::from_millis(100)),
-        "{p99:?}"
-    );
+    assert!(p99.is_none_or(|p99| p99 < PATIENCE / 2), "{p99:?}");
 }
 
 /// It is heard, but hears nothing: it does not know that it is alone.
 #[test]
 fn a_node_that_hears_nobody_is_gone_around() {
-    let p99 = through(|network| {
+    let p99 = through(PATIENCE, |network| {
         for other in 0..2 {
             network.deafen(2, other);
         }
     });
     println!("cut off one way: p99 {p99:?}");
-    assert!(
-        p99.is_none_or(|p99| p99 < Duration::from_millis(100)),
-        "{p99:?}"
-    );
+    assert!(p99.is_none_or(|p99| p99 < PATIENCE / 2), "{p99:?}");
 }
 
 #[test]
 fn no_call_fails_where_packets_are_lost() {
-    let p99 = through(|network| {
+    // Packets are sent again: a node is silent for no longer than that.
+    let p99 = through(Duration::from_millis(500), |network| {
         for (at, from) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
             network.lose(at, from, 10);
         }
@@ -112,10 +112,10 @@ fn no_call_fails_where_packets_are_lost() {
     println!("one packet in ten lost: p99 {p99:?}");
 }
 
-/// One of three is at the end of a way of 100 ms: slow is not dead, and nobody loads in its place.
+/// One of three is at the end of a way of 400 ms: slow is not dead, and nobody loads in its place.
 #[test]
 fn a_node_that_is_far_away_is_waited_for() {
-    const DELAY: Duration = Duration::from_millis(100);
+    const DELAY: Duration = Duration::from_millis(400);
     let origin = origin();
     let way = TcpListener::bind("127.0.0.1:0").unwrap();
     let far = free_addresses(1)[0];
@@ -129,7 +129,8 @@ fn a_node_that_is_far_away_is_waited_for() {
     let group = origin.group("pages");
     let start = |listen, more: &[&str]| {
         let args = ["--peers", &peers, "--group", &group, "--peer-keep", "0"];
-        Node::start_with(corecache(), listen, [&args, more].concat())
+        let patient = ["--peer-patience", "2"];
+        Node::start_with(corecache(), listen, [&args[..], &patient, more].concat())
     };
     let nodes = [
         start(members[0], &[]),
@@ -147,7 +148,7 @@ fn a_node_that_is_far_away_is_waited_for() {
     let keys: Vec<_> = keys(600).into_iter().filter(is_far).collect();
     let load = Checker::start(8, &addresses(&nodes[..2]), &keys);
     let values = || figure(&nodes[0], "peers_values_total", "");
-    eventually("it is asked", || values() > 200);
+    eventually("it is asked", || values() > 30);
     let calls = load.end_well();
     let least = calls.iter().map(|call| call.took).min().unwrap();
     assert!(least >= 2 * DELAY, "{least:?}");

@@ -41,7 +41,9 @@ fn a_node_that_joins_is_ready_when_its_keys_are_with_it() {
     let (origin, keys) = (origin(), keys(4000));
     let group = origin.group("pages");
     let args = ["--group", &group, "--wait-warm", "60", "--peer-keep", "0"];
-    let args = [&args[..], &["--load-queue", "8192"]].concat();
+    // A machine with other work is not to look like a node that hangs.
+    let patient = ["--load-queue", "8192", "--peer-patience", "20"];
+    let args = [&args[..], &patient].concat();
     let begun = Instant::now();
     let mut fleet = Fleet::start(3, &args);
     // All are cold: there is nothing to be had from each other.

@@ -190,7 +190,7 @@ fn what_is_restored_expires() {
     let cache = new_cache();
     cache.insert_for(b"an hour", b"2", HOUR).unwrap();
     cache.save(&path).unwrap();
-    set_saved_at(&path, SystemTime::now() - HOUR + Duration::from_secs(3));
+    set_saved_at(&path, SystemTime::now() - HOUR + Duration::from_secs(6));
     let restarted = new_cache();
     assert_eq!(restarted.restore(&path).unwrap().entries, 1);
     let until = SystemTime::now() + Duration::from_secs(60);

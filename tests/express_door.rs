@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use corecache::server::pb::health::health_check_response::ServingStatus;
 use grpcio::RpcStatusCode;
 use support::client::{Client, request};
+use support::cluster::free_address;
 use support::http2::{
     ACK, Connection, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, frame, headers, message,
@@ -143,7 +144,7 @@ fn an_address_has_its_share_of_the_connections() {
 fn who_says_nothing_and_who_has_nothing_to_say_is_closed() {
     let blobs = folder(&[("a", b"1")]);
     let group = group("blobs", &blobs);
-    let times = ["--handshake-timeout", "0.3", "--max-idle", "0.3"];
+    let times = ["--handshake-timeout", "2", "--max-idle", "0.3"];
     let node = Node::start([&["--group", &group], &times[..]].concat());
     let mut silent = Connection::open(node.express);
     assert!(silent.is_closed_within(support::PATIENCE));
@@ -164,7 +165,7 @@ fn a_connection_that_is_too_old_goes_and_its_calls_end_before() {
         held.wait();
         Answer::Value(b"late".to_vec())
     });
-    let node = Node::start(["--group", &origin.group("pages"), "--max-age", "0.3"]);
+    let node = Node::start(["--group", &origin.group("pages"), "--max-age", "3"]);
     let mut old = Connection::greet(node.express);
     old.send(&get(1, "pages", b"slow")).unwrap();
     origin.wait_for_requests("/slow", 1);
@@ -283,8 +284,8 @@ fn a_deep_pipeline_does_not_starve_a_single_call() {
     assert!(answered > 10_000, "{answered}");
     times.sort();
     let median = times[times.len() / 2];
-    // A turn of the flood takes some 100 us; a machine of others gives the test its time now and then.
-    assert!(median < Duration::from_millis(20), "{median:?}");
+    // A turn of the flood takes some 100 us; a machine with other work gives the test its time now and then.
+    assert!(median < Duration::from_millis(200), "{median:?}");
 }
 
 /// Keeps hundreds of calls under way, by a thread that sends and one that reads. Returns how many were answered.
@@ -327,7 +328,7 @@ fn who_does_not_read_is_closed() {
     let value = vec![7; 1 << 20];
     let blobs = folder(&[("large", &value)]);
     let group = group("blobs", &blobs);
-    let node = Node::start(["--group", &group, "--read-stall", "0.5"]);
+    let node = Node::start(["--group", &group, "--read-stall", "3"]);
     let client = Client::connect(node.express);
     assert_eq!(client.get("blobs", "large").unwrap(), value);
     let mut connection = Connection::greet(node.express);
@@ -397,8 +398,7 @@ fn bytes_that_are_no_http2_end_the_connection_and_no_other() {
 #[test]
 fn without_it_nobody_listens() {
     let blobs = folder(&[("a", b"1")]);
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-    let listen = free.unwrap();
+    let listen = free_address();
     let mut node = corecache()
         .args(["serve", "--group", &group("blobs", &blobs)])
         .args(["--listen", &listen.to_string(), "--admin", "off"])

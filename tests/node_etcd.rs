@@ -76,15 +76,15 @@ fn key(etcd: &Etcd, node: &Node) -> Option<String> {
     (!value.is_empty()).then_some(value)
 }
 
-/// The lease with which the key of an address ends, in hex as `etcdctl` takes it.
-fn lease(etcd: &Etcd, address: &str) -> String {
+/// The lease with which the key of an address ends, in hex as `etcdctl` takes it; none without a key.
+fn lease(etcd: &Etcd, address: &str) -> Option<String> {
     let json = etcd.ctl(&["get", "-w", "json", &format!("{PREFIX}{address}")]);
-    let (_, rest) = json.split_once("\"lease\":").expect("a key with a lease");
+    let (_, rest) = json.split_once("\"lease\":")?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
     let id: u64 = digits
         .and_then(|digits| digits.parse().ok())
         .expect("a lease");
-    format!("{id:x}")
+    Some(format!("{id:x}"))
 }
 
 #[test]
@@ -129,13 +129,14 @@ fn the_view_outlives_etcd_and_is_new_when_it_is_back() {
     }
     let mut etcd = Etcd::start();
     let cluster = Cluster::at(&etcd);
+    // Longer than a node takes to find an etcd that is back, on a machine with other work.
     let (a, mut b) = (
-        cluster.node(&["--etcd-ttl", "3"]),
-        cluster.node(&["--etcd-ttl", "3"]),
+        cluster.node(&["--etcd-ttl", "8"]),
+        cluster.node(&["--etcd-ttl", "8"]),
     );
     see(&[&a, &b], 2.0);
 
-    let kept = lease(&etcd, &a.addr.to_string());
+    let kept = lease(&etcd, &a.addr.to_string()).expect("it is registered");
     etcd.kill();
     eventually("both nodes say that etcd is down", || {
         !source_up(&a) && !source_up(&b)
@@ -159,7 +160,7 @@ fn the_view_outlives_etcd_and_is_new_when_it_is_back() {
     let begin = Instant::now();
     assert_eq!(b.terminate().code(), Some(0));
     assert!(
-        begin.elapsed() < Duration::from_secs(5),
+        begin.elapsed() < Duration::from_secs(30),
         "{:?}",
         begin.elapsed()
     );
@@ -168,7 +169,7 @@ fn the_view_outlives_etcd_and_is_new_when_it_is_back() {
     // `b` is gone when its lease is over.
     see(&[&a, &late], 2.0);
     // It was away for longer than the leases last, and has given each its whole time again.
-    assert_eq!(lease(&etcd, &a.addr.to_string()), kept);
+    assert_eq!(lease(&etcd, &a.addr.to_string()), Some(kept));
     eventually("etcd is heard", || source_up(&a) && source_up(&late));
     eventually("the view is no longer in doubt", || {
         http::get(a.admin, "/readyz") == (200, "ready\n".to_owned())
@@ -247,16 +248,16 @@ fn a_node_whose_lease_or_key_is_lost_registers_again() {
     see(&[&a, &b], 2.0);
     says(&a, "the lease is over");
 
-    let before = lease(&etcd, &b.addr.to_string());
+    // It is back so soon that neither this test nor the others need have seen it go.
+    let lease_of_b = || lease(&etcd, &b.addr.to_string());
+    let before = lease_of_b().expect("it is registered");
     etcd.ctl(&["lease", "revoke", &before]);
-    see(&[&a], 1.0);
-    see(&[&a, &b], 2.0);
-    assert_ne!(lease(&etcd, &b.addr.to_string()), before);
-    let changes = figure(&a, "members_changes_total");
-    etcd.ctl(&["del", &format!("{PREFIX}{}", b.addr)]);
-    eventually("it went and came", || {
-        figure(&a, "members_changes_total") == changes + 2.0
+    eventually("it has another lease", || {
+        lease_of_b().is_some_and(|lease| lease != before)
     });
+    see(&[&a, &b], 2.0);
+    etcd.ctl(&["del", &format!("{PREFIX}{}", b.addr)]);
+    eventually("its key is there again", || lease_of_b().is_some());
     see(&[&a, &b], 2.0);
     // What others write there is skipped.
     etcd.ctl(&["put", &format!("{PREFIX}127.0.0.1:9"), "nonsense"]);
@@ -307,19 +308,19 @@ fn a_restart_after_a_crash_is_no_change_of_members() {
     let etcd = Etcd::start();
     let cluster = Cluster::at(&etcd);
     let other = cluster.node(&[]);
-    let ttl = 6;
+    let ttl = 10;
     let args = ["--advertise", "127.0.0.1:9", "--etcd-ttl", &ttl.to_string()];
     let mut node = cluster.node(&args);
     see(&[&node, &other], 2.0);
     let (changes, before) = (
         figure(&other, "members_changes_total"),
-        lease(&etcd, "127.0.0.1:9"),
+        lease(&etcd, "127.0.0.1:9").expect("it is registered"),
     );
     node.signal("KILL");
     node.wait();
     let node = cluster.node(&args);
     eventually("the key has a lease of the new process", || {
-        lease(&etcd, "127.0.0.1:9") != before
+        lease(&etcd, "127.0.0.1:9").is_some_and(|lease| lease != before)
     });
     // Not when the old lease ends either.
     eventually("the old lease is over", || {

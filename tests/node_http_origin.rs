@@ -2,11 +2,10 @@
 
 mod support;
 
-use std::net::TcpListener;
-
 use grpcio::RpcStatusCode;
 use support::Node;
 use support::client::Client;
+use support::cluster::free_address;
 use support::origin::{Answer, Latch, Origin};
 
 #[test]
@@ -49,9 +48,7 @@ fn what_fails_is_not_kept_and_what_recovers_is_served() {
 
 #[test]
 fn an_origin_that_is_down_is_unavailable() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let address = free_address();
     let node = Node::start(["--group", &format!("pages=http://{address}")]);
     let client = Client::connect(node.addr);
     let refusal = client.get("pages", "index").unwrap_err();

@@ -134,6 +134,8 @@ fn callers_whose_time_is_over_do_not_wait_on() {
             line.expect("it is told how many wait").to_owned()
         };
         let patient = client.start_get("pages", "slow");
+        // It is his load that the others join.
+        origin.wait_for_requests("/slow", 1);
         for _ in 0..20 {
             let timeout = Duration::from_millis(20);
             let refusal = client.get_within(timeout, "pages", "slow").unwrap_err();
@@ -154,12 +156,13 @@ fn who_waits_in_vain_for_the_rate_of_loads_is_told_so() {
     let args = ["--group", &group, "--load-rate", "1", "--load-wait", "0.2"];
     let node = Node::start(args);
     let client = Client::connect(node.addr);
-    let keys = (0..4).map(|number| format!("k{number}"));
+    let keys = (0..20).map(|number| format!("k{number}"));
     let calls: Vec<_> = keys.map(|key| client.start_get("pages", key)).collect();
     let refused = calls.into_iter().filter_map(|call| call.value().err());
     let refused: Vec<_> = refused.collect();
     // What has not been used for a while is one load, so that another one may have begun.
-    assert!(refused.len() >= 2, "{} of 4", refused.len());
+    // So may more on a machine that takes seconds for these calls.
+    assert!(refused.len() >= 2, "{} of 20", refused.len());
     for refusal in refused {
         let words = ["waited for its turn among the 1 loads a second of all nodes"];
         refusal.expect(RpcStatusCode::RESOURCE_EXHAUSTED, &words);

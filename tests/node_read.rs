@@ -13,6 +13,8 @@ use support::origin::{Answer, Latch, Origin};
 use support::{Node, PATIENCE, eventually, folder, group};
 
 const MIB: usize = 1 << 20;
+/// Hundreds of MiB take a machine with other work longer than a load may take by default.
+const LOAD_LONG: [&str; 2] = ["--load-timeout", "300"];
 
 /// Bytes of which no two parts are alike.
 fn value(len: usize) -> Vec<u8> {
@@ -86,7 +88,7 @@ fn a_large_answer_of_a_web_server_is_read_as_it_is() {
     });
     let group = origin.group("pages");
     let limits = ["--memory", "512MiB", "--entry-limit", "201MiB"];
-    let node = Node::start([&["--group", &group][..], &limits].concat());
+    let node = Node::start([&["--group", &group][..], &limits, &LOAD_LONG].concat());
     let client = Client::connect(node.addr);
     for key in ["length", "chunks"] {
         let (value_bytes, read) = client.read("pages", key, 0, 0).unwrap();
@@ -216,11 +218,13 @@ fn a_gibibyte_is_read_to_its_end() {
         "1100MiB",
         "--entry-limit",
         "1GiB",
+        LOAD_LONG[0],
+        LOAD_LONG[1],
     ]);
     let client = Client::connect(node.addr);
     // Once as it is loaded, and once as it is held.
     for _ in 0..2 {
-        let mut reader = client.start_read(PATIENCE, "blobs", "sparse", 0, 0);
+        let mut reader = client.start_read(5 * PATIENCE, "blobs", "sparse", 0, 0);
         let mut expected = vec![0; 1 << 21];
         let mut at = 0;
         while let Some(chunk) = reader.next().unwrap() {
@@ -250,7 +254,8 @@ fn readers_that_stop_cost_next_to_nothing_and_end_by_their_deadline() {
     let client = Client::connect(node.addr);
     client.read("blobs", "large", 0, 0).unwrap();
     let before = rss_bytes(&node);
-    let timeout = Duration::from_secs(5);
+    // Long enough for all of them to begin.
+    let timeout = Duration::from_secs(20);
     // Half of them read whole chunks, half begin and end within one.
     let mut readers: Vec<_> = (0..READERS as u64)
         .map(|reader| client.start_read(timeout, "blobs", "large", reader % 2, (64 << 20) - 2))
@@ -284,7 +289,7 @@ fn readers_that_stop_cost_next_to_nothing_and_end_by_their_deadline() {
 #[test]
 fn a_reader_that_stands_still_is_let_go_and_a_slow_one_is_not() {
     let blobs = folder(&[("large", &value(64 * MIB))]);
-    let node = Node::start(["--group", &group("blobs", &blobs), "--read-stall", "1"]);
+    let node = Node::start(["--group", &group("blobs", &blobs), "--read-stall", "4"]);
     let client = Client::connect(node.addr);
     let mut still = client.start_read(PATIENCE, "blobs", "large", 0, 0);
     still.next().unwrap();
@@ -292,7 +297,7 @@ fn a_reader_that_stands_still_is_let_go_and_a_slow_one_is_not() {
     let mut slow = slow.start_read(PATIENCE, "blobs", "large", 0, 0);
     let mut read = slow.next().unwrap().unwrap().data.len();
     let begun = Instant::now();
-    let limit = Duration::from_secs(1);
+    let limit = Duration::from_secs(4);
     let mut reads_open = 2;
     while let Some(chunk) = slow.next().unwrap() {
         read += chunk.data.len();

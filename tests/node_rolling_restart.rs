@@ -54,7 +54,7 @@ fn callers_that_watch_health_lose_no_call() {
         callers: 64,
         pause_ms: 5,
     };
-    let args = ["--drain", "60", "--linger", "1"];
+    let args = ["--drain", "60", "--linger", "3"];
     restart_under(&clients, Ipv4Addr::new(127, 0, 1, 2), &args);
 }
 

@@ -82,7 +82,8 @@ fn values_that_nobody_reads_are_let_go() {
     let names: Vec<_> = (0..=CALLS).map(|number| number.to_string()).collect();
     let files: Vec<_> = names.iter().map(|name| (&**name, &large[..])).collect();
     let blobs = folder(&files);
-    let node = start(&blobs, "2");
+    // Longer than it takes until the first values have to go, or nobody holds them any more then.
+    let node = start(&blobs, "10");
     let mut deaf = Connection::greet(node.addr);
     for call in 0..CALLS {
         let key = call.to_string();

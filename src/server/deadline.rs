@@ -43,8 +43,11 @@ mod tests {
             let span = Duration::from_secs(seconds);
             let before = Instant::now();
             let deadline = instant(spec(Deadline::from(span))).unwrap();
-            let error = deadline.duration_since(before).abs_diff(span);
-            assert!(error < Duration::from_millis(500), "{error:?}");
+            let after = Instant::now();
+            // Clocks that are not the same one, and not to the same tick.
+            let slack = Duration::from_millis(100);
+            let range = before + span - slack..=after + span + slack;
+            assert!(range.contains(&deadline), "{deadline:?} in {range:?}");
         }
     }
 

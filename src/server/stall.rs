@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_reply_that_is_taken_in_time_puts_the_end_off() {
-        const LIMIT: Duration = Duration::from_millis(300);
+        const LIMIT: Duration = Duration::from_secs(1);
         let lookout = Lookout::start("test").unwrap();
         let mut stall = Stall::default();
         let poll_once = |stall: &mut Stall, limit| {

@@ -669,7 +669,7 @@ impl<'a, S: Subject> Play<'a, S> {
         self.cache.flush();
         self.may.iter_mut().for_each(May::settle);
         // Owners may be at work on what expires: they take a moment.
-        let patience = Instant::now() + Duration::from_secs(10);
+        let patience = Instant::now() + Duration::from_secs(60);
         while let Err(wrong) = self.add_up() {
             assert!(
                 Instant::now() < patience,

@@ -110,9 +110,20 @@ impl Client {
     }
 
     pub fn start_get(&self, group: &str, key: impl AsRef<[u8]>) -> Pending {
+        self.start_get_within(PATIENCE, group, key)
+    }
+
+    /// As `start_get`, by a caller that gives up after `timeout`.
+    pub fn start_get_within(
+        &self,
+        timeout: Duration,
+        group: &str,
+        key: impl AsRef<[u8]>,
+    ) -> Pending {
         let request = request(group, &[key.as_ref()]);
         let method = bytes("/corecache.v1.Cache/Get");
-        let sent = self.0.unary_call_async(&method, &request, patience());
+        let options = CallOption::default().timeout(timeout);
+        let sent = self.0.unary_call_async(&method, &request, options);
         Pending(sent.expect("a call can be sent"))
     }
 
@@ -141,11 +152,7 @@ impl Client {
         group: &str,
         key: impl AsRef<[u8]>,
     ) -> Result<Vec<u8>, Refusal> {
-        let request = request(group, &[key.as_ref()]);
-        let method = bytes("/corecache.v1.Cache/Get");
-        let options = CallOption::default().timeout(timeout);
-        let reply = self.0.unary_call(&method, &request, options)?;
-        Ok(decode::<Value>(&reply).value)
+        self.start_get_within(timeout, group, key).value()
     }
 
     pub fn get_many(&self, group: &str, keys: &[&[u8]]) -> Result<GetManyReply, Refusal> {
@@ -184,7 +191,8 @@ impl Client {
         offset: u64,
         length: u64,
     ) -> Result<(u64, Vec<u8>), Refusal> {
-        let mut reader = self.start_read(PATIENCE, group, key, offset, length);
+        // It may be hundreds of MiB.
+        let mut reader = self.start_read(5 * PATIENCE, group, key, offset, length);
         let first = reader.next()?.expect("an answer has a first chunk");
         let (value_bytes, mut read) = (first.value_bytes, first.data);
         while let Some(chunk) = reader.next()? {

@@ -52,7 +52,7 @@ impl NameServer {
             .map_err(|error| format!("port 53 of {address}: {error}; run the test as root"))?;
         let files = folder(&[(
             "resolv.conf",
-            format!("nameserver {address}\noptions timeout:1 attempts:1\n").as_bytes(),
+            format!("nameserver {address}\noptions timeout:5 attempts:1\n").as_bytes(),
         )]);
         let server = NameServer {
             name: Arc::new(Mutex::new(name)),

@@ -135,8 +135,8 @@ pub struct Call {
     pub took: Duration,
 }
 
-/// What a caller gives a call.
-pub const DEADLINE: Duration = Duration::from_secs(2);
+/// What a caller gives a call: much more than nodes wait for one that is gone.
+pub const DEADLINE: Duration = super::PATIENCE;
 
 impl Checker {
     /// Starts so many callers, each of which asks one of the nodes for all keys, again and again.

@@ -138,7 +138,7 @@ impl Connection {
     /// Sends the body of a stream as fast as the node's windows let it, until all is sent, or the node has ended the
     /// stream, or it has asked for no more for a while. Returns what was sent.
     pub fn send_body(&mut self, stream: u32, body: &[u8]) -> usize {
-        const QUIET: Duration = Duration::from_secs(2);
+        const QUIET: Duration = Duration::from_secs(6);
         self.0
             .set_read_timeout(Some(QUIET))
             .expect("a time limit can be set");
