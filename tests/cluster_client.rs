@@ -13,7 +13,7 @@ use corecache::cluster::{Movement, SLOTS};
 use support::cluster::{
     Cluster, figure, free_addresses, placement, start_member, timed, wait_for_links,
 };
-use support::net::slow_way;
+use support::net::{Gate, slow_way};
 use support::origin::{Answer, Origin};
 use support::{Node, corecache, folder, group, run};
 
@@ -151,6 +151,128 @@ fn an_express_door_that_is_closed_to_the_client_is_left_alone() {
     }
     assert_eq!(figure(&node, "express_calls_total", ""), 0);
     assert_eq!(client.stats().retries, 0);
+}
+
+/// A node behind gates, one for each door, and a client that has found its express door.
+struct Gated {
+    node: Node,
+    express: Gate,
+    client: Client,
+    _blobs: tempfile::TempDir,
+}
+
+impl Gated {
+    fn start() -> Gated {
+        let blobs = folder(&[("a", b"1"), ("b", b"2")]);
+        let node = Node::start(["--group", &group("blobs", &blobs)]);
+        // The port of the express door has to be the node's own, so the host is another one.
+        let express = TcpListener::bind(("127.0.0.9", node.express.port())).unwrap();
+        let front = TcpListener::bind("127.0.0.9:0").unwrap();
+        let address = front.local_addr().unwrap().to_string();
+        slow_way(front, node.addr, Duration::ZERO);
+        let gated = Gated {
+            express: Gate::new(express, node.express),
+            client: Client::builder().node(address).build().unwrap(),
+            node,
+            _blobs: blobs,
+        };
+        support::eventually("values come by the express door", || {
+            gated.ask();
+            gated.by_express() > 0
+        });
+        gated
+    }
+
+    fn ask(&self) {
+        assert_eq!(self.client.get("blobs", "a").unwrap(), b"1");
+        let many = self.client.get_many("blobs", &["a", "b"]);
+        assert_eq!(many, [Ok(b"1".to_vec()), Ok(b"2".to_vec())]);
+    }
+
+    fn by_express(&self) -> u64 {
+        figure(&self.node, "express_calls_total", "")
+    }
+}
+
+#[test]
+fn an_express_door_that_ends_or_falls_silent_costs_no_call() {
+    for close in [Gate::cut, Gate::fall_silent] {
+        let gated = Gated::start();
+        close(&gated.express);
+        for _ in 0..3 {
+            gated.ask();
+        }
+        assert_eq!(gated.client.stats().retries, 0);
+    }
+}
+
+#[test]
+fn many_keys_are_asked_for_at_the_front_door_when_the_other_is_silent() {
+    let gated = Gated::start();
+    gated.express.fall_silent();
+    let many = gated.client.get_many("blobs", &["a", "b"]);
+    assert_eq!(many, [Ok(b"1".to_vec()), Ok(b"2".to_vec())]);
+}
+
+#[test]
+fn another_node_at_the_express_port_is_not_asked() {
+    let blobs = folder(&[("a", b"1")]);
+    let node = Node::start(["--group", &group("blobs", &blobs)]);
+    let other_blobs = folder(&[("a", b"2")]);
+    let other = Node::start(["--group", &group("blobs", &other_blobs)]);
+    let front = TcpListener::bind("127.0.0.9:0").unwrap();
+    let address = front.local_addr().unwrap().to_string();
+    slow_way(front, node.addr, Duration::ZERO);
+    let express = TcpListener::bind(("127.0.0.9", node.express.port())).unwrap();
+    let _gate = Gate::new(express, other.express);
+    let client = Client::builder().node(address).build().unwrap();
+    support::eventually("the other node is asked who it is", || {
+        assert_eq!(client.get("blobs", "a").unwrap(), b"1");
+        figure(&other, "express_calls_total", "") > 0
+    });
+    for _ in 0..100 {
+        assert_eq!(client.get("blobs", "a").unwrap(), b"1");
+    }
+    assert_eq!(figure(&other, "express_calls_total", ""), 1);
+}
+
+#[test]
+fn a_node_that_comes_back_to_other_members_is_asked_again() {
+    let origin = origin();
+    let group = origin.group("pages");
+    let list = tempfile::tempdir().unwrap();
+    let path = list.path().join("peers");
+    let addresses = free_addresses(3);
+    let write = |weight: u32| {
+        let lines = addresses.iter().map(|node| format!("{node}={weight}\n"));
+        let new = list.path().join("new");
+        std::fs::write(&new, lines.collect::<String>()).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+    };
+    write(100);
+    let file = path.to_str().unwrap();
+    let start = |own| Node::start_with(corecache(), own, ["--peers-file", file, "--group", &group]);
+    let mut nodes: Vec<_> = addresses.iter().map(|&own| start(own)).collect();
+    nodes.iter().for_each(|node| wait_for_links(node, 2));
+    let client = client(&[&nodes[0], &nodes[1]]);
+    let keys = keys(60);
+    let ask = || {
+        for key in &keys {
+            let value = client.get("pages", key).unwrap();
+            assert_eq!(value, format!("/{key}").into_bytes());
+        }
+    };
+    ask();
+    // Its keys go elsewhere, and the client looks after it; what it says when it is back is news.
+    drop(nodes.pop());
+    ask();
+    write(200);
+    nodes.push(start(addresses[2]));
+    support::eventually("the node that is back is asked", || {
+        ask();
+        let asked = |name| figure(&nodes[2], name, "");
+        asked("express_calls_total") > 0 || asked("group_hits_total") + asked("loads_total") > 0
+    });
 }
 
 #[test]

@@ -55,6 +55,14 @@ impl<S: Clone> Express<S> {
         Way::Ask
     }
 
+    /// What calls are made with there, if it is open.
+    pub fn stub(&self) -> Option<S> {
+        match &*self.0.lock() {
+            State::Open(stub) => Some(stub.clone()),
+            _ => None,
+        }
+    }
+
     /// It has answered.
     pub fn open(&self, stub: S) {
         *self.0.lock() = State::Open(stub);

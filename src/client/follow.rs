@@ -42,7 +42,9 @@ pub(super) fn run(client: &Weak<Inner>, news: &Receiver<()>, every: Duration) {
             turn += 1;
             refresh(&inner, &known, turn);
         }
-        is_any_down = probe(&inner, &inner.known.read().clone());
+        // Not in one expression: the lock would be held while nodes are asked, and what they say is written under it.
+        let known = inner.known.read().clone();
+        is_any_down = probe(&inner, &known);
     }
 }
 

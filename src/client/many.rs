@@ -8,7 +8,7 @@ use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 
 use super::error::Asked;
 use super::known::Known;
-use super::node::{Fault, Node, is_there, name_of};
+use super::node::{Doors, Fault, Node, name_of};
 use super::{ATTEMPTS, Client, ClientError, patience};
 use crate::server::pb::cache::{Failure, GetManyReply, answer};
 
@@ -140,6 +140,10 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
         if batch.tried.is_empty() {
             self.client.inner.budget.earn();
         }
+        self.ask(batch);
+    }
+
+    fn ask(&mut self, batch: Batch) {
         let (id, done) = (self.next, self.done.clone());
         self.next += 1;
         let keys = batch.places.iter().map(|&place| self.keys[place].as_ref());
@@ -161,16 +165,20 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
         nodes.dedup_by_key(|node| Arc::as_ptr(node));
         let asked: Vec<_> = nodes
             .into_iter()
-            .map(|node| (node.clone(), node.members(0, self.patience)))
+            .map(|node| (node.clone(), node.inquire(self.patience)))
             .collect();
-        for (node, answer) in asked {
-            let Err(fault) = is_there(&answer, self.patience) else {
+        for (node, inquiry) in asked {
+            let heard = node.hear(&inquiry);
+            if heard == Ok(Doors::AsBefore) {
                 continue;
-            };
+            }
             let of_node = |_: &u64, batch: &mut Batch| Arc::ptr_eq(&batch.node, &node);
             let lost: Vec<_> = self.under_way.extract_if(of_node).collect();
             for (_, batch) in lost {
-                self.take(batch, Err(fault.clone()));
+                match &heard {
+                    Ok(_) => self.ask(batch),
+                    Err(fault) => self.take(batch, Err(fault.clone())),
+                }
             }
         }
     }

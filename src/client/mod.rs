@@ -406,6 +406,7 @@ impl Inner {
     /// answer.
     fn suspect(self: &Arc<Self>, node: &Arc<Node>) {
         if node.is_up() && node.begin_check() {
+            node.doubt_express();
             let (inner, checked) = (Arc::downgrade(self), node.clone());
             node.start_members(PATIENCE, move |reply| {
                 checked.end_check();

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Wake};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
+use crossbeam::channel::{self, Receiver, RecvTimeoutError};
 use futures_util::{Stream, StreamExt};
 use grpcio::{
     CallOption, Channel, ChannelBuilder, EnvBuilder, Environment, GrpcSlice, Marshaller, Method,
@@ -202,29 +202,16 @@ impl Node {
         self.is_checked.store(false, Ordering::Relaxed);
     }
 
-    /// Makes a call that both doors answer, at the express door if that is known to be open. Its answer is handed over on one
-    /// of grpcio's threads.
-    fn start_at_best_door<R: Send + Unpin + 'static>(
-        &self,
-        method: &Method<Vec<u8>, R>,
-        request: &Vec<u8>,
-        timeout: Duration,
-        done: impl FnOnce(Result<R, Fault>) + Send + 'static,
-    ) {
+    /// What a value is asked for with at the express door, if that is known to be open.
+    fn by_express(&self) -> Option<grpcio::Client> {
         match self.express.way(Instant::now()) {
-            Way::Front => {}
-            Way::Ask => self.find_express(),
-            Way::Express(stub) => {
-                let express = self.express.clone();
-                return start(&stub, method, request, timeout, move |reply| {
-                    if let Err(Fault::Lost(_)) = reply {
-                        express.shut(Instant::now());
-                    }
-                    done(reply);
-                });
+            Way::Front => None,
+            Way::Ask => {
+                self.find_express();
+                None
             }
+            Way::Express(stub) => Some(stub),
         }
-        start(&self.stub, method, request, timeout, done);
     }
 
     /// Asks the node where its express door is, and that door whether it is there. Nobody waits for it.
@@ -232,35 +219,32 @@ impl Node {
         let (express, dialler) = (self.express.clone(), self.dialler.clone());
         let address = self.address.clone();
         self.start_members(FIND_PATIENCE, move |told| {
-            let port = told.ok().map(|reply| reply.express_port);
-            let Some(address) = port.and_then(|port| with_port(&address, port)) else {
+            let told = told.unwrap_or_default();
+            let Some(address) = with_port(&address, told.express_port) else {
                 return express.shut(Instant::now());
             };
             let (stub, request) = (dialler.stub(&address), MembersRequest::new());
             let opened = stub.clone();
-            start(
-                &stub,
-                &pb::MEMBERS,
-                &request,
-                FIND_PATIENCE,
-                move |reply| match reply {
-                    Ok(_) => express.open(opened),
-                    Err(_) => express.shut(Instant::now()),
-                },
-            );
+            start(&stub, &pb::MEMBERS, &request, FIND_PATIENCE, move |reply| {
+                match reply {
+                    // Ports may be mapped on the way: another node may be there.
+                    Ok(reply) if reply.node == told.node => express.open(opened),
+                    _ => express.shut(Instant::now()),
+                }
+            });
         });
     }
 
-    /// Makes a call at the front door, whose answer comes by a channel.
-    fn ask<Q, R: Send + Unpin + 'static>(
-        &self,
-        method: &Method<Q, R>,
-        request: &Q,
-        timeout: Duration,
-    ) -> Receiver<Result<R, Fault>> {
-        let (answer, answers) = channel::bounded(1);
-        start(&self.stub, method, request, timeout, put_into(answer));
-        answers
+    /// A call was late. If it was made at the express door, that may be why.
+    pub fn doubt_express(&self) {
+        if let Some(stub) = self.express.stub() {
+            let (express, request) = (self.express.clone(), MembersRequest::new());
+            start(&stub, &pb::MEMBERS, &request, FIND_PATIENCE, move |reply| {
+                if reply.is_err() {
+                    express.shut(Instant::now());
+                }
+            });
+        }
     }
 
     /// A value in one message. A node that has nothing to say for `patience` is asked whether it is there.
@@ -271,10 +255,38 @@ impl Node {
         timeout: Duration,
         patience: Duration,
     ) -> Result<Value, Fault> {
-        let (answer, answers) = channel::bounded(1);
         let request = request(group, [key]);
-        self.start_at_best_door(&GET, &request, timeout, put_into(answer));
-        self.wait(&answers, patience)
+        let until = Instant::now() + timeout;
+        if let Some(stub) = self.by_express()
+            && let Some(reply) =
+                self.wait_at_express(&ask(&stub, &GET, &request, timeout), patience)
+        {
+            return reply;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        self.wait(&ask(&self.stub, &GET, &request, left), patience)
+    }
+
+    /// As [`Node::wait`]. None if the door is gone, or silent, and not the node: it is to be asked at the front door.
+    fn wait_at_express<R>(
+        &self,
+        answers: &Receiver<Result<R, Fault>>,
+        patience: Duration,
+    ) -> Option<Result<R, Fault>> {
+        loop {
+            match answers.recv_timeout(patience) {
+                Ok(Err(Fault::Lost(_))) | Err(RecvTimeoutError::Disconnected) => {
+                    self.express.shut(Instant::now());
+                    return None;
+                }
+                Ok(reply) => return Some(reply),
+                Err(RecvTimeoutError::Timeout) => match self.hear(&self.inquire(patience)) {
+                    Ok(Doors::AsBefore) => {}
+                    Ok(Doors::FrontAlone) => return None,
+                    Err(fault) => return Some(Err(fault)),
+                },
+            }
+        }
     }
 
     /// Waits for what the node has been asked. One that has nothing to say for `patience` is asked whether it is there.
@@ -294,7 +306,8 @@ impl Node {
         }
     }
 
-    /// Asks for many keys; `done` is called on one of grpcio's threads.
+    /// Asks for many keys; `done` is called on one of grpcio's threads. Where the express door is gone, the front door is
+    /// asked.
     pub fn start_get_many<'a>(
         &self,
         group: &str,
@@ -302,7 +315,26 @@ impl Node {
         timeout: Duration,
         done: impl FnOnce(Result<GetManyReply, Fault>) + Send + 'static,
     ) {
-        self.start_at_best_door(&GET_MANY, &request(group, keys), timeout, done);
+        let request = request(group, keys);
+        let Some(stub) = self.by_express() else {
+            return start(&self.stub, &GET_MANY, &request, timeout, done);
+        };
+        let (front, express) = (self.stub.clone(), self.express.clone());
+        let (until, again) = (Instant::now() + timeout, request.clone());
+        start(&stub, &GET_MANY, &request, timeout, move |reply| {
+            if let Err(Fault::Lost(_)) = reply {
+                let now = Instant::now();
+                express.shut(now);
+                return start(
+                    &front,
+                    &GET_MANY,
+                    &again,
+                    until.saturating_duration_since(now),
+                    done,
+                );
+            }
+            done(reply);
+        });
     }
 
     /// Goes on to read a value, or a part of it. A node that has nothing to say for `patience` is asked whether it is there.
@@ -342,7 +374,34 @@ impl Node {
 
     /// Whether the node still answers: it is one that is loading, then.
     pub fn check(&self, patience: Duration) -> Result<(), Fault> {
-        is_there(&self.members(0, patience), patience)
+        self.hear(&self.inquire(patience)).map(|_| ())
+    }
+
+    /// Asks the node at its doors whether it is there.
+    pub fn inquire(&self, patience: Duration) -> Inquiry {
+        let express = self.express.stub();
+        Inquiry {
+            front: self.members(0, patience),
+            express: express.map(|stub| ask(&stub, &pb::MEMBERS, &MembersRequest::new(), patience)),
+            patience,
+        }
+    }
+
+    /// What has come of it. An express door that says nothing is left alone.
+    pub fn hear(&self, inquiry: &Inquiry) -> Result<Doors, Fault> {
+        let front = is_there(&inquiry.front, inquiry.patience);
+        let express = inquiry.express.as_ref();
+        match (
+            front,
+            express.map(|express| is_there(express, inquiry.patience)),
+        ) {
+            (Ok(()), Some(Err(_))) => {
+                self.express.shut(Instant::now());
+                Ok(Doors::FrontAlone)
+            }
+            (Ok(()), _) | (Err(_), Some(Ok(()))) => Ok(Doors::AsBefore),
+            (Err(fault), _) => Err(fault),
+        }
     }
 
     /// Who is in, unless the epoch is the one that is known.
@@ -353,7 +412,7 @@ impl Node {
     ) -> Receiver<Result<MembersReply, Fault>> {
         let mut request = MembersRequest::new();
         request.known_epoch = known_epoch;
-        self.ask(&pb::MEMBERS, &request, timeout)
+        ask(&self.stub, &pb::MEMBERS, &request, timeout)
     }
 
     /// The same, of a client that knows nothing yet; `done` is called on one of grpcio's threads.
@@ -380,7 +439,7 @@ impl Node {
         let mut request = PeekRequest::new();
         request.group = group.to_owned();
         request.key = key.to_vec();
-        self.ask(&pb::PEEK, &request, timeout)
+        ask(&self.stub, &pb::PEEK, &request, timeout)
     }
 
     pub fn top_keys(
@@ -388,7 +447,7 @@ impl Node {
         request: &TopKeysRequest,
         timeout: Duration,
     ) -> Receiver<Result<TopKeysReply, Fault>> {
-        self.ask(&pb::TOP_KEYS, request, timeout)
+        ask(&self.stub, &pb::TOP_KEYS, request, timeout)
     }
 
     pub fn weigh(
@@ -396,7 +455,7 @@ impl Node {
         request: &WeighRequest,
         timeout: Duration,
     ) -> Receiver<Result<WeighReply, Fault>> {
-        self.ask(&pb::WEIGH, request, timeout)
+        ask(&self.stub, &pb::WEIGH, request, timeout)
     }
 }
 
@@ -422,9 +481,19 @@ fn start<Q, R: Send + Unpin + 'static>(
     }
 }
 
-/// Nobody may wait for it any more.
-fn put_into<R>(answer: Sender<R>) -> impl FnOnce(R) {
-    move |reply| drop(answer.send(reply))
+/// As [`start`], and the answer comes by a channel.
+fn ask<Q, R: Send + Unpin + 'static>(
+    stub: &grpcio::Client,
+    method: &Method<Q, R>,
+    request: &Q,
+    timeout: Duration,
+) -> Receiver<Result<R, Fault>> {
+    let (answer, answers) = channel::bounded(1);
+    // Nobody may wait for it any more.
+    start(stub, method, request, timeout, move |reply| {
+        drop(answer.send(reply));
+    });
+    answers
 }
 
 /// The same host at another port; none for port 0.
@@ -433,8 +502,23 @@ fn with_port(address: &str, port: u32) -> Option<String> {
     (port != 0).then(|| format!("{host}:{port}"))
 }
 
+/// A node has been asked whether it is there.
+pub(super) struct Inquiry {
+    front: Receiver<Result<MembersReply, Fault>>,
+    express: Option<Receiver<Result<MembersReply, Fault>>>,
+    patience: Duration,
+}
+
+/// At which doors a node is that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doors {
+    AsBefore,
+    /// What was asked at the express door is to be asked at the front door.
+    FrontAlone,
+}
+
 /// Whether a node that was asked for its members, and given so long, is there.
-pub(super) fn is_there(
+fn is_there(
     answer: &Receiver<Result<MembersReply, Fault>>,
     patience: Duration,
 ) -> Result<(), Fault> {

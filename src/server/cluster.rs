@@ -28,6 +28,8 @@ pub(super) struct Cluster {
     is_weighing: Arc<AtomicBool>,
     /// What is told of the express door; 0 for nothing.
     express_port: AtomicU16,
+    /// By this a caller can tell that he has the same node at either door.
+    node: u64,
 }
 
 impl Cluster {
@@ -36,6 +38,7 @@ impl Cluster {
             service,
             is_weighing: Arc::default(),
             express_port: AtomicU16::new(0),
+            node: ahash::RandomState::new().hash_one(()),
         }
     }
 
@@ -49,6 +52,7 @@ impl Cluster {
     pub fn members(&self, request: &MembersRequest) -> MembersReply {
         let mut reply = MembersReply::new();
         reply.version = env!("CARGO_PKG_VERSION").to_owned();
+        reply.node = self.node;
         reply.express_port = self.express_port.load(Ordering::Relaxed).into();
         if let Some(ring) = self.service.peers.ring() {
             reply.epoch = ring.epoch().0;

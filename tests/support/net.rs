@@ -1,10 +1,10 @@
 //! Hosts of their own: network namespaces on a bridge, whose packets a test may drop. And a connection that takes long.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{self, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -199,5 +199,69 @@ fn carry(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
             }
         }
         let _ = to.shutdown(Shutdown::Both);
+    });
+}
+
+/// A way that a test can close.
+pub struct Gate(Arc<AtomicU8>);
+
+const OPEN: u8 = 0;
+const SILENT: u8 = 1;
+const CUT: u8 = 2;
+
+impl Gate {
+    /// An open way to `to`.
+    pub fn new(listener: TcpListener, to: SocketAddr) -> Gate {
+        let state = Arc::new(AtomicU8::new(OPEN));
+        let at = state.clone();
+        thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                if at.load(Ordering::SeqCst) == CUT {
+                    continue;
+                }
+                let far = TcpStream::connect(to).expect("the node listens");
+                let other_way = (far.try_clone().unwrap(), near.try_clone().unwrap());
+                pass(near, far, at.clone());
+                pass(other_way.0, other_way.1, at.clone());
+            }
+        });
+        Gate(state)
+    }
+
+    /// Nothing comes through any more, and nobody is told.
+    pub fn fall_silent(&self) {
+        self.0.store(SILENT, Ordering::SeqCst);
+    }
+
+    /// Connections end, and new ones too.
+    pub fn cut(&self) {
+        self.0.store(CUT, Ordering::SeqCst);
+    }
+}
+
+/// Passes on what one says to the other, while the gate is open.
+fn pass(mut from: TcpStream, mut to: TcpStream, gate: Arc<AtomicU8>) {
+    let _ = to.set_nodelay(true);
+    from.set_read_timeout(Some(Duration::from_millis(5)))
+        .expect("a time limit can be set");
+    thread::spawn(move || {
+        let mut bytes = vec![0; 64 << 10];
+        loop {
+            match gate.load(Ordering::SeqCst) {
+                OPEN => {}
+                SILENT => {
+                    thread::sleep(Duration::from_millis(5));
+                    continue;
+                }
+                _ => break,
+            }
+            match from.read(&mut bytes) {
+                Ok(0) => break,
+                Ok(len) if to.write_all(&bytes[..len]).is_ok() => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                _ => break,
+            }
+        }
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     });
 }
