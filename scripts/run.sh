@@ -25,7 +25,7 @@ The node will serve the blobs in $blobs on 127.0.0.1:8800. In another terminal, 
   $node get blobs ${key:-KEY}
   $node stats
   curl http://127.0.0.1:8801/metrics
-  ghz --insecure --call corecache.v1.Cache/Get -d '{"group":"blobs","key":"${key:-KEY}"}' -c 64 -n 100000 127.0.0.1:8800
+  ghz --insecure --call corecache.v1.Cache/Get -d '{"group":"blobs","key":"${key:-KEY}"}' -c 64 -n 100000 127.0.0.1:8802
 
 ghz is a load generator for gRPC: https://ghz.sh. Ctrl-C stops the node.
 

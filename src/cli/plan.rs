@@ -98,6 +98,9 @@ fn table(plan: &Planned) -> String {
             size::show(moving.bytes)
         );
     }
+    if plan.nodes.iter().any(|(_, weighed)| weighed.is_err()) {
+        text += "and what those hold that are not known\n";
+    }
     text
 }
 

@@ -405,7 +405,10 @@ fn express_address(text: &str) -> Result<ExpressAddress, String> {
         _ if !Node::HAS_EXPRESS => {
             Err("there is none on this system: it needs Linux; `off` is all it can be".to_owned())
         }
-        _ => Ok(ExpressAddress(Some(address(text)?))),
+        _ => match address(text) {
+            Ok(address) => Ok(ExpressAddress(Some(address))),
+            Err(error) => Err(format!("{error}, or `off`")),
+        },
     }
 }
 

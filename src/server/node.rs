@@ -106,7 +106,7 @@ pub enum StartError {
     #[error(transparent)]
     Groups(#[from] GroupsError),
     /// The gRPC address is taken, or not one of this machine.
-    #[error("can not listen on {0}: {1}")]
+    #[error("can not listen on {0}: {1}; choose another address with --listen")]
     Listen(SocketAddr, String),
     /// The admin address is taken, or not one of this machine.
     #[error(
