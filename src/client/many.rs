@@ -8,7 +8,7 @@ use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 
 use super::error::Asked;
 use super::known::Known;
-use super::node::{Doors, Fault, Node, name_of};
+use super::node::{Doors, Fault, Node, Stub, name_of};
 use super::{ATTEMPTS, Client, ClientError, patience};
 use crate::server::pb::cache::{Failure, GetManyReply, answer};
 
@@ -29,6 +29,8 @@ struct Batch {
     node: Arc<Node>,
     places: Vec<usize>,
     tried: Vec<Arc<Node>>,
+    /// What it was asked with, if that was at the express door.
+    express: Option<Stub>,
 }
 
 struct Gathering<'a, K> {
@@ -97,6 +99,7 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
                     node,
                     places: Vec::new(),
                     tried: tried.to_vec(),
+                    express: None,
                 };
                 (batch, 0)
             };
@@ -143,12 +146,12 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
         self.ask(batch);
     }
 
-    fn ask(&mut self, batch: Batch) {
+    fn ask(&mut self, mut batch: Batch) {
         let (id, done) = (self.next, self.done.clone());
         self.next += 1;
         let keys = batch.places.iter().map(|&place| self.keys[place].as_ref());
         let done = move |reply| drop(done.send((id, reply)));
-        batch
+        batch.express = batch
             .node
             .start_get_many(self.group, keys, self.left(), done);
         self.under_way.insert(id, batch);
@@ -160,19 +163,30 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
 
     /// Nothing has come for a while: are those who were asked still there?
     fn look(&mut self) {
-        let mut nodes: Vec<_> = self.under_way.values().map(|batch| &batch.node).collect();
-        nodes.sort_by_key(|node| Arc::as_ptr(node));
-        nodes.dedup_by_key(|node| Arc::as_ptr(node));
-        let asked: Vec<_> = nodes
+        let mut asked: Vec<_> = self
+            .under_way
+            .values()
+            .map(|batch| (batch.node.clone(), batch.express.clone()))
+            .collect();
+        // Of each node one, which was asked at the express door if any was.
+        asked.sort_by_key(|(node, express)| (Arc::as_ptr(node), express.is_none()));
+        asked.dedup_by_key(|(node, _)| Arc::as_ptr(node));
+        let asked: Vec<_> = asked
             .into_iter()
-            .map(|node| (node.clone(), node.inquire(self.patience)))
+            .map(|(node, express)| {
+                let inquiry = node.inquire(express.as_ref(), self.patience);
+                (node, inquiry)
+            })
             .collect();
         for (node, inquiry) in asked {
             let heard = node.hear(&inquiry);
             if heard == Ok(Doors::AsBefore) {
                 continue;
             }
-            let of_node = |_: &u64, batch: &mut Batch| Arc::ptr_eq(&batch.node, &node);
+            let of_node = |_: &u64, batch: &mut Batch| {
+                let is_gone = heard.is_err() || batch.express.is_some();
+                is_gone && Arc::ptr_eq(&batch.node, &node)
+            };
             let lost: Vec<_> = self.under_way.extract_if(of_node).collect();
             for (_, batch) in lost {
                 match &heard {
@@ -245,6 +259,7 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
             node,
             places,
             mut tried,
+            ..
         } = batch;
         if matches!(fault, Fault::Late) {
             self.client.inner.suspect(&node);

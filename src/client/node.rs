@@ -24,6 +24,9 @@ use crate::server::pb::cluster::{
 };
 use crate::server::{UNARY_LIMIT_BYTES, pb};
 
+/// What calls are made with: a channel to a door of a node.
+pub(super) type Stub = grpcio::Client;
+
 /// What the gRPC core says when the time of a call is over; a node says more.
 const OWN_DEADLINE: &str = "Deadline Exceeded";
 /// How soon a connection that was lost is made again, and how late at the most.
@@ -138,8 +141,8 @@ impl Dialler {
         })
     }
 
-    fn stub(&self, address: &str) -> grpcio::Client {
-        grpcio::Client::new(self.channel(address))
+    fn stub(&self, address: &str) -> Stub {
+        Stub::new(self.channel(address))
     }
 
     fn channel(&self, address: &str) -> Channel {
@@ -174,8 +177,8 @@ fn secure(builder: ChannelBuilder, _: Vec<u8>, address: &str) -> Channel {
 /// A node, and a channel to each of its doors.
 pub(super) struct Node {
     pub address: String,
-    stub: grpcio::Client,
-    express: Arc<Express<grpcio::Client>>,
+    stub: Stub,
+    express: Arc<Express<Stub>>,
     dialler: Dialler,
     is_down: AtomicBool,
     /// It is being asked whether it is there, after a call that was late.
@@ -203,7 +206,7 @@ impl Node {
     }
 
     /// What a value is asked for with at the express door, if that is known to be open.
-    fn by_express(&self) -> Option<grpcio::Client> {
+    fn by_express(&self) -> Option<Stub> {
         match self.express.way(Instant::now()) {
             Way::Front => None,
             Way::Ask => {
@@ -257,11 +260,11 @@ impl Node {
     ) -> Result<Value, Fault> {
         let request = request(group, [key]);
         let until = Instant::now() + timeout;
-        if let Some(stub) = self.by_express()
-            && let Some(reply) =
-                self.wait_at_express(&ask(&stub, &GET, &request, timeout), patience)
-        {
-            return reply;
+        if let Some(stub) = self.by_express() {
+            let answers = ask(&stub, &GET, &request, timeout);
+            if let Some(reply) = self.wait_at_express(&stub, &answers, patience) {
+                return reply;
+            }
         }
         let left = until.saturating_duration_since(Instant::now());
         self.wait(&ask(&self.stub, &GET, &request, left), patience)
@@ -270,6 +273,7 @@ impl Node {
     /// As [`Node::wait`]. None if the door is gone, or silent, and not the node: it is to be asked at the front door.
     fn wait_at_express<R>(
         &self,
+        stub: &Stub,
         answers: &Receiver<Result<R, Fault>>,
         patience: Duration,
     ) -> Option<Result<R, Fault>> {
@@ -280,11 +284,13 @@ impl Node {
                     return None;
                 }
                 Ok(reply) => return Some(reply),
-                Err(RecvTimeoutError::Timeout) => match self.hear(&self.inquire(patience)) {
-                    Ok(Doors::AsBefore) => {}
-                    Ok(Doors::FrontAlone) => return None,
-                    Err(fault) => return Some(Err(fault)),
-                },
+                Err(RecvTimeoutError::Timeout) => {
+                    match self.hear(&self.inquire(Some(stub), patience)) {
+                        Ok(Doors::AsBefore) => {}
+                        Ok(Doors::FrontAlone) => return None,
+                        Err(fault) => return Some(Err(fault)),
+                    }
+                }
             }
         }
     }
@@ -307,17 +313,18 @@ impl Node {
     }
 
     /// Asks for many keys; `done` is called on one of grpcio's threads. Where the express door is gone, the front door is
-    /// asked.
+    /// asked. Returns what was asked with at the express door, if it was.
     pub fn start_get_many<'a>(
         &self,
         group: &str,
         keys: impl IntoIterator<Item = &'a [u8]>,
         timeout: Duration,
         done: impl FnOnce(Result<GetManyReply, Fault>) + Send + 'static,
-    ) {
+    ) -> Option<Stub> {
         let request = request(group, keys);
         let Some(stub) = self.by_express() else {
-            return start(&self.stub, &GET_MANY, &request, timeout, done);
+            start(&self.stub, &GET_MANY, &request, timeout, done);
+            return None;
         };
         let (front, express) = (self.stub.clone(), self.express.clone());
         let (until, again) = (Instant::now() + timeout, request.clone());
@@ -335,6 +342,7 @@ impl Node {
             }
             done(reply);
         });
+        Some(stub)
     }
 
     /// Goes on to read a value, or a part of it. A node that has nothing to say for `patience` is asked whether it is there.
@@ -374,15 +382,15 @@ impl Node {
 
     /// Whether the node still answers: it is one that is loading, then.
     pub fn check(&self, patience: Duration) -> Result<(), Fault> {
-        self.hear(&self.inquire(patience)).map(|_| ())
+        self.hear(&self.inquire(None, patience)).map(|_| ())
     }
 
-    /// Asks the node at its doors whether it is there.
-    pub fn inquire(&self, patience: Duration) -> Inquiry {
-        let express = self.express.stub();
+    /// Asks the node whether it is there, at the front door and, if something was asked there, at the express door.
+    pub fn inquire(&self, express: Option<&Stub>, patience: Duration) -> Inquiry {
+        let at_express = |stub| ask(stub, &pb::MEMBERS, &MembersRequest::new(), patience);
         Inquiry {
             front: self.members(0, patience),
-            express: express.map(|stub| ask(&stub, &pb::MEMBERS, &MembersRequest::new(), patience)),
+            express: express.map(at_express),
             patience,
         }
     }
@@ -461,7 +469,7 @@ impl Node {
 
 /// Makes a call, and has its answer handed over on one of grpcio's threads.
 fn start<Q, R: Send + Unpin + 'static>(
-    stub: &grpcio::Client,
+    stub: &Stub,
     method: &Method<Q, R>,
     request: &Q,
     timeout: Duration,
@@ -483,7 +491,7 @@ fn start<Q, R: Send + Unpin + 'static>(
 
 /// As [`start`], and the answer comes by a channel.
 fn ask<Q, R: Send + Unpin + 'static>(
-    stub: &grpcio::Client,
+    stub: &Stub,
     method: &Method<Q, R>,
     request: &Q,
     timeout: Duration,
