@@ -121,7 +121,12 @@ fn a_node_answers_what_it_holds_and_loads_for_its_own_ring_alone() {
     assert_eq!(replies[1].refusal(), Refusal::LOAD_IT_YOURSELF);
     assert_eq!(origin.requests(&format!("/{}", keys[1])), 0);
 
-    cluster.client(0).get("pages", &keys[2]).unwrap();
+    // Callers have a value a moment before it is held.
+    let client = cluster.client(0);
+    support::eventually("the value is held", || {
+        client.get("pages", &keys[2]).unwrap();
+        client.counters().hits > 0
+    });
     link.send(ask(None, vec![question(3, &keys[2], 1)], epoch ^ 1));
     let answer = link.next().unwrap().unwrap();
     assert_eq!(answer.epoch, epoch, "each message says it");
