@@ -188,10 +188,14 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
                 is_gone && Arc::ptr_eq(&batch.node, &node)
             };
             let lost: Vec<_> = self.under_way.extract_if(of_node).collect();
-            for (_, batch) in lost {
+            for (_, mut batch) in lost {
                 match &heard {
                     Ok(_) => self.ask(batch),
-                    Err(fault) => self.take(batch, Err(fault.clone())),
+                    Err(fault) => {
+                        // The node has been asked at both doors.
+                        batch.express = None;
+                        self.take(batch, Err(fault.clone()));
+                    }
                 }
             }
         }
@@ -217,6 +221,10 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
                 );
                 let fault = Fault::Said(name_of(13), words);
                 self.fail(&batch.places, &batch.node.address, &fault);
+            }
+            Err(Fault::Lost(_)) if batch.express.is_some() => {
+                batch.node.leave_express();
+                self.ask(batch);
             }
             Err(fault) => self.take_fault(batch, &fault),
         }

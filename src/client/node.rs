@@ -238,6 +238,11 @@ impl Node {
         });
     }
 
+    /// The express door is gone; the node may be there.
+    pub fn leave_express(&self) {
+        self.express.shut(Instant::now());
+    }
+
     /// A call was late. If it was made at the express door, that may be why.
     pub fn doubt_express(&self) {
         if let Some(stub) = self.express.stub() {
@@ -280,7 +285,7 @@ impl Node {
         loop {
             match answers.recv_timeout(patience) {
                 Ok(Err(Fault::Lost(_))) | Err(RecvTimeoutError::Disconnected) => {
-                    self.express.shut(Instant::now());
+                    self.leave_express();
                     return None;
                 }
                 Ok(reply) => return Some(reply),
@@ -312,8 +317,8 @@ impl Node {
         }
     }
 
-    /// Asks for many keys; `done` is called on one of grpcio's threads. Where the express door is gone, the front door is
-    /// asked. Returns what was asked with at the express door, if it was.
+    /// Asks for many keys; `done` is called on one of grpcio's threads. Returns what was asked with at the express door, if
+    /// it was. Where that is lost, [`Node::leave_express`], and they can be asked for at the front door.
     pub fn start_get_many<'a>(
         &self,
         group: &str,
@@ -326,22 +331,7 @@ impl Node {
             start(&self.stub, &GET_MANY, &request, timeout, done);
             return None;
         };
-        let (front, express) = (self.stub.clone(), self.express.clone());
-        let (until, again) = (Instant::now() + timeout, request.clone());
-        start(&stub, &GET_MANY, &request, timeout, move |reply| {
-            if let Err(Fault::Lost(_)) = reply {
-                let now = Instant::now();
-                express.shut(now);
-                return start(
-                    &front,
-                    &GET_MANY,
-                    &again,
-                    until.saturating_duration_since(now),
-                    done,
-                );
-            }
-            done(reply);
-        });
+        start(&stub, &GET_MANY, &request, timeout, done);
         Some(stub)
     }
 
@@ -404,7 +394,7 @@ impl Node {
             express.map(|express| is_there(express, inquiry.patience)),
         ) {
             (Ok(()), Some(Err(_))) => {
-                self.express.shut(Instant::now());
+                self.leave_express();
                 Ok(Doors::FrontAlone)
             }
             (Ok(()), _) | (Err(_), Some(Ok(()))) => Ok(Doors::AsBefore),
