@@ -159,6 +159,15 @@ fn succeed(command: &mut Command) -> Result<(), String> {
 
 /// A way to `to` on which all takes so long, each way. It ends with the process of the test.
 pub fn slow_way(listener: TcpListener, to: SocketAddr, delay: Duration) {
+    way(listener, to, move |from, to| carry(from, to, delay));
+}
+
+/// A way to `to`, on which `carry` sees to each direction of a connection.
+fn way(
+    listener: TcpListener,
+    to: SocketAddr,
+    carry: impl Fn(TcpStream, TcpStream) + Send + 'static,
+) {
     thread::spawn(move || {
         for near in listener.incoming().flatten() {
             let Ok(far) = TcpStream::connect(to) else {
@@ -171,8 +180,8 @@ pub fn slow_way(listener: TcpListener, to: SocketAddr, delay: Duration) {
             let Ok((near_too, far_too)) = copies else {
                 continue;
             };
-            carry(near, far, delay);
-            carry(far_too, near_too, delay);
+            carry(near, far);
+            carry(far_too, near_too);
         }
     });
 }
@@ -214,17 +223,7 @@ impl Gate {
     pub fn new(listener: TcpListener, to: SocketAddr) -> Gate {
         let state = Arc::new(AtomicU8::new(OPEN));
         let at = state.clone();
-        thread::spawn(move || {
-            for near in listener.incoming().flatten() {
-                if at.load(Ordering::SeqCst) == CUT {
-                    continue;
-                }
-                let far = TcpStream::connect(to).expect("the node listens");
-                let other_way = (far.try_clone().unwrap(), near.try_clone().unwrap());
-                pass(near, far, at.clone());
-                pass(other_way.0, other_way.1, at.clone());
-            }
-        });
+        way(listener, to, move |from, to| pass(from, to, at.clone()));
         Gate(state)
     }
 
@@ -241,7 +240,6 @@ impl Gate {
 
 /// Passes on what one says to the other, while the gate is open.
 fn pass(mut from: TcpStream, mut to: TcpStream, gate: Arc<AtomicU8>) {
-    let _ = to.set_nodelay(true);
     from.set_read_timeout(Some(Duration::from_millis(5)))
         .expect("a time limit can be set");
     thread::spawn(move || {
