@@ -15,8 +15,6 @@ mod admission;
 mod calls;
 mod connection;
 mod listener;
-mod mail;
-mod places;
 mod socket;
 mod thread;
 #[cfg(feature = "tls")]
@@ -34,7 +32,6 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{self, Receiver};
 
 use self::admission::Admission;
-use self::mail::{Slot, letter_box};
 use self::thread::{Common, IoThread, Letter};
 #[cfg(feature = "tls")]
 pub(super) use self::tls::certified;
@@ -44,6 +41,7 @@ use super::cores::Cores;
 use super::health::Health;
 use super::identity::Shown;
 use super::limits::ConnectionLimits;
+use super::mail::{Slot, letter_box};
 use super::reflection::Pool;
 use super::service::Service;
 use crate::engine::pin_or_warn;

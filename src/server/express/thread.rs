@@ -13,8 +13,6 @@ use rustix::event::{Timespec, epoll};
 use super::admission::{Admission, Admitted};
 use super::calls::Calls;
 use super::connection::{Connection, Next};
-use super::mail::{Letters, Slot};
-use super::places::{Places, Token};
 use super::socket::{Socket, accept};
 #[cfg(feature = "tls")]
 use super::tls::Session;
@@ -22,6 +20,8 @@ use super::turns::Turns;
 use super::waiters::{Call, Waiters};
 use super::{Figures, Services};
 use crate::http2::{self, Answer, Counts, Limits};
+use crate::server::mail::{Letters, Slot};
+use crate::server::places::{Places, Token};
 use crate::server::service::Status;
 
 /// What is read from one connection before others have their turn. One buffer is there for all of a thread.

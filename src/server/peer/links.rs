@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::tries::Tries;
-use super::{Forward, Peers, agreement, dial, handover};
+use super::{Forward, Peers, agreement, asking, handover};
 use crate::cluster::link::{Figures, Link, Refused};
 
 /// How often links are looked at while something is under way on them, and while nothing is.
@@ -76,6 +76,19 @@ impl Peer {
     pub fn note_open(&self) {
         self.noted.lock().clear();
         log::info!("node {} is linked to", self.address);
+    }
+
+    /// It has ended a link in order, as it does when it is shut down.
+    pub fn note_leaving(&self) {
+        const LEAVING: &str = "it ends in order";
+        let mut noted = self.noted.lock();
+        if *noted != LEAVING {
+            LEAVING.clone_into(&mut noted);
+            log::info!(
+                "node {} has ended its links: it is being shut down",
+                self.address
+            );
+        }
     }
 
     /// A link to it has failed.
@@ -172,7 +185,7 @@ impl Peers {
             if let Some(stream) = tick.connect {
                 tries.spend();
                 is_tried = true;
-                dial::open(self, peer, link, stream);
+                asking::open(self, peer, link, stream);
             }
         }
         if let Some(since) = doubted_since {
