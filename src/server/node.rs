@@ -200,7 +200,6 @@ impl Node {
         let listened = listen(&config, shown.as_ref(), &connections, services, &env);
         let (server, listen) = listened?;
         let members = Arc::new(members::join(config.members, listen)?);
-        service.peers.follow(&members);
         let express = match config.express {
             None => None,
             Some(address) => {
@@ -229,7 +228,9 @@ impl Node {
         };
         if let Some(express) = &express {
             cluster.tell_express(express.address(), listen);
+            service.peers.use_threads(express.posts());
         }
+        service.peers.follow(&members);
         let readiness = Readiness::new(health.clone(), &["", CACHE_SERVICE]);
         let figures = express.as_ref().map(Express::figures);
         let admin = match config.admin {

@@ -1,5 +1,8 @@
 //! What a thread looks after, by tokens that are never used twice.
 
+/// How many turns there are: the highest bit of a token is for others to use.
+const TURNS: u32 = u32::MAX >> 1;
+
 /// Which place, and how often it has been given away before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Token {
@@ -79,7 +82,7 @@ impl<T> Places<T> {
             return None;
         }
         let content = place.content.take()?;
-        place.turn = place.turn.wrapping_add(1);
+        place.turn = place.turn.wrapping_add(1) & TURNS;
         self.free.push(token.index);
         Some(content)
     }

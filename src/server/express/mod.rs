@@ -42,6 +42,7 @@ use super::health::Health;
 use super::identity::Shown;
 use super::limits::ConnectionLimits;
 use super::mail::{Slot, letter_box};
+use super::peer::Post;
 use super::reflection::Pool;
 use super::service::Service;
 use crate::engine::pin_or_warn;
@@ -90,7 +91,7 @@ pub(super) struct Services {
 pub(super) struct Express {
     address: SocketAddr,
     slots: Vec<Slot<Letter>>,
-    /// A word of each thread, at its end: whether no connection was cut.
+    /// A word of each thread, when it has no connection any more: whether none was cut.
     ended: Receiver<bool>,
     figures: Arc<ExpressFigures>,
 }
@@ -148,8 +149,10 @@ impl Express {
                 if !pinned.is_empty() {
                     pin_or_warn(pinned[index % pinned.len()]);
                 }
-                // Who does not wait for it any more has ended too.
-                let _ = end.send(thread.run());
+                thread.run(|all_finished| {
+                    // Who does not wait for it any more has ended too.
+                    let _ = end.send(all_finished);
+                });
             })?;
         }
         let figures = Arc::new(ExpressFigures {
@@ -163,6 +166,11 @@ impl Express {
             ended,
             figures,
         })
+    }
+
+    /// Its threads, for calls to other nodes.
+    pub fn posts(&self) -> impl Iterator<Item = Post> {
+        self.slots.iter().map(thread::post)
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -13,8 +13,9 @@ use crate::cluster::link::{Link, Next};
 use crate::http2::Code;
 
 const PATH: &str = "/corecache.peer.v1.Peer/Link";
-/// A message of questions has so many bytes, or one question.
-const MESSAGE_BYTES: usize = 64 << 10;
+/// A message of questions has so many bytes, or one question: so short that the other node answers the first of them while
+/// the rest are on their way.
+const MESSAGE_BYTES: usize = 4 << 10;
 /// What the question that comes last takes at the most, with what a message has beside its questions.
 const REST_BYTES: usize = 5 << 10;
 

@@ -45,7 +45,7 @@ use super::loaders::Loaders;
 use crate::cluster::membership::Membership;
 use crate::cluster::{Epoch, Placement, Ring};
 pub(super) use answering::Answering;
-pub(super) use calls::{Calls, LinkTls};
+pub(super) use calls::{Calls, Driver, Letter, LinkTls, Post};
 pub(super) use figures::PeerMetrics;
 use forward::Aim;
 pub(super) use forward::Forward;
@@ -178,6 +178,11 @@ impl Peers {
             .name("links".to_owned())
             .spawn(move || looked_at.run())?;
         Ok(peers)
+    }
+
+    /// Has these threads drive the links from now on.
+    pub fn use_threads(&self, posts: impl IntoIterator<Item = Post>) {
+        self.calls.use_threads(posts);
     }
 
     /// Goes by what is known of the members, from now on.

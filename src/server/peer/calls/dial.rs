@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::thread::{Letter, Opened};
+use super::driver::{Letter, Opened, Post};
 use super::{End, Talk};
 use crate::http2::{Solo, Target};
 use crate::server::identity::Shown;
-use crate::server::mail::Slot;
 
 /// Nodes that are dialled at a time.
 const DIALS_MAX: usize = 256;
@@ -61,7 +60,7 @@ pub(super) struct Speech {
 }
 
 /// Reaches the node and hands the connection to the thread that drives it.
-pub(super) fn dial(dials: &Arc<Dials>, speech: Speech, slot: Slot<Letter>) {
+pub(super) fn dial(dials: &Arc<Dials>, speech: Speech, post: Post) {
     let Some(dialling) = dials.begin() else {
         let why = format!("{DIALS_MAX} nodes are being dialled already");
         return speech.talk.end(End::Broken(why));
@@ -86,7 +85,7 @@ pub(super) fn dial(dials: &Arc<Dials>, speech: Speech, slot: Slot<Letter>) {
                 };
                 let solo = Solo::new(&target, speech.message_max_bytes);
                 let talk = speech.talk;
-                slot.put(Letter::Opened(Opened { stream, solo, talk }));
+                post(Letter::Opened(Opened { stream, solo, talk }));
             }
             Err(error) => speech.talk.end(End::Broken(error.to_string())),
         }

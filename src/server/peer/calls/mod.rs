@@ -1,27 +1,30 @@
 //! Calls to other nodes, each over a connection of its own.
 //!
 //! ```text
-//! open ──► dial: looks up, connects, speaks TLS ──► thread: epoll, reads, writes ──► Talk: what is said
-//!          (a thread of its own, for so long)       (one a core, started when it is needed)
+//! open ──► dial: looks up, connects, speaks TLS ──► driver: reads, writes ──► Talk: what is said
+//!          (a thread of its own, for so long)       (on the I/O threads of the express door, or on threads of its own)
 //! ```
 //!
 //! [`crate::http2::Solo`] is the protocol. Nothing is known here of keys and values: who has something to say is a [`Talk`].
 
 mod dial;
+mod driver;
 mod thread;
 
+use std::io;
 use std::sync::Arc;
 use std::task::Waker;
+use std::thread::Builder;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 pub(in crate::server) use self::dial::LinkTls;
 use self::dial::{Dials, Speech};
-use self::thread::{Letter, Thread};
+pub(in crate::server) use self::driver::{Driver, Letter, Post};
 use crate::cluster::link::Next;
 pub(super) use crate::http2::End;
-use crate::server::mail::{Slot, letter_box};
+use crate::server::mail::letter_box;
 
 /// What is said in a call, by this side and by the other. Whoever drives it is one thread at a time.
 pub(super) trait Talk: Send {
@@ -56,26 +59,32 @@ pub(super) trait Talk: Send {
 pub(in crate::server) struct Calls {
     tls: Option<Arc<LinkTls>>,
     dials: Arc<Dials>,
-    /// As many as there may be threads; none yet where none was needed.
     threads: Mutex<Threads>,
 }
 
+/// Those that drive calls, in turns.
 struct Threads {
-    slots: Vec<Option<Slot<Letter>>>,
+    /// None yet where none was needed.
+    posts: Vec<Option<Post>>,
     next: usize,
 }
 
 impl Calls {
-    /// With so many threads at the most.
+    /// With so many threads of their own at the most.
     pub fn new(tls: Option<LinkTls>, threads: usize) -> Self {
         Self {
             tls: tls.map(Arc::new),
             dials: Arc::default(),
             threads: Mutex::new(Threads {
-                slots: vec![None; threads.max(1)],
+                posts: vec![None; threads.max(1)],
                 next: 0,
             }),
         }
+    }
+
+    /// Has these threads drive the calls from now on: each has a [`Driver`].
+    pub fn use_threads(&self, posts: impl IntoIterator<Item = Post>) {
+        self.threads.lock().posts = posts.into_iter().map(Some).collect();
     }
 
     /// Calls the node at an address.
@@ -85,8 +94,8 @@ impl Calls {
         message_max_bytes: usize,
         talk: Box<dyn Talk>,
     ) {
-        let slot = match self.threads.lock().next() {
-            Ok(slot) => slot,
+        let post = match self.threads.lock().next() {
+            Ok(post) => post,
             Err(error) => {
                 let why = format!("the system starts no thread for it: {error}");
                 return talk.end(End::Broken(why));
@@ -98,32 +107,28 @@ impl Calls {
             message_max_bytes,
             talk,
         };
-        dial::dial(&self.dials, speech, slot);
+        dial::dial(&self.dials, speech, post);
     }
 }
 
 impl Threads {
-    /// They take turns.
-    fn next(&mut self) -> std::io::Result<Slot<Letter>> {
-        let index = self.next % self.slots.len();
+    fn next(&mut self) -> io::Result<Post> {
+        let index = self.next % self.posts.len();
         self.next += 1;
-        let slot = &mut self.slots[index];
-        if let Some(slot) = slot {
-            return Ok(slot.clone());
+        let post = &mut self.posts[index];
+        if let Some(post) = post {
+            return Ok(post.clone());
         }
-        let (new, letters) = letter_box()?;
-        let thread = Thread::new(letters, new.clone())?;
-        std::thread::Builder::new()
+        let (slot, letters) = letter_box()?;
+        let new: Post = Arc::new(move |letter| slot.put(letter));
+        let own = new.clone();
+        Builder::new()
             .name(format!("peers-{index}"))
-            .spawn(move || thread.run())?;
-        Ok(slot.insert(new).clone())
-    }
-}
-
-impl Drop for Calls {
-    fn drop(&mut self) {
-        for slot in self.threads.lock().slots.iter().flatten() {
-            slot.put(Letter::End);
-        }
+            .spawn(move || {
+                if let Err(error) = thread::run(&letters, own) {
+                    log::error!("a thread can not wait for other nodes, and ends: {error}");
+                }
+            })?;
+        Ok(post.insert(new).clone())
     }
 }
