@@ -43,7 +43,7 @@ impl Pair {
         }
     }
 
-    fn to_server(&mut self, mut bytes: &[u8]) {
+    fn serve(&mut self, mut bytes: &[u8]) {
         self.is_blocked = false;
         loop {
             let received = self
@@ -63,12 +63,12 @@ impl Pair {
             let said = self.solo.unwritten().to_vec();
             self.solo.written(said.len());
             for piece in said.chunks(self.piece_bytes) {
-                self.to_server(piece);
+                self.serve(piece);
             }
             let answered: Vec<u8> = self.server.pieces().flatten().copied().collect();
             self.server.written(answered.len());
             if self.is_blocked {
-                self.to_server(&[]);
+                self.serve(&[]);
             }
             let mut end = Ok(());
             for piece in answered.chunks(self.piece_bytes) {

@@ -42,7 +42,7 @@ use super::health::Health;
 use super::identity::Shown;
 use super::limits::ConnectionLimits;
 use super::mail::{Slot, letter_box};
-use super::peer::Post;
+use super::peer::{self, Post};
 use super::reflection::Pool;
 use super::service::Service;
 use crate::engine::pin_or_warn;
@@ -149,6 +149,7 @@ impl Express {
                 if !pinned.is_empty() {
                     pin_or_warn(pinned[index % pinned.len()]);
                 }
+                peer::prefer(index);
                 thread.run(|all_finished| {
                     // Who does not wait for it any more has ended too.
                     let _ = end.send(all_finished);

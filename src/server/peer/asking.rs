@@ -19,19 +19,20 @@ const MESSAGE_BYTES: usize = 4 << 10;
 /// What the question that comes last takes at the most, with what a message has beside its questions.
 const REST_BYTES: usize = 5 << 10;
 
-/// Opens a stream of a link.
-pub(super) fn open(peers: &Arc<Peers>, peer: &Arc<Peer>, link: &Arc<Link<Forward>>, stream: u64) {
+/// Opens a stream of a node's link of that number.
+pub(super) fn open(peers: &Arc<Peers>, peer: &Arc<Peer>, number: usize, stream: u64) {
     let asking = Asking {
         peers: peers.clone(),
         peer: peer.clone(),
-        link: link.clone(),
+        link: peer.links[number].clone(),
         stream,
         message_bytes: MESSAGE_BYTES,
         has_greeted: false,
         is_greeted: false,
     };
+    let thread = Some(peer.thread_of(number, peers.calls.threads()));
     let calls = &peers.calls;
-    calls.open(&peer.address, UNARY_LIMIT_BYTES, Box::new(asking));
+    calls.open(&peer.address, thread, UNARY_LIMIT_BYTES, Box::new(asking));
 }
 
 struct Asking {

@@ -1,5 +1,6 @@
 //! A node with the links to it, and the thread that looks after all links.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,10 +19,24 @@ const RETIRE_AFTER: Duration = Duration::from_secs(20 * 60);
 /// A question beside its key.
 const QUESTION_BYTES: usize = 64;
 
+thread_local! {
+    /// The link to each node that this thread asks by, if it can.
+    static PREFERRED: Cell<usize> = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Cell::new(NEXT.fetch_add(1, Ordering::Relaxed))
+    };
+}
+
+/// Has this thread ask by the link of that number to each node, or of the next, around the end.
+pub(in super::super) fn prefer(number: usize) {
+    PREFERRED.set(number);
+}
+
 /// A node, and the links to it.
 pub(in super::super) struct Peer {
     pub address: String,
     pub(super) links: Vec<Arc<Link<Forward>>>,
+    spread: u64,
     /// What was last said of it: what is said again and again is logged once.
     noted: Mutex<String>,
     pub(super) odds: agreement::Known,
@@ -37,6 +52,7 @@ impl Peer {
         Self {
             address: address.to_owned(),
             links: (0..config.links).map(link).collect(),
+            spread: peers.hasher.hash_one(address),
             noted: Mutex::default(),
             odds: agreement::Known::default(),
         }
@@ -44,11 +60,7 @@ impl Peer {
 
     /// Each thread has a link that it prefers, so that what it asks in a row is one message.
     pub fn ask(&self, mut forward: Forward) -> Result<(), (Forward, Refused)> {
-        static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static THREAD: usize = NEXT_THREAD.fetch_add(1, Ordering::Relaxed);
-        }
-        let first = THREAD.with(|thread| *thread);
+        let first = PREFERRED.get();
         let bytes = QUESTION_BYTES + forward.load.key().len();
         let group = forward.load.group().number();
         forward.until = match forward.is_peek() {
@@ -70,6 +82,15 @@ impl Peer {
             }
         }
         Err((forward, refused))
+    }
+
+    /// The thread that drives its link of a number. With as many links as threads each thread drives the one that it asks
+    /// by; with fewer those of different nodes are on different threads.
+    pub(super) fn thread_of(&self, number: usize, threads: usize) -> usize {
+        match self.links.len() >= threads {
+            true => number % threads,
+            false => (self.spread as usize).wrapping_add(number) % threads,
+        }
     }
 
     /// A link to it is open.
@@ -185,7 +206,7 @@ impl Peers {
             if let Some(stream) = tick.connect {
                 tries.spend();
                 is_tried = true;
-                asking::open(self, peer, link, stream);
+                asking::open(self, peer, number, stream);
             }
         }
         if let Some(since) = doubted_since {

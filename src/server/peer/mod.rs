@@ -49,7 +49,7 @@ pub(super) use calls::{Calls, Driver, Letter, LinkTls, Post};
 pub(super) use figures::PeerMetrics;
 use forward::Aim;
 pub(super) use forward::Forward;
-pub(super) use links::Peer;
+pub(super) use links::{Peer, prefer};
 use parts::AtHand;
 pub(super) use parts::Seal;
 use pulls::Pulls;

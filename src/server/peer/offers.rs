@@ -95,7 +95,8 @@ impl Peers {
             held: 0,
             told,
         };
-        self.calls.open(address, TAKEN_BYTES, Box::new(offering));
+        self.calls
+            .open(address, None, TAKEN_BYTES, Box::new(offering));
     }
 
     /// The hottest keys of this node, by their next owners, until it is too late for more; and how many they are.

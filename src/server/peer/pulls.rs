@@ -92,7 +92,7 @@ impl Peers {
                 Ok(pulling) => {
                     let address = pulling.peer.address.clone();
                     self.calls
-                        .open(&address, UNARY_LIMIT_BYTES, Box::new(pulling));
+                        .open(&address, None, UNARY_LIMIT_BYTES, Box::new(pulling));
                 }
                 Err(forward) => {
                     let cause = "the system gave no memory for a large value of another node";

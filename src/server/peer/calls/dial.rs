@@ -85,7 +85,7 @@ pub(super) fn dial(dials: &Arc<Dials>, speech: Speech, post: Post) {
                 };
                 let solo = Solo::new(&target, speech.message_max_bytes);
                 let talk = speech.talk;
-                post(Letter::Opened(Opened { stream, solo, talk }));
+                post(Letter::Opened(Box::new(Opened { stream, solo, talk })));
             }
             Err(error) => speech.talk.end(End::Broken(error.to_string())),
         }

@@ -27,7 +27,7 @@ const OF_A_CALL: u64 = 1 << 63;
 
 /// What other threads have for a driver.
 pub(in crate::server) enum Letter {
-    Opened(Opened),
+    Opened(Box<Opened>),
     /// A call may have something to say.
     Woken(Token),
 }
@@ -104,7 +104,7 @@ impl From<io::Error> for Over {
     }
 }
 
-/// The calls of a thread. It stays on the thread that it was made on.
+/// The calls of a thread, which alone drives them.
 pub(in crate::server) struct Driver {
     post: Post,
     calls: Places<Call>,
@@ -130,7 +130,7 @@ impl Driver {
 
     pub fn on_letter(&mut self, letter: Letter, poll: &OwnedFd) {
         match letter {
-            Letter::Opened(opened) => self.take_in(opened, poll),
+            Letter::Opened(opened) => self.take_in(*opened, poll),
             Letter::Woken(token) => self.enqueue(token),
         }
     }

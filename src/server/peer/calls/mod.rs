@@ -87,14 +87,20 @@ impl Calls {
         self.threads.lock().posts = posts.into_iter().map(Some).collect();
     }
 
-    /// Calls the node at an address.
+    /// How many threads there may be.
+    pub(in crate::server::peer) fn threads(&self) -> usize {
+        self.threads.lock().posts.len()
+    }
+
+    /// Calls the node at an address, on the thread of that number, or of the next, around the end.
     pub(in crate::server::peer) fn open(
         &self,
         address: &str,
+        thread: Option<usize>,
         message_max_bytes: usize,
         talk: Box<dyn Talk>,
     ) {
-        let post = match self.threads.lock().next() {
+        let post = match self.threads.lock().choose(thread) {
             Ok(post) => post,
             Err(error) => {
                 let why = format!("the system starts no thread for it: {error}");
@@ -112,9 +118,12 @@ impl Calls {
 }
 
 impl Threads {
-    fn next(&mut self) -> io::Result<Post> {
-        let index = self.next % self.posts.len();
-        self.next += 1;
+    fn choose(&mut self, thread: Option<usize>) -> io::Result<Post> {
+        let next = || {
+            self.next += 1;
+            self.next
+        };
+        let index = thread.unwrap_or_else(next) % self.posts.len();
         let post = &mut self.posts[index];
         if let Some(post) = post {
             return Ok(post.clone());
@@ -132,3 +141,6 @@ impl Threads {
         Ok(post.insert(new).clone())
     }
 }
+
+#[cfg(test)]
+mod tests;
