@@ -37,6 +37,7 @@ pub(in super::super) struct Dialler {
 }
 
 /// What it takes to speak TLS with the other nodes.
+#[cfg_attr(not(feature = "tls"), allow(dead_code))]
 pub(in super::super) struct LinkTls {
     pub roots: Vec<u8>,
     pub certificates: Vec<u8>,
