@@ -60,6 +60,7 @@ pub(super) struct ExpressConfig<'a> {
     pub read_stall: Duration,
     pub connections: Connections,
     /// What it shows its callers, if it speaks TLS.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
     pub identity: Option<&'a Arc<Shown>>,
 }
 

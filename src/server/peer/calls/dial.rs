@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const STACK_BYTES: usize = 256 << 10;
 
 /// What it takes to speak TLS with the other nodes.
+#[cfg_attr(not(feature = "tls"), allow(dead_code))]
 pub(in crate::server) struct LinkTls {
     /// The PEM file of those who sign the nodes' certificates.
     pub roots: Vec<u8>,
