@@ -17,7 +17,7 @@ fn start(load: impl Fn(&[u8], &mut Sink) -> Result<(), LoadError> + Send + Sync 
     let config = NodeConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         admin: None,
-        express: Node::HAS_EXPRESS.then(|| ([127, 0, 0, 1], 0).into()),
+        express: Some(([127, 0, 0, 1], 0).into()),
         memory_bytes: 16 << 20,
         groups: vec![GroupConfig::new("pages", load)],
         cores: Cores::available(),
@@ -36,12 +36,10 @@ fn start(load: impl Fn(&[u8], &mut Sink) -> Result<(), LoadError> + Send + Sync 
     Node::start(config).expect("a node starts")
 }
 
-/// Runs a test at the front door, and at the express door of another node, if nodes have one.
+/// Runs a test at the front door, and at the express door of another node.
 fn at_each_door(test: impl Fn(fn(&Node) -> Option<SocketAddr>)) {
     test(|node| Some(node.listen()));
-    if Node::HAS_EXPRESS {
-        test(Node::express);
-    }
+    test(Node::express);
 }
 
 #[test]

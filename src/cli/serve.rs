@@ -20,11 +20,7 @@ use super::{at_least_one, limits, links, members, memory, output, seconds, size,
 const ENTRY_LIMIT_BYTES: usize = 64 << 20;
 
 /// Where the express door is, where nothing is said of it.
-const EXPRESS: &str = if Node::HAS_EXPRESS {
-    "127.0.0.1:8802"
-} else {
-    "off"
-};
+const EXPRESS: &str = "127.0.0.1:8802";
 
 /// Signals that end a node.
 const STOP: [i32; 2] = [SIGTERM, SIGINT];
@@ -402,9 +398,6 @@ struct ExpressAddress(Option<SocketAddr>);
 fn express_address(text: &str) -> Result<ExpressAddress, String> {
     match text {
         "off" => Ok(ExpressAddress(None)),
-        _ if !Node::HAS_EXPRESS => {
-            Err("there is none on this system: it needs Linux; `off` is all it can be".to_owned())
-        }
         _ => match address(text) {
             Ok(address) => Ok(ExpressAddress(Some(address))),
             Err(error) => Err(format!("{error}, or `off`")),

@@ -72,9 +72,8 @@ fn tell(state: &str) -> io::Result<()> {
         .map(drop)
 }
 
-/// The address of a socket that is a file; or, on Linux, of one that has a name and no file.
+/// The address of a socket that is a file; or of one that has a name and no file.
 fn address(socket: &OsStr) -> io::Result<SocketAddr> {
-    #[cfg(target_os = "linux")]
     if let Some(name) = socket.as_bytes().strip_prefix(b"@") {
         use std::os::linux::net::SocketAddrExt;
         return SocketAddr::from_abstract_name(name);

@@ -62,7 +62,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn a_process_knows_what_it_has() {
         let block = vec![1_u8; 32 << 20];
         assert!(resident_bytes().unwrap() > block.len());

@@ -303,7 +303,6 @@ fn hold(raw: RawFd, socket: u64) -> Option<OwnedFd> {
 }
 
 /// What a peer has sent so far.
-#[cfg(target_os = "linux")]
 fn received_bytes(fd: &OwnedFd) -> Option<u64> {
     /// Where `struct tcp_info` of Linux 4.1 and later has it (`tcpi_bytes_received`).
     const AT: usize = 128;
@@ -323,21 +322,9 @@ fn received_bytes(fd: &OwnedFd) -> Option<u64> {
     (status == 0 && len as usize == info.len()).then(|| u64::from_ne_bytes(*bytes))
 }
 
-#[cfg(not(target_os = "linux"))]
-fn received_bytes(_: &OwnedFd) -> Option<u64> {
-    None
-}
-
 /// What the kernel calls the socket; none for what is none.
-#[cfg(target_os = "linux")]
 fn number(fd: BorrowedFd<'_>) -> Option<u64> {
     rustix::net::sockopt::socket_cookie(fd).ok()
-}
-
-/// Elsewhere connections are neither counted nor refused.
-#[cfg(not(target_os = "linux"))]
-fn number(_: BorrowedFd<'_>) -> Option<u64> {
-    None
 }
 
 /// `grpc_socket_mutator` of the C-core (`src/core/lib/iomgr/socket_mutator.h`), and what is ours behind it.
@@ -411,7 +398,7 @@ unsafe extern "C" fn order(a: *mut c_void, b: *mut c_void) -> c_int {
     a.cmp(&b) as c_int
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};

@@ -119,7 +119,6 @@ fn ranges(cores: &[usize]) -> String {
 }
 
 /// The cores that the system lets this process run on; none where it does not say.
-#[cfg(target_os = "linux")]
 fn allowed() -> Vec<usize> {
     use rustix::thread::{CpuSet, sched_getaffinity};
 
@@ -129,11 +128,6 @@ fn allowed() -> Vec<usize> {
     (0..CpuSet::MAX_CPU)
         .filter(|&core| set.is_set(core))
         .collect()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn allowed() -> Vec<usize> {
-    Vec::new()
 }
 
 #[cfg(test)]
@@ -158,7 +152,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn cores_that_are_not_given_are_left_out() {
         let one = allowed()[0];
         let cores: Cores = format!("{one},1022-1023").parse().unwrap();

@@ -41,7 +41,7 @@ impl Shown {
 pub struct Renewal(pub(super) Option<Arc<Shown>>);
 
 impl Renewal {
-    /// Shows this identity from now on. What the node shows its peers when it calls them is as it was when it started.
+    /// Shows this identity from now on, also to other nodes that are called.
     ///
     /// # Errors
     /// [`StartError::Identity`] if it can not be used, and [`StartError::NoTls`] if the node does not speak TLS. The node

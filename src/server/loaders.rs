@@ -538,14 +538,11 @@ impl Lane {
     }
 }
 
-/// Hits go before loads. On Linux a thread has a priority of its own; where it can not be had, nothing is lost but that.
+/// Hits go before loads. A thread has a priority of its own; where it can not be had, nothing is lost but that.
 fn lower_priority() {
-    #[cfg(target_os = "linux")]
-    {
-        /// Steps of nice(2): where they compete, a loader gets a tenth of the time that a thread with hits gets.
-        const NICER: i32 = 10;
-        if let Err(error) = rustix::process::nice(NICER) {
-            log::warn!("the loaders run at the priority of the threads that answer hits: {error}");
-        }
+    /// Steps of nice(2): where they compete, a loader gets a tenth of the time that a thread with hits gets.
+    const NICER: i32 = 10;
+    if let Err(error) = rustix::process::nice(NICER) {
+        log::warn!("the loaders run at the priority of the threads that answer hits: {error}");
     }
 }

@@ -15,6 +15,11 @@
 //! `node`, `peer::dial` and `peer::offers` alone; what a call means is `service`'s,
 //! which knows no transport.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "a node needs Linux; the engine does not: it is built with --no-default-features, on any system"
+);
+
 mod admin;
 mod arriving;
 mod brake;
@@ -23,7 +28,6 @@ mod connections;
 mod cores;
 mod deadline;
 mod etcd;
-#[cfg(target_os = "linux")]
 mod express;
 mod fetch;
 mod front;

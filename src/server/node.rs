@@ -65,7 +65,7 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// Where it serves its admin pages, if it does.
     pub admin: Option<SocketAddr>,
-    /// Where its express door is, if it has one; port 0 for any free one. See [`Node::HAS_EXPRESS`].
+    /// Where its express door is, if it has one; port 0 for any free one.
     pub express: Option<SocketAddr>,
     /// The budget of the cache, in bytes.
     pub memory_bytes: usize,
@@ -169,9 +169,6 @@ pub struct Node {
 }
 
 impl Node {
-    /// Whether nodes have an express door on this system.
-    pub const HAS_EXPRESS: bool = cfg!(target_os = "linux");
-
     /// Starts a node. It serves when this returns.
     ///
     /// # Errors

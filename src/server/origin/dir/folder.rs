@@ -18,10 +18,7 @@ use rustix::io::{Errno, Result};
 /// How folders are opened: to go through one takes no right to list it.
 const THROUGH: OFlags = SEARCH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-#[cfg(target_os = "linux")]
 const SEARCH: OFlags = OFlags::PATH;
-#[cfg(not(target_os = "linux"))]
-const SEARCH: OFlags = OFlags::RDONLY;
 
 /// A folder that is held open.
 #[derive(Debug)]
@@ -93,17 +90,11 @@ impl Folder {
 }
 
 /// The folder at `path` beneath `root`, found by the kernel in one go.
-#[cfg(target_os = "linux")]
 fn beneath(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
     use rustix::fs::ResolveFlags;
 
     let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(root, path, THROUGH, Mode::empty(), within)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn beneath(_root: BorrowedFd<'_>, _path: &[u8]) -> Result<OwnedFd> {
-    Err(Errno::NOSYS)
 }
 
 /// The folder `name` in `parent`; a link is not followed.

@@ -193,7 +193,6 @@ fn what_is_no_regular_file_is_refused() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn devices_and_magic_links_are_refused() {
     let devices = Dir::open("/dev").unwrap();
     assert_invalid(&devices, "zero", "a device");
@@ -205,7 +204,6 @@ fn devices_and_magic_links_are_refused() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn files_that_the_kernel_makes_up_are_read_whole_and_not_kept() {
     let process = Dir::open("/proc/self").unwrap();
     let file = process.folder.file(b"stat").unwrap();
