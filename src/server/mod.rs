@@ -12,7 +12,7 @@
 //! Beside the front door is `express`, over the protocol in [`crate::http2`] and the system's sockets.
 //!
 //! grpcio is named in `front`, `deadline`, `connections`, `slice`, `health`, `reflection`, `pb`, `etcd`,
-//! `node`, `peer::dial` and `peer::offers` alone; what a call means is `service`'s,
+//! `node` alone; what a call means is `service`'s,
 //! which knows no transport.
 
 #[cfg(not(target_os = "linux"))]
