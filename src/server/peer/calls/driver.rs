@@ -156,6 +156,9 @@ impl Driver {
             }
         }
         self.take_woken();
+        if self.ready.is_empty() && self.look_at.is_none() {
+            return None;
+        }
         let now = Instant::now();
         if self.look_at.is_some_and(|at| at <= now) {
             self.look(now);
