@@ -17,14 +17,23 @@ const LOOK_IDLE: Duration = Duration::from_millis(200);
 const RETIRE_AFTER: Duration = Duration::from_secs(20 * 60);
 /// A question beside its key.
 const QUESTION_BYTES: usize = 64;
+/// What is said of a link that the other node has ended with all answered: only a node that shuts down does that.
+const ENDED: &str = "the node has ended it";
 
 /// A node, and the links to it.
 pub(in super::super) struct Peer {
     pub address: String,
     pub(super) links: Vec<Arc<Link<Forward>>>,
-    /// What was last said of it: what is said again and again is logged once.
-    noted: Mutex<String>,
+    noted: Mutex<Noted>,
     pub(super) odds: agreement::Known,
+}
+
+/// What was last said of a node: what is said again and again is logged once.
+#[derive(Default)]
+struct Noted {
+    words: String,
+    /// It has said that it leaves: that it can not be reached then is no news to worry about.
+    has_left: bool,
 }
 
 impl Peer {
@@ -74,21 +83,27 @@ impl Peer {
 
     /// A link to it is open.
     pub fn note_open(&self) {
-        self.noted.lock().clear();
+        *self.noted.lock() = Noted::default();
         log::info!("node {} is linked to", self.address);
     }
 
-    /// A link to it has failed.
+    /// A link to it has failed, or was ended.
     pub fn note(&self, why: &str) {
+        let address = &self.address;
         let mut noted = self.noted.lock();
-        if *noted == why {
+        let ends = why == ENDED;
+        if noted.words == why || ends && noted.has_left {
             return;
         }
-        why.clone_into(&mut noted);
-        log::warn!(
-            "a link to node {} has failed: {why}; it is tried again",
-            self.address
-        );
+        why.clone_into(&mut noted.words);
+        if ends {
+            noted.has_left = true;
+            log::info!("node {address} has ended its links: it is shutting down");
+        } else if noted.has_left {
+            log::info!("node {address} is not back yet: {why}; it is tried again");
+        } else {
+            log::warn!("a link to node {address} has failed: {why}; it is tried again");
+        }
     }
 
     /// Whether another link than that one takes questions.
