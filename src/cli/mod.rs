@@ -9,6 +9,7 @@ mod members;
 mod memory;
 mod nodes;
 mod output;
+mod password;
 mod pem;
 mod plan;
 mod renewing;

@@ -17,9 +17,9 @@ use crate::engine::{Account, BlobBuilder, Charge, Full};
 pub(super) struct Large {
     /// A value of more bytes than that is a large one.
     pub over_bytes: usize,
-    /// The largest of them, and whether that is what the memory has room for.
+    /// The largest of them, and where that limit comes from.
     pub limit_bytes: usize,
-    pub fills_memory: bool,
+    pub limit_is: &'static str,
     pub account: Arc<Account>,
 }
 
