@@ -222,6 +222,14 @@ fn help_tells_each_flag() {
         assert!(help.contains("Usage: corecache"), "{help}");
         assert!(output.stderr.is_empty());
     }
+    for (more, less) in [
+        (&["help", "--help"][..], &["help"][..]),
+        (&["help", "get", "-h"], &["get", "--help"]),
+    ] {
+        let [more, less] = [more, less].map(|args| run(corecache().args(args)));
+        assert!(more.status.success(), "{more:?}");
+        assert_eq!(more.stdout, less.stdout);
+    }
     let output = run(&mut corecache());
     assert_eq!(output.status.code(), Some(2));
     let output = run(corecache().arg("--version"));

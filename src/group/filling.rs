@@ -72,9 +72,9 @@ impl Filling {
         self.len
     }
 
-    /// Whether a value is not to be larger because there is no room for it in memory.
-    pub fn fills_memory(&self) -> bool {
-        self.large.as_ref().is_some_and(|large| large.fills_memory)
+    /// Where the limit of a value comes from, if that is known.
+    pub fn limit_is(&self) -> &'static str {
+        self.large.as_ref().map_or("", |large| large.limit_is)
     }
 
     /// What has been written so far; none once it lies in chunks.

@@ -217,14 +217,10 @@ impl Sink {
         if len_bytes <= self.limit_bytes {
             return Ok(());
         }
-        let why = if self.value.fills_memory() {
-            ", which is what the memory of the group has room for"
-        } else {
-            ""
-        };
         Err(LoadError::TooLarge(format!(
-            "the value has {len_bytes} bytes or more, the limit is {} bytes{why}",
-            self.limit_bytes
+            "the value has {len_bytes} bytes or more, the limit is {} bytes{}",
+            self.limit_bytes,
+            self.value.limit_is()
         )))
     }
 }

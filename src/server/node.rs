@@ -388,7 +388,8 @@ fn service(config: &mut NodeConfig, env: &Arc<Environment>) -> Result<Service, S
         .shards(config.shards.unwrap_or(config.cores.len()))
         .pin_to(config.cores.pinned().iter().copied());
     let configs = std::mem::take(&mut config.groups).into_iter();
-    let configs = configs.map(|group| group.chunks_over(VALUE_LIMIT_BYTES));
+    let in_chunks = |group: GroupConfig| group.chunks_over(VALUE_LIMIT_BYTES);
+    let configs = configs.map(|group| in_chunks(group).limit_is(", as --entry-limit says"));
     let groups = Groups::new(&cache, configs)?;
     let limits = Limits {
         loaders: config.loaders,
