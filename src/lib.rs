@@ -39,6 +39,7 @@
 pub mod client;
 #[cfg(any(feature = "server", test))]
 pub mod cluster;
+mod counted;
 pub mod engine;
 pub mod group;
 #[cfg(feature = "express")]
@@ -50,3 +51,6 @@ pub mod server;
 
 #[cfg(feature = "server")]
 pub use client::Client;
+// For the messages of the binary.
+#[doc(hidden)]
+pub use counted::counted;

@@ -191,7 +191,7 @@ fn what_is_too_large_to_be_counted_is_told() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{output:?}");
     assert!(
-        said.ends_with("1 requests of 4 GiB and more count as 4 GiB\n"),
+        said.ends_with("1 request of 4 GiB and more, counted as 4 GiB\n"),
         "{said}"
     );
     // A policy that is named twice is replayed once.

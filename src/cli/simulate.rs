@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use clap::Args;
+use corecache::counted;
 use corecache::engine::policy::simulate::{Contender, Outcome, Trace};
 
 use super::size;
@@ -105,8 +106,8 @@ impl Simulate {
         let name = self.trace.display().to_string();
         let trace = source::read(&self.trace).map_err(|error| format!("{name}: {error}"))?;
         if trace.capped() > 0 {
-            let capped = trace.capped();
-            eprintln!("corecache: {name}: {capped} requests of 4 GiB and more count as 4 GiB");
+            let capped = counted(trace.capped(), "request", "requests");
+            eprintln!("corecache: {name}: {capped} of 4 GiB and more, counted as 4 GiB");
         }
         let sizes = self.cache_sizes(&trace);
         let sizes = sizes.map_err(|error| format!("{name}: {error}"))?;
@@ -214,10 +215,11 @@ fn table(trace: &Trace, sizes: &[u64], policies: &[Contender], rows: &[Row]) -> 
     let footprint = trace.footprint();
     let all = match trace.is_sized() {
         true => size::show(footprint),
-        false => format!("{footprint} entries"),
+        false => counted(footprint, "entry", "entries"),
     };
-    let (requests, keys) = (trace.requests().len(), trace.keys());
-    let mut text = format!("{requests} requests of {keys} keys, {all} in all\n");
+    let requests = counted(trace.requests().len(), "request", "requests");
+    let keys = counted(trace.keys(), "key", "keys");
+    let mut text = format!("{requests} of {keys}, {all} in all\n");
     let mut block = |heading: &str, ratio: fn(&Outcome) -> f64| {
         text += &format!("\n{:>12} {:>8}", "size", "of all");
         policies

@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::filling::Filling;
+use crate::counted;
 
 /// Where a group's values come from: asked for a key, it writes the value into a [`Sink`].
 ///
@@ -218,8 +219,9 @@ impl Sink {
             return Ok(());
         }
         Err(LoadError::TooLarge(format!(
-            "the value has {len_bytes} bytes or more, the limit is {} bytes{}",
-            self.limit_bytes,
+            "the value has {} or more, the limit is {}{}",
+            counted(len_bytes, "byte", "bytes"),
+            counted(self.limit_bytes, "byte", "bytes"),
             self.value.limit_is()
         )))
     }

@@ -37,6 +37,7 @@ use super::service::{
 use super::waiting::Waiting;
 use super::{admin, brake, front, pb, reflection, stats};
 use crate::cluster::membership::Membership;
+use crate::counted;
 use crate::engine::{Builder, pin_or_warn};
 use crate::group::{Group, GroupConfig, Groups, GroupsError, Value};
 
@@ -320,9 +321,9 @@ impl Node {
         let offered = peers.offer_hottest(&self.service.groups, self.memory_bytes, patience);
         if offered.keys > 0 {
             log::info!(
-                "{} keys were offered to {} nodes, which hold {} of them now, {} ms later",
-                offered.keys,
-                offered.nodes,
+                "{} offered to {}; {} of them are held there now, {} ms later",
+                counted(offered.keys, "key was", "keys were"),
+                counted(offered.nodes, "node", "nodes"),
                 offered.held,
                 begun.elapsed().as_millis()
             );

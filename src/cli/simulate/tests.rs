@@ -47,6 +47,16 @@ fn without_sizes_there_is_a_ladder_up_to_half_of_all() {
 }
 
 #[test]
+fn one_is_told_as_one() {
+    let one = trace("a\n");
+    let text = table(&one, &[1], &[Contender::Lru], &rows(&one, &[1]));
+    assert!(
+        text.starts_with("1 request of 1 key, 1 entry in all\n"),
+        "{text}"
+    );
+}
+
+#[test]
 fn policies_are_chosen_by_name() {
     let two = line(&["t", "--policy", "lru,corecache"]).unwrap();
     assert_eq!(two.policy, [Contender::Lru, Contender::Corecache]);

@@ -44,6 +44,7 @@ use ureq::http::header::{
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version};
 use ureq::{Agent, Body};
 
+use crate::counted;
 use crate::group::{LoadContext, LoadError, Loader, Sink};
 
 use super::OriginError;
@@ -331,8 +332,8 @@ fn copy(mut body: impl Read, sink: &mut Sink) -> Result<(), LoadError> {
             Err(error @ ureq::Error::Timeout(_)) => return Err(failure(error)),
             Err(error) => {
                 return Err(LoadError::Unavailable(format!(
-                    "the origin's answer broke off after {} bytes: {}",
-                    sink.len(),
+                    "the origin's answer broke off after {}: {}",
+                    counted(sink.len(), "byte", "bytes"),
                     error.into_io()
                 )));
             }
