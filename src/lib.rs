@@ -26,10 +26,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Without the default features there is no gRPC, no C++ and no network code in the build:
+//! Without the default features there is no gRPC, no C++ and no network code in the build. The crate is not published: it is
+//! depended on by the path of a clone, or by `git = "..."` with the URL that it is cloned from.
 //!
 //! ```toml
-//! corecache = { version = "0.1", default-features = false }
+//! corecache = { path = "../corecache", default-features = false }
 //! ```
 //!
 //! How large, how many shards, which cores, and what it costs: see [`engine`].

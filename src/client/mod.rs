@@ -25,6 +25,8 @@
 //! # }
 //! ```
 //!
+//! A whole program is `examples/ask_cluster.rs`.
+//!
 //! # What it does
 //!
 //! It learns from any node who is in the cluster, computes who owns which key as the nodes do, and asks the owner. If that
