@@ -321,7 +321,7 @@ impl Node {
         let offered = peers.offer_hottest(&self.service.groups, self.memory_bytes, patience);
         if offered.keys > 0 {
             log::info!(
-                "{} offered to {}; {} of them are held there now, {} ms later",
+                "{} offered to {}, {} held there {} ms later",
                 counted(offered.keys, "key was", "keys were"),
                 counted(offered.nodes, "node", "nodes"),
                 offered.held,
