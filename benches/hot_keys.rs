@@ -44,7 +44,14 @@ fn main() {
             let addresses = free_addresses(NODES);
             let nodes: Vec<_> = addresses
                 .iter()
-                .map(|&own| member(own, &addresses, origin, &["--hot-rate", hot_rate]))
+                .map(|&own| {
+                    member(
+                        own,
+                        &addresses,
+                        origin,
+                        &["--express", "off", "--hot-rate", hot_rate],
+                    )
+                })
                 .collect();
             ratios.push(busiest_over_mean(&nodes, &zipf));
         }

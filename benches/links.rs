@@ -7,7 +7,8 @@
 //! on the servers' core, which has the node's channel arguments and allocator. Rounds alternate.
 //!
 //! Then CPU. Two nodes in processes of their own; a client asks one of them for keys of its own, then for keys of the
-//! other, so many calls in flight all the time, each a `Get` of one key. Compared is the CPU of both nodes a call.
+//! other, so many calls in flight all the time, each a `Get` of one key, at the front door and at the express door. Compared
+//! is the CPU of both nodes a call.
 //!
 //! What this can't show: a real network, more than one core a node, or values that are kept where they are asked for.
 //!
@@ -64,19 +65,21 @@ fn main() {
     let origin = origin::start(|_| vec![b'x'; VALUE_BYTES]);
     let addresses = free_addresses(2);
     let (own, other) = (addresses[0], addresses[1]);
-    let owner = node(other, &addresses, origin, SERVER_CORE);
+    let owner = node(other, &addresses, origin, SERVER_CORE, "off");
     let program = env::current_exe().expect("the path of this program");
     let size = VALUE_BYTES.to_string();
     let echo = Server::start(Command::new(program).args([ECHO, support::echo::VALUE_BYTES, &size]));
     let pair = free_addresses(2);
     let owner_core = argument("--owner-core", SERVER_CORE);
+    let express = free_addresses(1)[0];
     let nodes = [
-        node(pair[0], &pair, origin, SERVER_CORE),
-        node(pair[1], &pair, origin, owner_core),
+        node(pair[0], &pair, origin, SERVER_CORE, &express.to_string()),
+        node(pair[1], &pair, origin, owner_core, "off"),
     ];
     leave_server_core();
     keys_a_second(own, &owner, &echo, rounds);
-    cpu_a_call(&nodes, rounds);
+    cpu_a_call("front door", &nodes, nodes[0].addr, rounds);
+    cpu_a_call("express door", &nodes, express, rounds);
 }
 
 fn members(addresses: &[SocketAddr]) -> Vec<Member> {
@@ -101,10 +104,17 @@ fn keys_of(owner: SocketAddr, addresses: &[SocketAddr]) -> Vec<String> {
 }
 
 /// A node of the two, on a core, that keeps nothing of the other.
-fn node(own: SocketAddr, addresses: &[SocketAddr], origin: SocketAddr, core: usize) -> Server {
+fn node(
+    own: SocketAddr,
+    addresses: &[SocketAddr],
+    origin: SocketAddr,
+    core: usize,
+    express: &str,
+) -> Server {
     let core = core.to_string();
     let args = ["--cores", &core, "--peer-links", "1", "--peer-keep", "0"];
-    member(own, addresses, origin, &args)
+    let args = args.into_iter().chain(["--express", express]);
+    member(own, addresses, origin, &args.collect::<Vec<_>>())
 }
 
 fn keys_a_second(own: SocketAddr, owner: &Server, echo: &Server, rounds: usize) {
@@ -251,11 +261,11 @@ impl Asker {
     }
 }
 
-fn cpu_a_call(nodes: &[Server; 2], rounds: usize) {
+fn cpu_a_call(door: &str, nodes: &[Server; 2], asked_at: SocketAddr, rounds: usize) {
     let addresses = [nodes[0].addr, nodes[1].addr];
     let [front, back] = addresses;
     let in_flight = argument("--in-flight", 64);
-    let clients = connect(front, 8);
+    let clients = connect(asked_at, 8);
     let of_front = keys_of(front, &addresses);
     let of_back = keys_of(back, &addresses);
     // Until the nodes are linked, a key of the other is loaded by the one that was asked.
@@ -281,7 +291,7 @@ fn cpu_a_call(nodes: &[Server; 2], rounds: usize) {
         ratios.push(of_forwarded / of_local);
     }
     println!(
-        "local       CPU of both nodes, us a call, {in_flight} in flight: {:.1}",
+        "{door}: CPU of both nodes, us a call, {in_flight} in flight\nlocal       {:.1}",
         Spread::new(local)
     );
     println!("forwarded   {:.1}", Spread::new(forwarded));

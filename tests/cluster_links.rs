@@ -368,7 +368,7 @@ fn a_node_that_leaves_in_order_is_no_failure_and_one_that_is_killed_is() {
     // Nodes do not start at one moment.
     let before = failures(&cluster);
     assert!(cluster.nodes[1].terminate().success());
-    let gone = format!("node {left} has ended its links: it is shutting down");
+    let gone = format!("node {left} has ended its links: it is being shut down");
     let not_back = format!("node {left} is not back yet: ");
     eventually("it is told, and tried again", || {
         says(&cluster, "INFO", &gone) == 1 && says(&cluster, "INFO", &not_back) > 0

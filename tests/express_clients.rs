@@ -1,80 +1,177 @@
-//! Stock clients at both doors, which must see the same: grpc-go, ghz and grpcurl, where Go is installed.
+//! Stock clients at both doors, which must see the same: tonic, and grpc-go, ghz and grpcurl where Go is installed.
 
 mod support;
 
 use std::fmt::Write as _;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use corecache::server::pb::health::HealthListResponse;
+use protobuf::Message;
 use support::client::request;
-use support::{Node, at_both_doors, folder, go, group, run};
+use support::origin::{Answer, Latch, Origin};
+use support::{Node, PATIENCE, at_both_doors, folder, go, group, run, tonic};
 
 const GET: &str = "/corecache.v1.Cache/Get";
 const GET_MANY: &str = "/corecache.v1.Cache/GetMany";
+const CHECK: &str = "/grpc.health.v1.Health/Check";
 
-/// What is called, its compressor and its request.
-type Call = (&'static str, &'static str, Vec<u8>);
+/// What is the same at both doors, and to all clients.
+enum Same {
+    /// Code, message and reply.
+    All,
+    /// The same, but for the order in which the entries of the reply come.
+    List,
+    /// The code. The message is a door's own, or a client's.
+    Code,
+}
+
+struct Call {
+    path: &'static str,
+    request: Vec<u8>,
+    deadline: Duration,
+    compressor: &'static str,
+    /// The code that it ends with.
+    code: &'static str,
+    same: Same,
+}
+
+/// How a call ended.
+struct End {
+    code: String,
+    message: String,
+    reply: Vec<u8>,
+}
+
+fn call(code: &'static str, path: &'static str, request: Vec<u8>) -> Call {
+    Call {
+        path,
+        request,
+        deadline: PATIENCE,
+        compressor: "-",
+        code,
+        same: Same::All,
+    }
+}
+
+fn by_code(call: Call) -> Call {
+    Call {
+        same: Same::Code,
+        ..call
+    }
+}
 
 /// Encoded, and what a client of another kind would make of bytes that are no text.
 fn calls() -> Vec<Call> {
-    let get = |key: &[u8]| (GET, "-", request("blobs", &[key]));
-    let many = |keys: &[&[u8]]| (GET_MANY, "-", request("blobs", keys));
+    let get = |code, key: &[u8]| call(code, GET, request("blobs", &[key]));
+    let many = |code, keys: &[&[u8]]| call(code, GET_MANY, request("blobs", keys));
     let all_bytes: Vec<u8> = (0..=255).collect();
     let singles: Vec<[u8; 1]> = (0..=255).map(|byte| [byte]).collect();
     let singles: Vec<&[u8]> = singles.iter().map(|byte| &byte[..]).collect();
     vec![
-        get(b"hello"),
-        get(b"empty"),
-        get(b"largest"),
-        get(b"too large"),
-        get(b"nope"),
-        get("n\u{f6} 100%".as_bytes()),
-        get(&all_bytes),
-        get(b""),
-        get(b"../hello"),
-        get(&[b'k'; 4096]),
-        get(&[0xff; 4097]),
-        (GET, "-", request("teapots", &[b"hello"])),
-        (GET, "-", Vec::new()),
-        (GET, "-", vec![0xff; 3]),
-        (GET, "-", vec![b'x'; 5 << 20]),
-        many(&[b"hello", b"nope", b"", b"hello", b"../x"]),
-        many(&[]),
-        many(&singles),
-        many(&[&b"hello"[..]; 10_000]),
-        many(&[&b"hello"[..]; 10_001]),
-        many(&[&b"half"[..]; 3]),
-        ("/corecache.v1.Cluster/Members", "-", Vec::new()),
-        ("/grpc.health.v1.Health/Check", "-", Vec::new()),
-        ("/grpc.health.v1.Health/Check", "-", b"\x0a\x03tea".to_vec()),
-        ("/grpc.health.v1.Health/List", "-", Vec::new()),
-        // Their messages are each door's own.
-        (GET, "gzip", request("blobs", &[b"hello"])),
-        ("/corecache.v1.Cache/Nope", "-", Vec::new()),
-        ("/no.Service/Nope", "-", Vec::new()),
+        get("OK", b"hello"),
+        get("OK", b"empty"),
+        get("OK", b"largest"),
+        get("OutOfRange", b"too large"),
+        get("NotFound", b"nope"),
+        get("NotFound", "n\u{f6} 100%".as_bytes()),
+        get("InvalidArgument", &all_bytes),
+        get("InvalidArgument", b""),
+        get("InvalidArgument", b"../hello"),
+        get("InvalidArgument", &[b'k'; 4096]),
+        get("InvalidArgument", &[0xff; 4097]),
+        call("NotFound", GET, request("teapots", &[b"hello"])),
+        call("NotFound", GET, Vec::new()),
+        call("InvalidArgument", GET, vec![0xff; 3]),
+        many("OK", &[b"hello", b"nope", b"", b"hello", b"../x"]),
+        many("OK", &[]),
+        many("OK", &singles),
+        many("OK", &[&b"hello"[..]; 10_000]),
+        many("InvalidArgument", &[&b"hello"[..]; 10_001]),
+        many("OK", &[&b"half"[..]; 3]),
+        call("OK", "/corecache.v1.Cluster/Members", Vec::new()),
+        call("OK", CHECK, Vec::new()),
+        call("NotFound", CHECK, b"\x0a\x03tea".to_vec()),
+        Call {
+            same: Same::List,
+            ..call("OK", "/grpc.health.v1.Health/List", Vec::new())
+        },
+        by_code(call(
+            "Unimplemented",
+            "/corecache.v1.Cache/Nope",
+            Vec::new(),
+        )),
+        by_code(call("Unimplemented", "/no.Service/Nope", Vec::new())),
     ]
 }
 
-/// One line each, as `tests/go/both_doors` takes and says them.
-fn make(calls: &[Call], client: &mut Command) -> Vec<String> {
+/// Those that a door may cut short. Each has a connection of its own: the C-core ends such a call more than once, and tonic takes
+/// that for an error of the connection, with whatever calls it has.
+fn calls_cut_short() -> [Call; 3] {
+    let held = call("DeadlineExceeded", GET, request("held", &[b"hello"]));
+    let larger = call("ResourceExhausted", GET, vec![b'x'; 5 << 20]);
+    let packed = call("Unimplemented", GET, request("blobs", &[b"hello"]));
+    let deadline = Duration::from_millis(500);
+    let compressor = "gzip";
+    [
+        by_code(Call { deadline, ..held }),
+        by_code(larger),
+        by_code(Call {
+            compressor,
+            ..packed
+        }),
+    ]
+}
+
+/// One line each, as `tests/go/both_doors` takes them.
+fn write(calls: &[Call]) -> File {
     let mut lines = String::new();
-    for (path, compressor, request) in calls {
-        let deadline_ms = support::PATIENCE.as_millis();
-        write!(lines, "{deadline_ms} {compressor} {path} ").unwrap();
-        request
-            .iter()
-            .for_each(|byte| write!(lines, "{byte:02x}").unwrap());
+    for call in calls {
+        let (deadline_ms, compressor) = (call.deadline.as_millis(), call.compressor);
+        write!(lines, "{deadline_ms} {compressor} {} ", call.path).unwrap();
+        let bytes = call.request.iter();
+        bytes.for_each(|byte| write!(lines, "{byte:02x}").unwrap());
         lines.push('\n');
     }
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(lines.as_bytes()).unwrap();
-    std::io::Seek::rewind(&mut file).unwrap();
-    let output = succeeds(client.stdin(Stdio::from(file)));
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(str::to_owned)
-        .collect()
+    file.rewind().unwrap();
+    file
+}
+
+/// The end of each, of which so many are open at once.
+fn make(calls: &[Call], client: &Path, door: SocketAddr, at_once: usize) -> Vec<End> {
+    let output = succeeds(
+        Command::new(client)
+            .args([door.to_string(), at_once.to_string()])
+            .stdin(Stdio::from(write(calls))),
+    );
+    let ends = String::from_utf8(output.stdout).unwrap();
+    let ends: Vec<End> = ends.lines().map(read).collect();
+    assert_eq!(ends.len(), calls.len());
+    ends
+}
+
+fn read(line: &str) -> End {
+    let parts: Vec<&str> = line.split('|').collect();
+    let [code, message, reply] = parts[..] else {
+        panic!("not an end: {line}");
+    };
+    End {
+        code: code.to_owned(),
+        message: String::from_utf8(from_hex(message)).unwrap(),
+        reply: from_hex(reply),
+    }
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits = (0..text.len()).step_by(2).map(|at| &text[at..at + 2]);
+    let bytes = digits.map(|digits| u8::from_str_radix(digits, 16));
+    bytes.collect::<Result<_, _>>().unwrap()
 }
 
 fn succeeds(command: &mut Command) -> Output {
@@ -85,10 +182,7 @@ fn succeeds(command: &mut Command) -> Output {
 }
 
 #[test]
-fn a_go_client_sees_the_same_at_both() {
-    let Some(client) = go::build("both_doors") else {
-        return;
-    };
+fn go_and_tonic_see_the_same_at_both() {
     let (largest, larger) = (vec![1; (4 << 20) - 5], vec![2; (4 << 20) - 4]);
     let blobs = folder(&[
         ("hello", b"Hello"),
@@ -97,35 +191,59 @@ fn a_go_client_sees_the_same_at_both() {
         ("largest", &largest),
         ("too large", &larger),
     ]);
-    let node = Node::start(["--group", &group("blobs", &blobs)]);
-    let calls = calls();
-    let [front, express] = [node.addr, node.express]
-        .map(|door| make(&calls, Command::new(&client).arg(door.to_string())));
-    assert_eq!((front.len(), express.len()), (calls.len(), calls.len()));
-    let same = calls.len() - 4;
-    for (at, ((path, _, request), (front, express))) in
-        calls.iter().zip(front.iter().zip(&express)).enumerate()
-    {
-        let shown = request[..request.len().min(80)].escape_ascii();
-        let is_too_long = request.len() > 4 << 20;
-        let parts = |line: &str| match at < same && !is_too_long {
-            true => line.to_owned(),
-            false => line.split('|').next().unwrap().to_owned(),
-        };
-        assert_eq!(parts(front), parts(express), "{path} {shown}");
+    let latch = Latch::default();
+    let held = latch.clone();
+    let origin = Origin::start(move |_, _| {
+        held.wait();
+        Answer::Value(Vec::new())
+    });
+    let groups = [group("blobs", &blobs), origin.group("held")];
+    let node = Node::start(groups.iter().flat_map(|group| ["--group", group]));
+
+    let (calls, cut_short) = (calls(), calls_cut_short());
+    let clients = [Some(tonic::build()), go::build("both_doors")];
+    let mut first: Option<Vec<End>> = None;
+    for client in clients.iter().flatten() {
+        for door in [node.addr, node.express] {
+            for at_once in [1, 16] {
+                // Shown of a test that fails.
+                println!("{at_once} calls at once: {} {door}", client.display());
+                let ends = make(&calls, client, door, at_once);
+                expect_codes(&calls, &ends);
+                expect_same(&calls, first.as_ref().unwrap_or(&ends), &ends);
+                first.get_or_insert(ends);
+            }
+            for call in cut_short.chunks(1) {
+                expect_codes(call, &make(call, client, door, 1));
+            }
+        }
     }
-    assert!(express[0].starts_with("OK|\"\"|"), "{}", express[0]);
-    assert!(express[2].len() > 8 << 20, "the largest, in hex");
-    assert!(
-        express[4].starts_with("NotFound|\"no key"),
-        "{}",
-        express[4]
-    );
-    assert!(
-        express[same + 1].starts_with("Unimplemented|"),
-        "{}",
-        express[same + 1]
-    );
+    let hello = &first.expect("a client")[0];
+    assert_eq!(hello.reply, b"\x0a\x05Hello");
+}
+
+fn expect_codes(calls: &[Call], ends: &[End]) {
+    for (call, end) in calls.iter().zip(ends) {
+        assert_eq!(call.code, end.code, "{}: {}", shown(call), end.message);
+    }
+}
+
+fn expect_same(calls: &[Call], first: &[End], ends: &[End]) {
+    for (call, (first, end)) in calls.iter().zip(first.iter().zip(ends)) {
+        let list = |end: &End| HealthListResponse::parse_from_bytes(&end.reply).unwrap();
+        let is_same = match call.same {
+            Same::All => first.reply == end.reply,
+            Same::List => list(first) == list(end),
+            Same::Code => continue,
+        };
+        assert_eq!(first.message, end.message, "{}", shown(call));
+        assert!(is_same, "another reply: {}", shown(call));
+    }
+}
+
+fn shown(call: &Call) -> String {
+    let request = &call.request[..call.request.len().min(80)];
+    format!("{} {}", call.path, request.escape_ascii())
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub fn free_addresses(count: usize) -> Vec<SocketAddr> {
     listeners.iter().map(address).collect()
 }
 
-/// A member that answers at `own` and has its values from `origin`.
+/// A member that answers at `own`, by the express door as `args` say, and has its values from `origin`.
 pub fn member(
     own: SocketAddr,
     addresses: &[SocketAddr],
@@ -22,7 +22,7 @@ pub fn member(
 ) -> Server {
     let peers: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
     let mut node = Command::new(env!("CARGO_BIN_EXE_corecache"));
-    node.args(["serve", "--admin", "off", "--express", "off"])
+    node.args(["serve", "--admin", "off"])
         .args(["--listen", &own.to_string()])
         .args(["--group", &origin::group_argument(origin)])
         .args(["--peers", &peers.join(",")])

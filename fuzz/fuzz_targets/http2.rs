@@ -1,4 +1,4 @@
-//! Plays the fuzzer's bytes as a script of a client and its server, or gives them to a connection as they are.
+//! Plays the fuzzer's bytes as a script of a client and its server, or gives them to a connection or to a call as they are.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -11,6 +11,8 @@ mod http2;
 fuzz_target!(|bytes: &[u8]| match bytes.split_first() {
     Some((0, bytes)) => http2::tests::bytes::play(bytes),
     Some((1, bytes)) => http2::tests::bytes::play_frames(bytes),
+    Some((2, bytes)) => http2::tests::bytes::play_to_caller(bytes),
+    Some((3, bytes)) => http2::tests::bytes::play_frames_to_caller(bytes),
     Some((_, script)) => http2::tests::script::play(script),
     None => (),
 });

@@ -72,6 +72,30 @@ pub(super) fn percent_encoded(message: &str, max_bytes: usize) -> Vec<u8> {
     out
 }
 
+/// The text of a message's trailer. What is not as it should be is left as it is.
+pub(super) fn percent_decoded(value: &[u8]) -> String {
+    let mut out = Vec::with_capacity(value.len());
+    let mut rest = value;
+    while let Some((&byte, after)) = rest.split_first() {
+        let digit = |at: usize| {
+            after
+                .get(at)
+                .and_then(|&digit| char::from(digit).to_digit(16))
+        };
+        match (byte, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high << 4 | low) as u8);
+                rest = &after[2..];
+            }
+            _ => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,5 +157,15 @@ mod tests {
             "no half of a character"
         );
         assert_eq!(percent_encoded("abc", 2), b"ab");
+    }
+
+    #[test]
+    fn messages_come_back() {
+        for message in ["", "a b~", "100%", "\n\u{e9}\u{7f}%41", "%"] {
+            let encoded = percent_encoded(message, 99);
+            assert_eq!(percent_decoded(&encoded), message);
+        }
+        assert_eq!(percent_decoded(b"50% of it%4"), "50% of it%4");
+        assert_eq!(percent_decoded(b"%ff"), "\u{fffd}");
     }
 }

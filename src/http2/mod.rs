@@ -30,6 +30,7 @@ mod receive;
 mod replies;
 mod requests;
 mod sending;
+mod solo;
 mod status;
 mod stream;
 mod streams;
@@ -41,7 +42,7 @@ mod window;
 pub(crate) use abuse::{Abuse, Counts};
 pub(crate) use call::{Answer, Body, Handler, Method, Reply, Request, StreamId};
 pub(crate) use connection::{Closing, Connection, Progress};
-#[cfg(any(test, fuzzing))]
 pub(crate) use frame::ErrorCode;
 pub(crate) use limits::{Allowance, Limits};
+pub(crate) use solo::{End, Solo, Target};
 pub(crate) use status::{Code, Status};

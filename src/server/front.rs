@@ -36,7 +36,7 @@ use crate::group::Value;
 mod read;
 
 pub(super) use cluster::service as cluster_service;
-pub(super) use link::{LINK, READ, TAKE, service as peer_service};
+pub(super) use link::service as peer_service;
 
 /// `Get` with request and reply as the bytes that they are on the wire.
 const GET: Method<Request, Reply> = raw("/corecache.v1.Cache/Get");

@@ -30,6 +30,7 @@ impl Shown {
         Arc::new(Self(Mutex::new((0, Arc::new(identity)))))
     }
 
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
     pub fn now(&self) -> (u64, Arc<Identity>) {
         self.0.lock().clone()
     }

@@ -36,6 +36,7 @@ mod last_loads;
 mod limits;
 mod loaders;
 mod lookout;
+mod mail;
 mod many;
 mod members;
 mod node;
@@ -45,6 +46,7 @@ mod pace;
 #[doc(hidden)]
 pub mod pb;
 mod peer;
+mod places;
 mod read;
 mod readiness;
 #[doc(hidden)]

@@ -27,7 +27,7 @@ use super::limits::ConnectionLimits;
 use super::loaders::{Limits, Loaders};
 use super::members::{self, MembersConfig, MembersError};
 use super::outgoing::Outgoing;
-use super::peer::{Dialler, LinkConfig, LinkTls, Peers};
+use super::peer::{Calls, LinkConfig, LinkTls, Peers};
 use super::read::Reads;
 use super::readiness::Readiness;
 use super::reflection::Pool;
@@ -183,7 +183,8 @@ impl Node {
         grpcio::redirect_log();
         let env = Arc::new(environment(&config.cores));
         let wait_warm = config.links.wait_warm;
-        let service = Arc::new(service(&mut config, &env)?);
+        let shown = config.tls.take().map(Shown::new);
+        let service = Arc::new(service(&mut config, shown.as_ref())?);
         let health = Health::new();
         let gate = Arc::new(Gate::default());
         let cluster = Arc::new(Cluster::new(service.clone()));
@@ -197,11 +198,9 @@ impl Node {
         ];
         let limit_bytes = brake::limit_bytes(config.memory_bytes, config.limits.core_bytes);
         brake::start(connections, limit_bytes).map_err(StartError::Threads)?;
-        let shown = config.tls.take().map(Shown::new);
         let listened = listen(&config, shown.as_ref(), &connections, services, &env);
         let (server, listen) = listened?;
         let members = Arc::new(members::join(config.members, listen)?);
-        service.peers.follow(&members);
         let express = match config.express {
             None => None,
             Some(address) => {
@@ -230,7 +229,9 @@ impl Node {
         };
         if let Some(express) = &express {
             cluster.tell_express(express.address(), listen);
+            service.peers.use_threads(express.posts());
         }
+        service.peers.follow(&members);
         let readiness = Readiness::new(health.clone(), &["", CACHE_SERVICE]);
         let figures = express.as_ref().map(Express::figures);
         let admin = match config.admin {
@@ -384,7 +385,7 @@ impl Node {
     }
 }
 
-fn service(config: &mut NodeConfig, env: &Arc<Environment>) -> Result<Service, StartError> {
+fn service(config: &mut NodeConfig, shown: Option<&Arc<Shown>>) -> Result<Service, StartError> {
     let cache = Builder::new(config.memory_bytes)
         .shards(config.shards.unwrap_or(config.cores.len()))
         .pin_to(config.cores.pinned().iter().copied());
@@ -400,12 +401,9 @@ fn service(config: &mut NodeConfig, env: &Arc<Environment>) -> Result<Service, S
         wait: config.load_wait,
     };
     let loaders = Loaders::start(limits, groups.iter()).map_err(StartError::Threads)?;
-    let dialler = Dialler {
-        env: env.clone(),
-        tls: link_tls(config)?,
-    };
+    let calls = Calls::new(link_tls(config, shown)?, config.cores.len());
     let hot = Hot::start(config.links.hot_rate).map_err(StartError::Threads)?;
-    let peers = Peers::start(config.links.clone(), loaders.clone(), hot.clone(), dialler);
+    let peers = Peers::start(config.links.clone(), loaders.clone(), hot.clone(), calls);
     let waiting = Waiting::start(groups.iter()).map_err(StartError::Threads)?;
     Ok(Service {
         groups,
@@ -420,16 +418,18 @@ fn service(config: &mut NodeConfig, env: &Arc<Environment>) -> Result<Service, S
 }
 
 /// What the links to other nodes take to speak TLS, if this node does: they are taken to do so too.
-fn link_tls(config: &NodeConfig) -> Result<Option<LinkTls>, StartError> {
+fn link_tls(
+    config: &NodeConfig,
+    shown: Option<&Arc<Shown>>,
+) -> Result<Option<LinkTls>, StartError> {
     let (is_alone, roots) = (config.members.is_alone(), &config.links.roots);
-    match (&config.tls, roots) {
+    match (shown, roots) {
         (None, _) => Ok(None),
         (Some(_), None) if is_alone => Ok(None),
         (Some(_), None) => Err(StartError::LinkRoots),
-        (Some(identity), Some(roots)) => Ok(Some(LinkTls {
+        (Some(shown), Some(roots)) => Ok(Some(LinkTls {
             roots: roots.clone(),
-            certificates: identity.certificates.clone(),
-            key: identity.key.clone(),
+            identity: shown.clone(),
         })),
     }
 }

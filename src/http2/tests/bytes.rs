@@ -1,8 +1,8 @@
-//! Plays any bytes as what a client says, in one piece and in many: nothing breaks, and it makes no difference.
+//! Plays any bytes as what a client says, or a server, in one piece and in many: nothing breaks, and it makes no difference.
 
-use super::super::frame::{FRAME_MAX_BYTES, put_header};
+use super::super::frame::{flag, kind, put_header};
 use super::super::*;
-use super::client::{Pair, greeting};
+use super::client::{Pair, block, frame, greeting, settings};
 
 /// Gives the bytes to a connection as they are, after the greeting.
 pub(crate) fn play(bytes: &[u8]) {
@@ -19,7 +19,53 @@ pub(crate) fn play(bytes: &[u8]) {
 }
 
 /// The same with frames that have their lengths right: each is of a kind, flags, a stream below 16, a length, and the payload.
-pub(crate) fn play_frames(mut bytes: &[u8]) {
+pub(crate) fn play_frames(bytes: &[u8]) {
+    play(&frames(bytes));
+}
+
+/// Gives the bytes to a call that this side has made, as what the server says after its settings and headers.
+pub(crate) fn play_to_caller(bytes: &[u8]) {
+    let mut all = settings(&[]);
+    let head = block(&[(":status", "200")]);
+    all.extend(frame(kind::HEADERS, flag::END_HEADERS, 1, &head));
+    all.extend(bytes);
+    let chunk_len = 1 + bytes.first().map_or(0, |byte| usize::from(*byte));
+    assert_eq!(heard([&all[..]]), heard(all.chunks(chunk_len)));
+}
+
+/// The same with frames, as in [`play_frames`].
+pub(crate) fn play_frames_to_caller(bytes: &[u8]) {
+    play_to_caller(&frames(bytes));
+}
+
+/// What a call hears, and how it ends.
+fn heard<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Option<End>) {
+    let target = Target {
+        authority: "there",
+        path: "/a/b",
+        is_secure: false,
+    };
+    let (mut call, mut heard) = (Solo::new(&target, 1000), Vec::new());
+    for chunk in chunks {
+        let take = |message: &[u8]| {
+            heard.push(message.to_vec());
+            match message {
+                [b'!', ..] => Err("it is refused".to_owned()),
+                _ => Ok(()),
+            }
+        };
+        if let Err(end) = call.receive(chunk, take) {
+            return (heard, Some(end));
+        }
+        if call.is_ready() {
+            call.send(chunk, false);
+        }
+        call.written(call.unwritten().len());
+    }
+    (heard, None)
+}
+
+fn frames(mut bytes: &[u8]) -> Vec<u8> {
     let mut frames = Vec::new();
     while let [kind, flags, stream, len, rest @ ..] = bytes {
         let (payload, rest) = rest.split_at(usize::from(*len).min(rest.len()));
@@ -33,8 +79,7 @@ pub(crate) fn play_frames(mut bytes: &[u8]) {
         frames.extend_from_slice(payload);
         bytes = rest;
     }
-    assert!(frames.len() <= FRAME_MAX_BYTES as usize * 1000);
-    play(&frames);
+    frames
 }
 
 #[derive(Debug, PartialEq)]

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::frame::{flag, kind, setting};
-use super::bytes::{outcome, play, play_frames};
+use super::bytes::{outcome, play, play_frames, play_frames_to_caller, play_to_caller};
 use super::client::*;
 
 /// A frame, or a few of them: most are right, where they stand or elsewhere. All answers fit the client's windows, as when
@@ -67,6 +67,8 @@ proptest! {
     #[test]
     fn no_bytes_break_it(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         play(&bytes);
+        play_to_caller(&bytes);
         play_frames(&bytes);
+        play_frames_to_caller(&bytes);
     }
 }

@@ -5,7 +5,7 @@ pub(crate) mod bytes;
 mod calls;
 #[cfg(test)]
 mod chunks;
-mod client;
+pub(super) mod client;
 #[cfg(test)]
 mod errors;
 #[cfg(fuzzing)]

@@ -7,15 +7,15 @@ use std::time::Instant;
 
 use protobuf::Message;
 
-use super::mail::Slot;
-use super::places::Token;
 use super::thread::Letter;
 use super::waiters::{Held, Waiter, Waiters};
 use super::{Body, Services};
 use crate::engine::{Blob, Lent};
 use crate::http2::{self, Answer, Handler, Method, Reply, Request, StreamId};
 use crate::server::lookout::Caller;
+use crate::server::mail::Slot;
 use crate::server::outgoing::Encoded;
+use crate::server::places::Token;
 use crate::server::reflection;
 use crate::server::service::{Code, Lookup, Many, Miss, Missing, Status};
 use crate::server::wire::Malformed;

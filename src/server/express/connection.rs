@@ -8,10 +8,10 @@ use rustix::event::epoll::EventFlags;
 
 use super::admission::Admitted;
 use super::calls::Calls;
-use super::places::Token;
 use super::socket::{Got, Handshake, Socket};
 use super::turns::Turns;
 use crate::http2::{self, Answer, Closing, Handler, Progress, StreamId};
+use crate::server::places::Token;
 
 /// Calls of one connection that are begun before others have their turn.
 const CALLS_A_TURN: usize = 128;

@@ -15,8 +15,6 @@ mod admission;
 mod calls;
 mod connection;
 mod listener;
-mod mail;
-mod places;
 mod socket;
 mod thread;
 #[cfg(feature = "tls")]
@@ -34,7 +32,6 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{self, Receiver};
 
 use self::admission::Admission;
-use self::mail::{Slot, letter_box};
 use self::thread::{Common, IoThread, Letter};
 #[cfg(feature = "tls")]
 pub(super) use self::tls::certified;
@@ -44,6 +41,8 @@ use super::cores::Cores;
 use super::health::Health;
 use super::identity::Shown;
 use super::limits::ConnectionLimits;
+use super::mail::{Slot, letter_box};
+use super::peer::{self, Post};
 use super::reflection::Pool;
 use super::service::Service;
 use crate::engine::pin_or_warn;
@@ -61,6 +60,7 @@ pub(super) struct ExpressConfig<'a> {
     pub read_stall: Duration,
     pub connections: Connections,
     /// What it shows its callers, if it speaks TLS.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
     pub identity: Option<&'a Arc<Shown>>,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct Services {
 pub(super) struct Express {
     address: SocketAddr,
     slots: Vec<Slot<Letter>>,
-    /// A word of each thread, at its end: whether no connection was cut.
+    /// A word of each thread, when it has no connection any more: whether none was cut.
     ended: Receiver<bool>,
     figures: Arc<ExpressFigures>,
 }
@@ -150,8 +150,11 @@ impl Express {
                 if !pinned.is_empty() {
                     pin_or_warn(pinned[index % pinned.len()]);
                 }
-                // Who does not wait for it any more has ended too.
-                let _ = end.send(thread.run());
+                peer::prefer(index);
+                thread.run(|all_finished| {
+                    // Who does not wait for it any more has ended too.
+                    let _ = end.send(all_finished);
+                });
             })?;
         }
         let figures = Arc::new(ExpressFigures {
@@ -165,6 +168,11 @@ impl Express {
             ended,
             figures,
         })
+    }
+
+    /// Its threads, for calls to other nodes.
+    pub fn posts(&self) -> impl Iterator<Item = Post> {
+        self.slots.iter().map(thread::post)
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -13,8 +13,6 @@ use rustix::event::{Timespec, epoll};
 use super::admission::{Admission, Admitted};
 use super::calls::Calls;
 use super::connection::{Connection, Next};
-use super::mail::{Letters, Slot};
-use super::places::{Places, Token};
 use super::socket::{Socket, accept};
 #[cfg(feature = "tls")]
 use super::tls::Session;
@@ -22,6 +20,9 @@ use super::turns::Turns;
 use super::waiters::{Call, Waiters};
 use super::{Figures, Services};
 use crate::http2::{self, Answer, Counts, Limits};
+use crate::server::mail::{Letters, Slot};
+use crate::server::peer::{self, Driver};
+use crate::server::places::{Places, Token};
 use crate::server::service::Status;
 
 /// What is read from one connection before others have their turn. One buffer is there for all of a thread.
@@ -45,6 +46,8 @@ const BELL: u64 = u64::MAX - 1;
 /// What other threads have for this one.
 pub(super) enum Letter {
     Answer(Call, Answer),
+    /// For a call to another node.
+    Peer(peer::Letter),
     /// No more connections; those that are open come to their end.
     ShutDown,
     /// Now.
@@ -77,6 +80,9 @@ pub(super) struct IoThread {
     connections: Places<Box<Connection>>,
     waiters: Waiters,
     turns: Turns,
+    /// Calls to other nodes, and when they are to be looked at.
+    peers: Driver,
+    look_at_peers: Option<Instant>,
     input: Box<[u8]>,
     calls: u64,
     /// What the connections keep together.
@@ -109,10 +115,11 @@ impl IoThread {
             poll,
             listener: Some(listener),
             letters,
-            slot,
             connections: Places::new(),
             waiters: Waiters::default(),
             turns: Turns::default(),
+            peers: Driver::new(post(&slot)),
+            look_at_peers: None,
             input: vec![0; INPUT_BYTES].into(),
             calls: 0,
             kept_bytes: 0,
@@ -121,14 +128,23 @@ impl IoThread {
             listen_again: None,
             is_shut_down: false,
             has_ended: false,
+            slot,
         })
     }
 
-    /// Serves until it is told to end. True if no connection was cut.
-    pub fn run(mut self) -> bool {
+    /// Serves until it is told to end. `tell` is told, once, when all connections have come to their end after it was shut
+    /// down, and whether none of them was cut: until the end it goes on with calls to other nodes.
+    pub fn run(mut self, tell: impl FnOnce(bool)) {
+        let mut tell = Some(tell);
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let mut now = Instant::now();
-        while !self.is_over() {
+        while !self.has_ended {
+            if self.is_shut_down
+                && self.connections.is_empty()
+                && let Some(tell) = tell.take()
+            {
+                tell(true);
+            }
             let patience = self.patience(now);
             if let Err(error) =
                 epoll::wait(&self.poll, spare_capacity(&mut events), patience.as_ref())
@@ -145,20 +161,24 @@ impl IoThread {
                 match event.data.u64() {
                     LISTENER => self.accept(now),
                     BELL => self.read_letters(now),
-                    bits => self.on_edge(Token::from_bits(bits), event.flags, now),
+                    bits => match Driver::token(bits) {
+                        Some(token) => self.peers.on_edge(token, event.flags),
+                        None => self.on_edge(Token::from_bits(bits), event.flags, now),
+                    },
                 }
             }
             self.run_handshakes(now);
             self.look(now);
+            // Last, as all else may have something to ask.
+            self.look_at_peers = self.peers.run(&mut self.input);
             self.figures.calls.store(self.calls, Ordering::Relaxed);
         }
         let all_finished = self.connections.is_empty();
         self.end_all();
-        all_finished
-    }
-
-    fn is_over(&self) -> bool {
-        self.has_ended || self.is_shut_down && self.connections.is_empty()
+        self.peers.end_all();
+        if let Some(tell) = tell {
+            tell(all_finished);
+        }
     }
 
     /// How long to wait for something to happen; none: for ever.
@@ -168,7 +188,7 @@ impl IoThread {
         }
         let calls = (!self.waiters.is_empty()).then_some(self.look_at_calls);
         let connections = (!self.connections.is_empty()).then_some(self.look_at_connections);
-        let next = [calls, connections, self.listen_again];
+        let next = [calls, connections, self.listen_again, self.look_at_peers];
         let next = next.into_iter().flatten().min()?;
         Some(timespec(next.saturating_duration_since(now)))
     }
@@ -379,6 +399,7 @@ impl IoThread {
                     connection.put(stream, answer);
                     connection.enqueue(token, &mut self.turns);
                 }
+                Letter::Peer(letter) => self.peers.on_letter(letter, &self.poll),
                 Letter::ShutDown => self.shut_down(now),
                 Letter::End => self.has_ended = true,
             }
@@ -440,6 +461,12 @@ impl IoThread {
             });
         }
     }
+}
+
+/// Takes letters to a thread's driver of calls to other nodes.
+pub(super) fn post(slot: &Slot<Letter>) -> peer::Post {
+    let slot = slot.clone();
+    Arc::new(move |letter| slot.put(Letter::Peer(letter)))
 }
 
 fn timespec(span: Duration) -> Timespec {

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::places::Token;
 use super::socket::Handshake;
+use crate::server::places::Token;
 
 /// Each is in it once at the most. Who has gone is in it until it would be his turn.
 #[derive(Default)]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::places::Token;
 use crate::http2::StreamId;
 use crate::server::lookout::Line;
+use crate::server::places::Token;
 use crate::server::waiting::Seat;
 
 /// A stream of a connection.

@@ -1,11 +1,11 @@
-//! Links over grpcio: how they are called, and the side that answers. The side that asks is `peer/dial`.
+//! Links over grpcio: how they are called, and the side that answers. The side that asks is `peer/asking`.
 
 use std::sync::Arc;
 
 use futures_channel::oneshot;
 use grpcio::{
-    DuplexSink, GrpcSlice, Marshaller, Method, MethodType, RequestStream, RpcContext,
-    ServerStreamingSink, ServiceBuilder, UnarySink,
+    DuplexSink, Method, MethodType, RequestStream, RpcContext, ServerStreamingSink, ServiceBuilder,
+    UnarySink,
 };
 
 use super::super::connections::Connections;
@@ -25,36 +25,14 @@ const ANSWERED: Method<Request, Reply> = Method {
     ..raw(PATH)
 };
 
-/// The method as either side has it.
-pub(in super::super) const TAKE: Method<pb::peer::Offer, pb::peer::Taken> =
+const TAKE: Method<pb::peer::Offer, pb::peer::Taken> =
     pb::method(MethodType::Unary, "/corecache.peer.v1.Peer/Take");
-
-/// The method as the asking side calls it.
-pub(in super::super) const LINK: Method<Reply, Request> = Method {
-    ty: MethodType::Duplex,
-    name: PATH,
-    req_mar: Marshaller {
-        ser: Reply::serialize,
-        de: |_| Ok(Reply::new(GrpcSlice::default())),
-    },
-    resp_mar: Marshaller {
-        ser: |_, _| Ok(()),
-        de: |reader| Ok(Request(reader)),
-    },
-};
 
 const READ_PATH: &str = "/corecache.peer.v1.Peer/Read";
 
 const SENT: Method<Request, Reply> = Method {
     ty: MethodType::ServerStreaming,
     ..raw(READ_PATH)
-};
-
-/// The method as the asking side calls it.
-pub(in super::super) const READ: Method<Reply, Request> = Method {
-    ty: MethodType::ServerStreaming,
-    name: READ_PATH,
-    ..LINK
 };
 
 /// The service for grpcio to register; its messages may have so many bytes.

@@ -1,5 +1,6 @@
 //! A node with the links to it, and the thread that looks after all links.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::tries::Tries;
-use super::{Forward, Peers, agreement, dial, handover};
+use super::{Forward, Peers, agreement, asking, handover};
 use crate::cluster::link::{Figures, Link, Refused};
 
 /// How often links are looked at while something is under way on them, and while nothing is.
@@ -17,13 +18,25 @@ const LOOK_IDLE: Duration = Duration::from_millis(200);
 const RETIRE_AFTER: Duration = Duration::from_secs(20 * 60);
 /// A question beside its key.
 const QUESTION_BYTES: usize = 64;
-/// What is said of a link that the other node has ended with all answered: only a node that shuts down does that.
-const ENDED: &str = "the node has ended it";
+
+thread_local! {
+    /// The link to each node that this thread asks by, if it can.
+    static PREFERRED: Cell<usize> = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Cell::new(NEXT.fetch_add(1, Ordering::Relaxed))
+    };
+}
+
+/// Has this thread ask by the link of that number to each node, or of the next, around the end.
+pub(in super::super) fn prefer(number: usize) {
+    PREFERRED.set(number);
+}
 
 /// A node, and the links to it.
 pub(in super::super) struct Peer {
     pub address: String,
     pub(super) links: Vec<Arc<Link<Forward>>>,
+    spread: u64,
     noted: Mutex<Noted>,
     pub(super) odds: agreement::Known,
 }
@@ -32,7 +45,7 @@ pub(in super::super) struct Peer {
 #[derive(Default)]
 struct Noted {
     words: String,
-    /// It has said that it leaves: that it can not be reached then is no news to worry about.
+    /// It has ended a link in order: that it can not be reached after that is no failure.
     has_left: bool,
 }
 
@@ -46,6 +59,7 @@ impl Peer {
         Self {
             address: address.to_owned(),
             links: (0..config.links).map(link).collect(),
+            spread: peers.hasher.hash_one(address),
             noted: Mutex::default(),
             odds: agreement::Known::default(),
         }
@@ -53,11 +67,7 @@ impl Peer {
 
     /// Each thread has a link that it prefers, so that what it asks in a row is one message.
     pub fn ask(&self, mut forward: Forward) -> Result<(), (Forward, Refused)> {
-        static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static THREAD: usize = NEXT_THREAD.fetch_add(1, Ordering::Relaxed);
-        }
-        let first = THREAD.with(|thread| *thread);
+        let first = PREFERRED.get();
         let bytes = QUESTION_BYTES + forward.load.key().len();
         let group = forward.load.group().number();
         forward.until = match forward.is_peek() {
@@ -81,25 +91,41 @@ impl Peer {
         Err((forward, refused))
     }
 
+    /// The thread that drives its link of a number. With as many links as threads each thread drives the one that it asks
+    /// by; with fewer those of different nodes are on different threads.
+    pub(super) fn thread_of(&self, number: usize, threads: usize) -> usize {
+        match self.links.len() >= threads {
+            true => number % threads,
+            false => (self.spread as usize).wrapping_add(number) % threads,
+        }
+    }
+
     /// A link to it is open.
     pub fn note_open(&self) {
         *self.noted.lock() = Noted::default();
         log::info!("node {} is linked to", self.address);
     }
 
-    /// A link to it has failed, or was ended.
+    /// It has ended a link in order, as it does when it is shut down.
+    pub fn note_leaving(&self) {
+        let had_left = std::mem::replace(&mut self.noted.lock().has_left, true);
+        if !had_left {
+            log::info!(
+                "node {} has ended its links: it is being shut down",
+                self.address
+            );
+        }
+    }
+
+    /// A link to it has failed.
     pub fn note(&self, why: &str) {
         let address = &self.address;
         let mut noted = self.noted.lock();
-        let ends = why == ENDED;
-        if noted.words == why || ends && noted.has_left {
+        if noted.words == why {
             return;
         }
         why.clone_into(&mut noted.words);
-        if ends {
-            noted.has_left = true;
-            log::info!("node {address} has ended its links: it is shutting down");
-        } else if noted.has_left {
+        if noted.has_left {
             log::info!("node {address} is not back yet: {why}; it is tried again");
         } else {
             log::warn!("a link to node {address} has failed: {why}; it is tried again");
@@ -187,7 +213,7 @@ impl Peers {
             if let Some(stream) = tick.connect {
                 tries.spend();
                 is_tried = true;
-                dial::open(self, peer, link, stream);
+                asking::open(self, peer, number, stream);
             }
         }
         if let Some(since) = doubted_since {

@@ -11,12 +11,13 @@
 //!
 //! The parked load of the key waits at the link, so that a node asks for a key once, however many ask it. A node that is
 //! asked by another never passes the question on, and never waits for a third one to load: nodes whose rings differ load
-//! where they are. A key that has just become this node's is peeked for before it is loaded: see `handover`. No transport
-//! is named here but in `dial`. `routing` is the picture above; `links` looks after the links, `roster` after who is in.
+//! where they are. A key that has just become this node's is peeked for before it is loaded: see `handover`. `calls` is how
+//! they are called. `routing` is the picture above; `links` looks after the links, `roster` after who is in.
 
 mod agreement;
 mod answering;
-mod dial;
+mod asking;
+mod calls;
 mod figures;
 mod forward;
 mod handover;
@@ -44,11 +45,11 @@ use super::loaders::Loaders;
 use crate::cluster::membership::Membership;
 use crate::cluster::{Epoch, Placement, Ring};
 pub(super) use answering::Answering;
-pub(super) use dial::{Dialler, LinkTls};
+pub(super) use calls::{Calls, Driver, Letter, LinkTls, Post};
 pub(super) use figures::PeerMetrics;
 use forward::Aim;
 pub(super) use forward::Forward;
-pub(super) use links::Peer;
+pub(super) use links::{Peer, prefer};
 use parts::AtHand;
 pub(super) use parts::Seal;
 use pulls::Pulls;
@@ -127,7 +128,7 @@ pub(super) struct Peers {
     own_address: OnceLock<String>,
     config: LinkConfig,
     loaders: Loaders,
-    dialler: Dialler,
+    calls: Calls,
     roster: RwLock<Arc<Roster>>,
     /// Held while another roster is made.
     turning: Mutex<()>,
@@ -149,14 +150,14 @@ impl Peers {
         config: LinkConfig,
         loaders: Loaders,
         hot: Arc<Hot>,
-        dialler: Dialler,
+        calls: Calls,
     ) -> io::Result<Arc<Self>> {
         let peers = Arc::new(Self {
             own_address: OnceLock::new(),
             kept: Kept::new(config.hot_share_bytes),
             config,
             loaders,
-            dialler,
+            calls,
             roster: RwLock::new(Arc::new(Roster {
                 ring: None,
                 peers: Vec::new(),
@@ -164,7 +165,7 @@ impl Peers {
             })),
             turning: Mutex::new(()),
             hot,
-            pulls: Pulls::start()?,
+            pulls: Pulls::default(),
             at_hand: AtHand::default(),
             recent: Recent::new(),
             hasher: ahash::RandomState::new(),
@@ -177,6 +178,11 @@ impl Peers {
             .name("links".to_owned())
             .spawn(move || looked_at.run())?;
         Ok(peers)
+    }
+
+    /// Has these threads drive the links from now on.
+    pub fn use_threads(&self, posts: impl IntoIterator<Item = Post>) {
+        self.calls.use_threads(posts);
     }
 
     /// Goes by what is known of the members, from now on.

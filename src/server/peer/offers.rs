@@ -4,18 +4,25 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use grpcio::{CallOption, Client};
+use crossbeam::channel::{self, Sender};
 use parking_lot::Mutex;
+use protobuf::Message;
 
 use super::Peers;
+use super::calls::{End, Talk};
+use crate::cluster::link::Next;
 use crate::cluster::{Placement, Ring, View};
 use crate::group::{Group, Groups, Value};
-use crate::server::front::TAKE;
-use crate::server::pb::peer::{Keys, Offer};
+use crate::http2::Code as Http2Code;
+use crate::server::pb::peer::{Keys, Offer, Taken};
 use crate::server::service::{Code, Service, Status, check_keys};
 
+const PATH: &str = "/corecache.peer.v1.Peer/Take";
+/// What the answer may have.
+const TAKEN_BYTES: usize = 1024;
 /// What is offered in all: so many keys, and a part of the memory.
 const KEYS_MAX: usize = 50_000;
 const BYTES_PART: usize = 8;
@@ -62,33 +69,34 @@ impl Peers {
         let next = Placement::new(&others);
         let halftime = until - patience / 2;
         let (parcels, keys) = self.pack(groups, &**ring, &next, memory_bytes, halftime);
-        let mut calls = Vec::new();
+        let (told, held) = channel::unbounded();
         for (address, parcel) in &parcels {
-            let client = Client::new(self.dialler.channel(address));
             for offer in &parcel.calls {
-                let left = until.saturating_duration_since(Instant::now());
-                let options = CallOption::default().timeout(left);
-                calls.push((
-                    client.clone(),
-                    client.unary_call_async(&TAKE, offer, options),
-                ));
+                self.offer(address, offer, until, told.clone());
             }
         }
-        let held = calls.into_iter().map(|(_client, call)| {
-            let taken = call.and_then(|mut call| call.receive_sync());
-            match taken {
-                Ok((_, taken, _)) => taken.held as usize,
-                Err(error) => {
-                    log::warn!("keys that were offered to another node were not taken: {error}");
-                    0
-                }
-            }
-        });
+        drop(told);
+        // It ends with the last of the calls, each of which ends in time.
         Offered {
             keys,
-            held: held.sum(),
+            held: held.iter().sum(),
             nodes: parcels.len(),
         }
+    }
+
+    fn offer(&self, address: &str, offer: &Offer, until: Instant, told: Sender<usize>) {
+        let offer = match offer.write_to_bytes() {
+            Ok(offer) => offer,
+            Err(error) => return log::warn!("keys are not offered to another node: {error}"),
+        };
+        let offering = Offering {
+            offer: Some(offer),
+            until,
+            held: 0,
+            told,
+        };
+        self.calls
+            .open(address, None, TAKEN_BYTES, Box::new(offering));
     }
 
     /// The hottest keys of this node, by their next owners, until it is too late for more; and how many they are.
@@ -158,6 +166,58 @@ impl Parcel {
         }
         self.keys += 1;
         self.bytes += key.len();
+    }
+}
+
+/// A call by which keys are offered.
+struct Offering {
+    offer: Option<Vec<u8>>,
+    until: Instant,
+    held: usize,
+    told: Sender<usize>,
+}
+
+impl Talk for Offering {
+    fn path(&self) -> &'static str {
+        PATH
+    }
+
+    fn is_brief(&self) -> bool {
+        true
+    }
+
+    fn next(&mut self, _: &Waker, can_send: bool) -> Next<Vec<u8>> {
+        match self.offer.take_if(|_| can_send) {
+            Some(offer) => Next::Send(offer),
+            None => Next::Wait,
+        }
+    }
+
+    fn take(&mut self, taken: &[u8]) -> Result<(), String> {
+        let taken = Taken::parse_from_bytes(taken).map_err(|error| error.to_string())?;
+        self.held = taken.held as usize;
+        Ok(())
+    }
+
+    fn look_at(&self) -> Option<Instant> {
+        Some(self.until)
+    }
+
+    fn look(&mut self, now: Instant) -> Option<End> {
+        (now >= self.until).then(|| End::Broken("there was no more time".to_owned()))
+    }
+
+    fn end(self: Box<Self>, end: End) {
+        let why = match end {
+            End::Status(status) if status.code == Http2Code::OK => {
+                // Who does not wait any more need not know.
+                let _ = self.told.send(self.held);
+                return;
+            }
+            End::Status(status) => status.to_string(),
+            End::Broken(why) => why,
+        };
+        log::warn!("keys that were offered to another node were not taken: {why}");
     }
 }
 

@@ -6,19 +6,22 @@
 //! for that and waits for nobody, so that no two nodes wait for each other.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::calls::{self, Talk};
 use super::wire::{self, Part, Question};
-use super::{Aim, Forward, KEEP_ALONE, Peer, Peers, dial};
+use super::{Aim, Forward, KEEP_ALONE, Peer, Peers};
+use crate::cluster::link::Next;
 use crate::group::Room;
 use crate::group::error::ErrorKind;
 use crate::group::relay::{Incoming, Relayed};
-use crate::server::lookout::{Caller, Lookout, Ticket};
+use crate::http2::Code;
+use crate::server::service::UNARY_LIMIT_BYTES;
 
 /// Pulls that are under way.
 const RUNNING_MAX: usize = 64;
@@ -29,10 +32,12 @@ const STALL_LIMIT: Duration = Duration::from_secs(5);
 /// How often it is looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+const PATH: &str = "/corecache.peer.v1.Peer/Read";
+
 /// The pulls of this node.
+#[derive(Default)]
 pub(super) struct Pulls {
     state: Mutex<State>,
-    lookout: Lookout,
 }
 
 #[derive(Default)]
@@ -49,13 +54,6 @@ struct Wanted {
 }
 
 impl Pulls {
-    pub fn start() -> io::Result<Self> {
-        Ok(Self {
-            state: Mutex::default(),
-            lookout: Lookout::start("pulls")?,
-        })
-    }
-
     pub fn waiting(&self) -> usize {
         self.state.lock().waiting.len()
     }
@@ -91,7 +89,11 @@ impl Peers {
         while let Some((wanted, room)) = self.pulls.next() {
             let running = Running(self.clone());
             match Pulling::new(wanted, room, running) {
-                Ok(pulling) => dial::pull(pulling),
+                Ok(pulling) => {
+                    let address = pulling.peer.address.clone();
+                    self.calls
+                        .open(&address, None, UNARY_LIMIT_BYTES, Box::new(pulling));
+                }
                 Err(forward) => {
                     let cause = "the system gave no memory for a large value of another node";
                     forward.load.refuse(cause.to_owned());
@@ -163,7 +165,7 @@ impl Forward {
 }
 
 /// How a node has ended a pull.
-pub(super) enum End {
+enum End {
     /// All has been sent.
     Whole,
     /// It does not hold the key any more.
@@ -174,8 +176,22 @@ pub(super) enum End {
     Failed(String),
 }
 
+impl From<calls::End> for End {
+    fn from(end: calls::End) -> Self {
+        match end {
+            calls::End::Status(status) => match status.code {
+                Code::OK => Self::Whole,
+                Code::NOT_FOUND => Self::Gone,
+                Code::RESOURCE_EXHAUSTED => Self::Busy(status.message.into_owned()),
+                _ => Self::Failed(status.to_string()),
+            },
+            calls::End::Broken(why) => Self::Failed(why),
+        }
+    }
+}
+
 /// A pull that is under way.
-pub(super) struct Pulling {
+struct Pulling {
     forward: Forward,
     peer: Arc<Peer>,
     value_bytes: usize,
@@ -185,6 +201,8 @@ pub(super) struct Pulling {
     seal: Option<(u32, Option<Duration>)>,
     begun: Instant,
     heard_at: Instant,
+    look_at: Instant,
+    has_asked: bool,
     running: Running,
 }
 
@@ -209,20 +227,14 @@ impl Pulling {
             seal: None,
             begun: now,
             heard_at: now,
+            look_at: now + LOOK_EVERY,
+            has_asked: false,
             running,
         })
     }
 
-    pub fn peers(&self) -> &Arc<Peers> {
-        &self.running.0
-    }
-
-    pub fn address(&self) -> &str {
-        &self.peer.address
-    }
-
     /// What the node is asked.
-    pub fn question(&self) -> Vec<u8> {
+    fn question(&self) -> Vec<u8> {
         let load = &self.forward.load;
         let left = load.may_come_until(self.begun);
         let left = left.saturating_duration_since(self.begun);
@@ -237,44 +249,7 @@ impl Pulling {
         question.alone()
     }
 
-    /// Done when it is to be looked at.
-    pub fn watch(&self) -> Ticket {
-        self.peers().pulls.lookout.enter(Caller {
-            deadline: Some(Instant::now() + LOOK_EVERY),
-            line: None,
-        })
-    }
-
-    /// Why it is not to go on, if so.
-    pub fn look(&self) -> Option<End> {
-        let now = Instant::now();
-        if now >= self.forward.load.may_come_until(self.begun) {
-            return Some(End::Failed("its time was over".to_owned()));
-        }
-        let silent = now.saturating_duration_since(self.heard_at);
-        let is_gone = silent >= LOOK_EVERY && !self.peer.is_asked();
-        (is_gone || silent >= STALL_LIMIT).then(|| End::Failed("the node says nothing".to_owned()))
-    }
-
-    /// Takes an encoded `Part`.
-    pub fn take(&mut self, part: &[u8]) -> Result<(), String> {
-        let part = Part::parse(part).map_err(|error| error.to_string())?;
-        self.heard_at = Instant::now();
-        let len = self.value.len() + part.data.len();
-        let is_another = part.value_bytes != 0 && part.value_bytes != self.value_bytes as u64;
-        if is_another || len > self.value_bytes || self.seal.is_some() {
-            return Err("it is another value than was said".to_owned());
-        }
-        if part.data.is_empty() && self.value.len() == self.value_bytes {
-            self.seal = Some((part.checksum, part.lives));
-        }
-        self.hasher.update(part.data);
-        self.value
-            .append(part.data)
-            .map_err(|error| error.to_string())
-    }
-
-    pub fn end(self, end: End) {
+    fn settle(self, end: End) {
         let Self {
             mut forward,
             peer,
@@ -318,5 +293,66 @@ impl Pulling {
             }
             End::Whole => {}
         }
+    }
+}
+
+impl Talk for Pulling {
+    fn path(&self) -> &'static str {
+        PATH
+    }
+
+    fn is_brief(&self) -> bool {
+        true
+    }
+
+    fn next(&mut self, _: &Waker, can_send: bool) -> Next<Vec<u8>> {
+        if self.has_asked || !can_send {
+            return Next::Wait;
+        }
+        self.has_asked = true;
+        Next::Send(self.question())
+    }
+
+    /// Takes an encoded `Part`.
+    fn take(&mut self, part: &[u8]) -> Result<(), String> {
+        let part = Part::parse(part).map_err(|error| error.to_string())?;
+        self.heard_at = Instant::now();
+        let len = self.value.len() + part.data.len();
+        let is_another = part.value_bytes != 0 && part.value_bytes != self.value_bytes as u64;
+        if is_another || len > self.value_bytes || self.seal.is_some() {
+            return Err("it is another value than was said".to_owned());
+        }
+        if part.data.is_empty() && self.value.len() == self.value_bytes {
+            self.seal = Some((part.checksum, part.lives));
+        }
+        self.hasher.update(part.data);
+        self.value
+            .append(part.data)
+            .map_err(|error| error.to_string())
+    }
+
+    fn look_at(&self) -> Option<Instant> {
+        Some(self.look_at)
+    }
+
+    fn look(&mut self, now: Instant) -> Option<calls::End> {
+        self.look_at = now + LOOK_EVERY;
+        let broken = |why: &str| Some(calls::End::Broken(why.to_owned()));
+        if now >= self.forward.load.may_come_until(self.begun) {
+            return broken("its time was over");
+        }
+        let silent = now.saturating_duration_since(self.heard_at);
+        let is_gone = silent >= LOOK_EVERY && !self.peer.is_asked();
+        match is_gone || silent >= STALL_LIMIT {
+            true => broken("the node says nothing"),
+            false => None,
+        }
+    }
+
+    fn end(self: Box<Self>, end: calls::End) {
+        let peers = self.running.0.clone();
+        self.settle(end.into());
+        // It has left room.
+        peers.begin_pulls();
     }
 }

@@ -1,7 +1,7 @@
-// A stock Go client that makes the calls of a list, and says how each ended: both_doors ADDR < CALLS
+// A stock Go client that makes the calls of a list, and says how each ended: both_doors ADDR AT_ONCE < CALLS
 //
-// A call is a line: a deadline in milliseconds, a compressor or -, a path, and the request in hex. So is its end: the code, the
-// message, and the reply in hex.
+// A call is a line: a deadline in milliseconds, a compressor or -, a path, and the request in hex. So is its end: the code, and
+// in hex the message and the reply. Ends come in the order of the calls, of which so many are open at once, on one connection.
 package main
 
 import (
@@ -30,37 +30,50 @@ func (raw) Marshal(v any) ([]byte, error)      { return v.([]byte), nil }
 func (raw) Unmarshal(data []byte, v any) error { *v.(*[]byte) = data; return nil }
 
 func main() {
-	if len(os.Args) != 2 {
-		log.Fatal("usage: both_doors ADDR < CALLS")
+	if len(os.Args) != 3 {
+		log.Fatal("usage: both_doors ADDR AT_ONCE < CALLS")
+	}
+	atOnce, err := strconv.Atoi(os.Args[2])
+	if err != nil {
+		log.Fatal(err)
 	}
 	conn, err := grpc.NewClient(os.Args[1], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer conn.Close()
-	lines := bufio.NewScanner(os.Stdin)
-	lines.Buffer(nil, math.MaxInt32)
-	for lines.Scan() {
-		call(conn, strings.Fields(lines.Text()))
-	}
-	if err := lines.Err(); err != nil {
-		log.Fatal(err)
+	// One more is open than lie there: the one whose end is waited for.
+	open := make(chan chan string, atOnce-1)
+	go func() {
+		defer close(open)
+		lines := bufio.NewScanner(os.Stdin)
+		lines.Buffer(nil, math.MaxInt32)
+		for lines.Scan() {
+			words := strings.Split(lines.Text(), " ")
+			end := make(chan string, 1)
+			open <- end
+			go func() { end <- call(conn, words) }()
+		}
+		if err := lines.Err(); err != nil {
+			log.Fatal(err)
+		}
+	}()
+	for end := range open {
+		fmt.Println(<-end)
 	}
 }
 
-func call(conn *grpc.ClientConn, words []string) {
-	if len(words) < 3 {
+func call(conn *grpc.ClientConn, words []string) string {
+	if len(words) != 4 {
 		log.Fatalf("not a call: %q", words)
 	}
 	ms, err := strconv.Atoi(words[0])
 	if err != nil {
 		log.Fatal(err)
 	}
-	var request []byte
-	if len(words) > 3 {
-		if request, err = hex.DecodeString(words[3]); err != nil {
-			log.Fatal(err)
-		}
+	request, err := hex.DecodeString(words[3])
+	if err != nil {
+		log.Fatal(err)
 	}
 	options := []grpc.CallOption{grpc.ForceCodec(raw{}), grpc.MaxCallRecvMsgSize(math.MaxInt32)}
 	if words[1] != "-" {
@@ -70,5 +83,5 @@ func call(conn *grpc.ClientConn, words []string) {
 	defer cancel()
 	var reply []byte
 	err = conn.Invoke(ctx, words[2], request, &reply, options...)
-	fmt.Printf("%v|%q|%x\n", status.Code(err), status.Convert(err).Message(), reply)
+	return fmt.Sprintf("%v|%x|%x", status.Code(err), status.Convert(err).Message(), reply)
 }

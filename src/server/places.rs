@@ -1,4 +1,7 @@
-//! The connections of a thread, by tokens that are never used twice.
+//! What a thread looks after, by tokens that are never used twice.
+
+/// How many turns there are: the highest bit of a token is for others to use.
+const TURNS: u32 = u32::MAX >> 1;
 
 /// Which place, and how often it has been given away before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +50,11 @@ impl<T> Places<T> {
     }
 
     pub fn insert(&mut self, content: T) -> Token {
+        self.insert_with(|_| content)
+    }
+
+    /// Keeps what `make` makes of its token.
+    pub fn insert_with(&mut self, make: impl FnOnce(Token) -> T) -> Token {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place {
                 turn: 0,
@@ -55,11 +63,12 @@ impl<T> Places<T> {
             (self.places.len() - 1) as u32
         });
         let place = &mut self.places[index as usize];
-        place.content = Some(content);
-        Token {
+        let token = Token {
             index,
             turn: place.turn,
-        }
+        };
+        place.content = Some(make(token));
+        token
     }
 
     pub fn get_mut(&mut self, token: Token) -> Option<&mut T> {
@@ -73,7 +82,7 @@ impl<T> Places<T> {
             return None;
         }
         let content = place.content.take()?;
-        place.turn = place.turn.wrapping_add(1);
+        place.turn = place.turn.wrapping_add(1) & TURNS;
         self.free.push(token.index);
         Some(content)
     }

@@ -1,0 +1,229 @@
+//! How a node is reached: its name is looked up, one of its addresses answers, and TLS is spoken where nodes do. All of it
+//! may take its time, so each dial is a thread; how many there are is bounded.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::Builder;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::driver::{Letter, Opened, Post};
+use super::{End, Talk};
+use crate::http2::{Solo, Target};
+use crate::server::identity::Shown;
+
+/// Nodes that are dialled at a time.
+const DIALS_MAX: usize = 256;
+/// How long one address may take to answer, and TLS for each of its steps.
+const PATIENCE: Duration = Duration::from_secs(2);
+const STACK_BYTES: usize = 256 << 10;
+
+/// What it takes to speak TLS with the other nodes.
+#[cfg_attr(not(feature = "tls"), allow(dead_code))]
+pub(in crate::server) struct LinkTls {
+    /// The PEM file of those who sign the nodes' certificates.
+    pub roots: Vec<u8>,
+    /// What this node shows.
+    pub identity: Arc<Shown>,
+}
+
+/// Dials that are under way.
+#[derive(Default)]
+pub(super) struct Dials(AtomicUsize);
+
+/// A place among them.
+struct Dialling(Arc<Dials>);
+
+impl Dials {
+    fn begin(self: &Arc<Self>) -> Option<Dialling> {
+        let dialling = Dialling(self.clone());
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        (before < DIALS_MAX).then_some(dialling)
+    }
+}
+
+impl Drop for Dialling {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is to be said, and to whom.
+pub(super) struct Speech {
+    pub address: String,
+    pub tls: Option<Arc<LinkTls>>,
+    pub message_max_bytes: usize,
+    pub talk: Box<dyn Talk>,
+}
+
+/// Reaches the node and hands the connection to the thread that drives it.
+pub(super) fn dial(dials: &Arc<Dials>, speech: Speech, post: Post) {
+    let Some(dialling) = dials.begin() else {
+        let why = format!("{DIALS_MAX} nodes are being dialled already");
+        return speech.talk.end(End::Broken(why));
+    };
+    // The closure is lost with a thread that does not start; what is to be said must not be.
+    let speech = Arc::new(Mutex::new(Some(speech)));
+    let dialled = speech.clone();
+    let builder = Builder::new()
+        .name("dial".to_owned())
+        .stack_size(STACK_BYTES);
+    let started = builder.spawn(move || {
+        let _dialling = dialling;
+        let Some(speech) = dialled.lock().take() else {
+            return;
+        };
+        match Stream::open(&speech.address, speech.tls.as_deref()) {
+            Ok(stream) => {
+                let target = Target {
+                    authority: &speech.address,
+                    path: speech.talk.path(),
+                    is_secure: speech.tls.is_some(),
+                };
+                let solo = Solo::new(&target, speech.message_max_bytes);
+                let talk = speech.talk;
+                post(Letter::Opened(Box::new(Opened { stream, solo, talk })));
+            }
+            Err(error) => speech.talk.end(End::Broken(error.to_string())),
+        }
+    });
+    if let Err(error) = started
+        && let Some(speech) = speech.lock().take()
+    {
+        let why = format!("the system starts no thread to dial it: {error}");
+        speech.talk.end(End::Broken(why));
+    }
+}
+
+/// A connection to a node.
+pub(super) enum Stream {
+    Plain(TcpStream),
+    #[cfg(feature = "tls")]
+    Tls(openssl::ssl::SslStream<TcpStream>),
+}
+
+impl Stream {
+    fn open(address: &str, tls: Option<&LinkTls>) -> io::Result<Self> {
+        let socket = connect(address)?;
+        socket.set_nodelay(true)?;
+        let stream = match tls {
+            None => Self::Plain(socket),
+            Some(tls) => secure(socket, tls, address)?,
+        };
+        stream.socket().set_nonblocking(true)?;
+        Ok(stream)
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.get_ref(),
+        }
+    }
+
+    /// Whether a read that did not fill its buffer has read all there is.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+
+    pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(into),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.read(into),
+        }
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket().as_fd()
+    }
+}
+
+/// The first of a name's addresses that answers.
+fn connect(address: &str) -> io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// By OpenSSL, as the front door of the other node: what one of them takes for a certificate, the other does.
+#[cfg(feature = "tls")]
+fn secure(socket: TcpStream, tls: &LinkTls, address: &str) -> io::Result<Stream> {
+    use openssl::ssl::HandshakeError;
+
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let connector = connector(tls)?;
+    match connector.connect(host, socket) {
+        Ok(stream) => Ok(Stream::Tls(stream)),
+        Err(HandshakeError::WouldBlock(_)) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "it does not answer in TLS",
+        )),
+        Err(HandshakeError::SetupFailure(error)) => Err(error.into()),
+        Err(HandshakeError::Failure(failed)) => {
+            let refused = failed.ssl().verify_result();
+            Err(io::Error::other(match refused.as_raw() {
+                0 => format!("TLS: {}", failed.error()),
+                _ => format!("its certificate is refused: {}", refused.error_string()),
+            }))
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+fn connector(tls: &LinkTls) -> io::Result<openssl::ssl::SslConnector> {
+    use openssl::pkey::PKey;
+    use openssl::ssl::{SslConnector, SslMethod};
+    use openssl::x509::X509;
+    use openssl::x509::store::X509StoreBuilder;
+
+    const ALPN: &[u8] = b"\x02h2";
+
+    let (_, identity) = tls.identity.now();
+    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
+    builder.set_alpn_protos(ALPN)?;
+    let mut roots = X509StoreBuilder::new()?;
+    for root in X509::stack_from_pem(&tls.roots)? {
+        roots.add_cert(root)?;
+    }
+    builder.set_cert_store(roots.build());
+    let mut certificates = X509::stack_from_pem(&identity.certificates)?.into_iter();
+    if let Some(own) = certificates.next() {
+        builder.set_certificate(&own)?;
+    }
+    for signer in certificates {
+        builder.add_extra_chain_cert(signer)?;
+    }
+    builder.set_private_key(&*PKey::private_key_from_pem(&identity.key)?)?;
+    Ok(builder.build())
+}
+
+#[cfg(not(feature = "tls"))]
+fn secure(_: TcpStream, _: &LinkTls, _: &str) -> io::Result<Stream> {
+    // A node with TLS does not start without the feature.
+    Err(io::ErrorKind::Unsupported.into())
+}
