@@ -6,15 +6,18 @@
 //! cargo run --release --example own_loader 127.0.0.1:0 64 0 1048576   # the same with values of 1 MiB
 //! ```
 
-use std::env;
-use std::error::Error;
-use std::thread;
+use std::fmt::Display;
+use std::str::FromStr;
 use std::time::Duration;
+use std::{env, process, thread};
 
 use corecache::group::{GroupConfig, LoadContext, LoadError, Sink};
 use corecache::server::{
-    ConnectionLimits, Cores, LinkConfig, MembersConfig, Node, NodeConfig, VALUE_LIMIT_BYTES,
+    ConnectionLimits, Cores, LinkConfig, MembersConfig, Node, NodeConfig, StartError,
+    VALUE_LIMIT_BYTES,
 };
+
+const USAGE: &str = "write own_loader [IP:PORT [MIB [CORES [VALUE_BYTES [EXPRESS_IP:PORT]]]]]";
 
 /// As in the node's binary.
 #[cfg(feature = "jemalloc")]
@@ -30,37 +33,37 @@ fn load(key: &[u8], value_bytes: usize, sink: &mut Sink) -> Result<(), LoadError
     sink.append(&value)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let argument = |index: usize, default: &'static str| {
-        arguments
-            .get(index)
-            .map_or(default, String::as_str)
-            .to_owned()
+/// The argument at this place, if it is given: `what` is it to be?
+fn argument<T: FromStr<Err: Display>>(at: usize, what: &str) -> Result<Option<T>, String> {
+    let Some(text) = env::args().nth(at) else {
+        return Ok(None);
     };
-    let listen = argument(0, "127.0.0.1:8800").parse()?;
-    let memory_mib: usize = argument(1, "64").parse()?;
-    let cores = match arguments.get(2) {
-        Some(list) => list.parse::<Cores>()?,
-        None => Cores::available(),
-    };
-    let value_bytes: usize = argument(3, "100").parse()?;
-    let express = match arguments.get(4) {
-        Some(address) => Some(address.parse()?),
-        None => None,
-    };
+    let no = |error| format!("{text:?} is no {what}: {error}; {USAGE}");
+    text.parse().map(Some).map_err(no)
+}
+
+/// Starts the node that the arguments ask for.
+fn start() -> Result<Node, String> {
+    if env::args().len() > 6 {
+        return Err(format!("too many arguments; {USAGE}"));
+    }
+    let listen = argument(1, "address to listen on")?;
+    let memory_mib = argument(2, "number of MiB")?.unwrap_or(64usize);
+    let cores = argument(3, "list of cores")?;
+    let value_bytes = argument(4, "number of bytes")?.unwrap_or(100);
+    let express = argument(5, "address for the express door")?;
     let loader =
         move |key: &[u8], _ctx: &LoadContext<'_>, sink: &mut Sink| load(key, value_bytes, sink);
     let group = GroupConfig::new("blobs", loader)
         .origin("a function")
         .entry_limit_bytes(VALUE_LIMIT_BYTES);
-    let node = Node::start(NodeConfig {
-        listen,
+    let started = Node::start(NodeConfig {
+        listen: listen.unwrap_or_else(|| ([127, 0, 0, 1], 8800).into()),
         admin: None,
         express,
-        memory_bytes: memory_mib << 20,
+        memory_bytes: memory_mib.saturating_mul(1 << 20),
         groups: vec![group],
-        cores,
+        cores: cores.unwrap_or_else(Cores::available),
         shards: None,
         loaders: 4,
         loads_an_origin: None,
@@ -72,7 +75,26 @@ fn main() -> Result<(), Box<dyn Error>> {
         tls: None,
         links: LinkConfig::default(),
         members: MembersConfig::default(),
-    })?;
+    });
+    started.map_err(|error| match error {
+        // Its own words name flags of `corecache serve`.
+        StartError::Listen(address, why) => {
+            format!("can not listen on {address}: {why}; stop who does, or give another one")
+        }
+        StartError::Express(address, why) => {
+            format!("can not listen on {address}: {why}; stop who does, or give another one")
+        }
+        error => error.to_string(),
+    })
+}
+
+fn main() {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,grpcio=off"))
+        .init();
+    let node = start().unwrap_or_else(|error| {
+        eprintln!("own_loader: {error}");
+        process::exit(1);
+    });
     println!("listening on {}", node.listen());
     if let Some(express) = node.express() {
         println!("express on {express}");

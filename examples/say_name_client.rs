@@ -38,21 +38,34 @@ fn say_hello(address: &str, teacher: &Teacher) -> grpcio::Result<Teacher> {
     Client::new(channel).unary_call(&SAY_HELLO, teacher, patience)
 }
 
-fn run() -> Result<(), String> {
-    let mut args = env::args().skip(1);
-    let address = args.next().unwrap_or_else(|| "127.0.0.1:8800".to_owned());
-    let name = args.next().unwrap_or_else(|| "Ada".to_owned());
-    let age = args.next().unwrap_or_else(|| "18".to_owned());
+/// What the other side, or the gRPC core, says.
+fn words(error: &grpcio::Error) -> String {
+    match error {
+        grpcio::Error::RpcFailure(status) => format!("{} {}", status.code(), status.message()),
+        error => error.to_string(),
+    }
+}
 
+fn run() -> Result<(), String> {
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    if arguments.len() > 3 {
+        return Err(
+            "too many arguments; write say_name_client [HOST:PORT [NAME [AGE]]]".to_owned(),
+        );
+    }
+    let argument = |at: usize, default: &'static str| arguments.get(at).map_or(default, |it| it);
+    let (address, age) = (argument(0, "127.0.0.1:8800"), argument(2, "18"));
+    let no_age = |error| format!("{age:?} is no age: {error}; write a whole number of years");
     let teacher = Teacher {
-        name,
-        age: age
-            .parse()
-            .map_err(|error| format!("the age {age:?}: {error}"))?,
+        name: argument(1, "Ada").to_owned(),
+        age: age.parse().map_err(no_age)?,
         ..Teacher::default()
     };
-    let answer = say_hello(&address, &teacher).map_err(|error| {
-        format!("{address} does not answer: {error}; is say_name_server running?")
+    let answer = say_hello(address, &teacher).map_err(|error| {
+        format!(
+            "{address} does not answer: {}; start say_name_server there, or give the HOST:PORT where it is",
+            words(&error)
+        )
     })?;
     println!("age: {}, name: {}", answer.age, answer.name);
     Ok(())

@@ -5,6 +5,7 @@
 //! cargo run --release --example say_name_server 127.0.0.1:0  # on a port that is free
 //! ```
 
+use std::net::{TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::{env, process};
 
@@ -67,14 +68,31 @@ fn start(address: &str) -> grpcio::Result<(Server, u16)> {
     Ok((server, port))
 }
 
-fn run(address: &str) -> Result<(), String> {
-    let Some((host, _)) = address.rsplit_once(':') else {
-        return Err(format!("{address:?} is not an address; write HOST:PORT"));
+/// What the system says against listening there. The gRPC core only says that it can not.
+fn why_not(address: &str) -> String {
+    match TcpListener::bind(address) {
+        Err(error) => error.to_string(),
+        Ok(_) => "the gRPC core does not say why".to_owned(),
+    }
+}
+
+fn run(arguments: &[String]) -> Result<(), String> {
+    let address = match arguments {
+        [] => "127.0.0.1:8800",
+        [address] => address,
+        _ => return Err("more than one address; write say_name_server [HOST:PORT]".to_owned()),
     };
+    let no_address = |error| format!("{address:?} is no address: {error}; write HOST:PORT");
+    address.to_socket_addrs().map_err(no_address)?;
+    let (host, _) = address.rsplit_once(':').unwrap_or((address, ""));
     // From here on, these signals do not end the process: they wait in `stop`.
     let mut stop = Signals::new([SIGINT, SIGTERM]).map_err(|error| error.to_string())?;
     let (mut server, port) = start(address).map_err(|error| {
-        format!("can not listen on {address}: {error}; is the port taken? give another one")
+        let why = match error {
+            grpcio::Error::BindFail(_) => why_not(address),
+            error => error.to_string(),
+        };
+        format!("can not listen on {address}: {why}; stop who does, or give another HOST:PORT")
     })?;
     println!("listening on {host}:{port}");
 
@@ -84,8 +102,12 @@ fn run(address: &str) -> Result<(), String> {
 }
 
 fn main() {
-    let address = env::args().nth(1);
-    if let Err(error) = run(address.as_deref().unwrap_or("127.0.0.1:8800")) {
+    // What the gRPC core has to say is shown with RUST_LOG=grpcio=debug.
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn,grpcio=off"))
+        .init();
+    grpcio::redirect_log();
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    if let Err(error) = run(&arguments) {
         eprintln!("say_name_server: {error}");
         process::exit(1);
     }

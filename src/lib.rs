@@ -26,10 +26,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Without the default features there is no gRPC, no C++ and no network code in the build:
+//! Without the default features there is no gRPC, no C++ and no network code in the build. The crate is not published: it is
+//! depended on by the path of a clone, or by `git = "..."` with the URL that it is cloned from.
 //!
 //! ```toml
-//! corecache = { version = "0.1", default-features = false }
+//! corecache = { path = "../corecache", default-features = false }
 //! ```
 //!
 //! How large, how many shards, which cores, and what it costs: see [`engine`].
@@ -39,6 +40,7 @@
 pub mod client;
 #[cfg(any(feature = "server", test))]
 pub mod cluster;
+mod counted;
 pub mod engine;
 pub mod group;
 #[cfg(feature = "express")]
@@ -50,3 +52,6 @@ pub mod server;
 
 #[cfg(feature = "server")]
 pub use client::Client;
+// For the messages of the binary.
+#[doc(hidden)]
+pub use counted::counted;

@@ -396,6 +396,56 @@ fn whatever_is_asked_goes_around_a_node_that_hangs() {
 }
 
 #[test]
+fn the_only_node_is_waited_for_as_long_as_the_call_may_take() {
+    const HANGS: Duration = Duration::from_secs(3);
+    let origin = origin();
+    let mut cluster = Cluster::start(2, &["--group", &origin.group("pages")]);
+    let client = client(&[&cluster.nodes[0]]);
+    let keys = keys(20);
+    let read = || {
+        let mut value = Vec::new();
+        let take = |chunk: &[u8]| {
+            value.extend_from_slice(chunk);
+            true
+        };
+        client.read("pages", &keys[1], 0, 0, take).map(|()| value)
+    };
+    let values: Vec<_> = keys
+        .iter()
+        .map(|key| Ok(format!("/{key}").into_bytes()))
+        .collect();
+    // Values come by the express door then.
+    support::eventually("both nodes are known, and all their doors", || {
+        assert_eq!(client.get_many("pages", &keys), values);
+        let by_express = |node: &Node| figure(node, "express_calls_total", "") > 0;
+        cluster.nodes.iter().all(by_express)
+    });
+    cluster.nodes[1].signal("KILL");
+    cluster.nodes[1].wait();
+    // The client knows it from now on.
+    assert_eq!(client.get_many("pages", &keys), values);
+    let retries = client.stats().retries;
+    let hung = &cluster.nodes[0];
+    hung.signal("STOP");
+    thread::scope(|scope| {
+        let one = scope.spawn(|| timed(|| client.get("pages", &keys[0])));
+        let part = scope.spawn(|| timed(read));
+        let many = scope.spawn(|| timed(|| client.get_many("pages", &keys)));
+        let late = client.with_deadline(Duration::from_secs(1));
+        let late = late.get("pages", &keys[0]).unwrap_err();
+        assert!(late.to_string().contains("says nothing"), "{late}");
+        thread::sleep(HANGS);
+        hung.signal("CONT");
+        let (one, part) = (one.join().unwrap(), part.join().unwrap());
+        let (many, took) = many.join().unwrap();
+        assert_eq!((&one.0, &part.0), (&values[0], &values[1]));
+        assert_eq!(many, values);
+        assert!([one.1, part.1, took].iter().all(|took| *took >= HANGS));
+    });
+    assert_eq!(client.stats().retries, retries);
+}
+
+#[test]
 fn a_node_that_hangs_is_found_by_calls_that_have_no_time_to_ask() {
     let origin = origin();
     let cluster = Cluster::start(2, &["--group", &origin.group("pages")]);

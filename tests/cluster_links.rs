@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use corecache::cluster::Ring;
 use corecache::server::pb::peer::{Answer, Ask, Hello, Part, Question, Refusal, Reply};
 use grpcio::RpcStatusCode;
-use support::Node;
 use support::client::Client;
 use support::cluster::{Cluster, figure, free_addresses, placement, start_member, wait_for_links};
 use support::fake_peer::{FakeLink, FakePeer, hello, value};
 use support::origin::{Answer as OfOrigin, Origin};
+use support::{Node, eventually};
 
 fn origin() -> Origin {
     Origin::start(|path, _| OfOrigin::Value(path.as_bytes().to_vec()))
@@ -349,4 +349,36 @@ fn a_peer_that_says_nothing_is_not_waited_for() {
         took.as_millis() >= 1900 && took.as_millis() < 20_000,
         "{took:?}"
     );
+}
+
+/// What the log of a node says of another one, by level.
+#[test]
+fn a_node_that_leaves_in_order_is_no_failure_and_one_that_is_killed_is() {
+    let origin = origin();
+    let args = ["--group", &origin.group("pages"), "--peer-patience", "20"];
+    let mut cluster = Cluster::start(2, &args);
+    let addresses: Vec<_> = cluster.nodes.iter().map(|node| node.addr).collect();
+    let left = addresses[1];
+    let says = |cluster: &Cluster, level: &str, words: &str| {
+        let log = cluster.nodes[0].stderr();
+        let of_level = |line: &&str| line.contains(level) && line.contains(words);
+        log.lines().filter(of_level).count()
+    };
+    let failures = |cluster: &Cluster| says(cluster, "WARN", &format!("node {left} has failed"));
+    // Nodes do not start at one moment.
+    let before = failures(&cluster);
+    assert!(cluster.nodes[1].terminate().success());
+    let gone = format!("node {left} has ended its links: it is being shut down");
+    let not_back = format!("node {left} is not back yet: ");
+    eventually("it is told, and tried again", || {
+        says(&cluster, "INFO", &gone) == 1 && says(&cluster, "INFO", &not_back) > 0
+    });
+    assert_eq!(failures(&cluster), before);
+
+    cluster.nodes[1] = start_member(left, &addresses, &args);
+    wait_for_links(&cluster.nodes[0], 1);
+    cluster.nodes[1].signal("KILL");
+    cluster.nodes[1].wait();
+    eventually("it has failed", || failures(&cluster) > before);
+    assert_eq!(says(&cluster, "INFO", &gone), 1);
 }

@@ -134,4 +134,7 @@ fn a_node_that_is_stopped_before_it_is_warm_drains() {
     node.signal("TERM");
     eventually("it drains", || readyz(&node).1 == "draining\n");
     assert!(node.wait().success());
+    let log = node.stderr();
+    let words = "SIGTERM: taking calls for 5 s more (--linger), then draining for up to 10 s";
+    assert!(log.contains(words), "{log}");
 }

@@ -54,10 +54,10 @@ fn an_error_reaches_all_who_wait_and_nothing_is_stored() {
     let cache = cache();
     let failure = cache.get_many_or_load(&[1, 2], |_| Err("no origin".into()));
     assert_eq!(failure.unwrap_err().to_string(), "no origin");
-    for brought in [1, 3] {
+    for (brought, said) in [(1, "1 value"), (3, "3 values")] {
         let failure = cache.get_many_or_load(&[1, 2], |_| Ok(vec![7; brought]));
         let text = failure.unwrap_err().to_string();
-        let expected = format!("{brought} values for 2 keys");
+        let expected = format!("{said} for 2 keys");
         assert!(text.contains(&expected), "{text}");
     }
     assert_eq!(cache.get_many(&[1, 2]), [None, None]);

@@ -112,6 +112,51 @@ fn an_origin_that_is_not_there() {
 }
 
 #[test]
+fn a_password_that_is_none() {
+    let files = folder(&[
+        ("empty", b"\n"),
+        ("lines", b"user\npassword\n"),
+        ("large", &[b'x'; 5000]),
+        ("good", b"secret"),
+    ]);
+    let refused = |origin: &str, file: &str, words: &[&str]| {
+        let path = format!("{}/{file}", files.path().display());
+        let (group, file) = (format!("pages={origin}"), format!("pages={path}"));
+        let args = ["--group", &group, "--origin-password-file", &file];
+        assert_refused(1, &args, words);
+        let (_, stderr) = serve(&args);
+        assert!(!stderr.contains("secret"), "{stderr}");
+    };
+    let url = "http://reader@127.0.0.1:1/base";
+    let of = |file: &str| {
+        format!(
+            "--origin-password-file pages={}/{file}: ",
+            files.path().display()
+        )
+    };
+    refused(url, "nowhere", &[&of("nowhere"), "No such file"]);
+    refused(url, "", &[&of(""), "directory"]);
+    refused(url, "empty", &[&of("empty"), "no password in it"]);
+    refused(url, "lines", &[&of("lines"), "one line"]);
+    refused(url, "large", &[&of("large"), "over 4096 bytes"]);
+    let twice = "http://reader:secret@127.0.0.1:1/base";
+    refused(twice, "good", &["--group pages", "leave one of them out"]);
+    refused(
+        "http://127.0.0.1:1/base",
+        "good",
+        &["http://USER@HOST/BASE"],
+    );
+    let folder = format!("dir:{}", files.path().display());
+    refused(&folder, "good", &[&folder, "which is a folder"]);
+
+    let group = group("blobs", &files);
+    let args = ["--group", &group, "--origin-password-file", "pages=x"];
+    assert_refused(1, &args, &["a password is given for group \"pages\""]);
+    let args = ["--group", &group, "--origin-password-file", "x"];
+    assert_refused(2, &args, &["NAME=FILE"]);
+}
+
+#[test]
 fn groups_that_can_not_be() {
     let blobs = folder(&[]);
     let group = |name| group(name, &blobs);

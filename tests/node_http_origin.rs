@@ -3,10 +3,10 @@
 mod support;
 
 use grpcio::RpcStatusCode;
-use support::Node;
 use support::client::Client;
 use support::cluster::free_address;
 use support::origin::{Answer, Latch, Origin};
+use support::{Node, folder};
 
 #[test]
 fn what_fails_is_not_kept_and_what_recovers_is_served() {
@@ -73,6 +73,21 @@ fn an_origin_that_does_not_let_the_node_in() {
             &["pages", status, "does not let this node in"],
         );
     }
+}
+
+#[test]
+fn a_password_may_stand_in_a_file() {
+    let origin = Origin::start(|_, _| Answer::Value(b"for members".to_vec()));
+    let files = folder(&[("password", b"p@s:s\n")]);
+    let group = origin.group("pages").replace("http://", "http://m%65@");
+    let file = format!("pages={}/password", files.path().display());
+    let node = Node::start(["--group", &group, "--origin-password-file", &file]);
+    let client = Client::connect(node.addr);
+    assert_eq!(client.get("pages", "index").unwrap(), b"for members");
+    let head = origin.last_head().to_lowercase();
+    // `printf me:p@s:s | base64`
+    let expected = "\r\nauthorization: basic bwu6cebzonm=\r\n";
+    assert!(head.contains(expected), "{head}");
 }
 
 #[test]

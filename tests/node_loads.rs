@@ -164,7 +164,7 @@ fn who_waits_in_vain_for_the_rate_of_loads_is_told_so() {
     // So may more on a machine that takes seconds for these calls.
     assert!(refused.len() >= 2, "{} of 20", refused.len());
     for refusal in refused {
-        let words = ["waited for its turn among the 1 loads a second of all nodes"];
+        let words = ["waited for its turn among the 1 load a second of all nodes"];
         refusal.expect(RpcStatusCode::RESOURCE_EXHAUSTED, &words);
     }
 }

@@ -193,7 +193,10 @@ fn a_value_that_is_larger_than_what_there_is_room_for_is_refused() {
 
     let node = Node::start(["--group", &group]);
     let refusal = Client::connect(node.addr).read("blobs", "70 MiB", 0, 0);
-    let words = ["73400320 bytes", "limit is 67108864 bytes"];
+    let words = [
+        "73400320 bytes",
+        "limit is 67108864 bytes, as --entry-limit says",
+    ];
     refusal
         .unwrap_err()
         .expect(RpcStatusCode::OUT_OF_RANGE, &words);

@@ -1,6 +1,9 @@
 //! The tutorial's programs, as processes: our server and client against each other, and each of
 //! them against stock Go (`tests/go/say_name`), where `go` is installed.
 
+#[path = "support/example.rs"]
+mod example;
+
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -9,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use std::{env, fs, thread};
 
+use example::example;
 use futures_executor::block_on;
 use grpcio::{ChannelBuilder, Environment};
 
@@ -71,19 +75,6 @@ fn kill(signal: &str, pid: u32) {
     let command = format!("kill -{signal} {pid}");
     let status = Command::new("sh").args(["-c", &command]).status().unwrap();
     assert!(status.success(), "{command}: {status}");
-}
-
-/// One of our examples. Cargo has built it beside this test.
-fn example(name: &str) -> PathBuf {
-    let test = env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let path = profile.join("examples").join(name);
-    assert!(
-        path.exists(),
-        "{path:?} is not there; `cargo test` builds it unless told which tests to build, and \
-         `cargo build --examples` builds it as well"
-    );
-    path
 }
 
 fn our_server() -> PathBuf {
@@ -188,9 +179,32 @@ fn a_port_that_is_taken_is_an_error() {
         .unwrap();
     assert_eq!(second.status.code(), Some(1));
     let stderr = String::from_utf8(second.stderr).unwrap();
-    let expected = format!("can not listen on {}", server.address);
-    assert!(stderr.contains(&expected), "{stderr}");
+    let expected = format!(
+        "say_name_server: can not listen on {}: Address already in use",
+        server.address
+    );
+    assert!(stderr.starts_with(&expected), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert_eq!(server.stop("TERM").code(), Some(0));
+}
+
+#[test]
+fn arguments_that_are_wrong_are_told() {
+    let server = our_server();
+    let client = our_client();
+    for (program, arguments, words) in [
+        (&server, &["nonsense"][..], "\"nonsense\" is no address"),
+        (&server, &["127.0.0.1:99999"], "invalid port"),
+        (&server, &["127.0.0.1:0", "more"], "[HOST:PORT]"),
+        (&client, &["127.0.0.1:1", "Ada", "old"], "\"old\" is no age"),
+        (&client, &["a", "b", "1", "more"], "[NAME [AGE]]"),
+    ] {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
 }
 
 #[test]

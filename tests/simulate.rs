@@ -140,6 +140,27 @@ fn what_is_wrong_is_said_with_its_line() {
 }
 
 #[test]
+fn sizes_that_the_trace_can_not_have_are_told() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("trace");
+    fs::write(&path, requests()).expect("a file");
+    for (sizes, code, words) in [
+        (
+            "10,64MiB",
+            1,
+            ["--sizes 64.0 MiB is in bytes", "`key size`"],
+        ),
+        ("0", 2, ["size 0 holds nothing", "write 1 or more"]),
+    ] {
+        let output = simulate(&path, &["-s", sizes]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+    }
+}
+
+#[test]
 fn files_that_are_not_there_are_named() {
     let folder = TempDir::new().expect("a folder");
     let output = simulate(&folder.path().join("none"), &[]);
@@ -170,7 +191,7 @@ fn what_is_too_large_to_be_counted_is_told() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{output:?}");
     assert!(
-        said.ends_with("1 requests of 4 GiB and more count as 4 GiB\n"),
+        said.ends_with("1 request of 4 GiB and more, counted as 4 GiB\n"),
         "{said}"
     );
     // A policy that is named twice is replayed once.

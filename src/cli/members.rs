@@ -207,12 +207,9 @@ impl Members {
         let (Some(user), Some(path)) = (&self.etcd_user, &self.etcd_password_file) else {
             return Ok(None);
         };
-        let wrong = |cause: String| format!("--etcd-password-file {}: {cause}", path.display());
-        let password = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-        match password.trim_end_matches(['\r', '\n']) {
-            "" => Err(wrong("no password in it".to_owned())),
-            password => Ok(Some((user.clone(), password.to_owned()))),
-        }
+        let what = format!("--etcd-password-file {}", path.display());
+        let password = super::password::read(&what, path)?;
+        Ok(Some((user.clone(), password)))
     }
 }
 

@@ -9,6 +9,7 @@ mod members;
 mod memory;
 mod nodes;
 mod output;
+mod password;
 mod pem;
 mod plan;
 mod renewing;
@@ -21,7 +22,9 @@ mod stats;
 mod systemd;
 mod top_keys;
 
+use std::env;
 use std::error::Error;
+use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
@@ -55,7 +58,7 @@ enum Command {
 
 /// Reads the arguments and runs the command.
 pub fn run() -> Result<(), Box<dyn Error>> {
-    match Arguments::parse().command {
+    match Arguments::parse_from(arguments()).command {
         Command::Serve(serve) => serve.run(),
         Command::Get(get) => get.run(),
         Command::Stats(stats) => stats.run(),
@@ -65,6 +68,13 @@ pub fn run() -> Result<(), Box<dyn Error>> {
         Command::Plan(plan) => plan.run(),
         Command::Simulate(simulate) => simulate.run(),
     }
+}
+
+/// Those that the program was called with. After `help` clap takes each for the name of a command: what asks for help once more
+/// is left out.
+fn arguments() -> impl Iterator<Item = OsString> {
+    let is_help = env::args_os().nth(1).is_some_and(|first| first == "help");
+    env::args_os().filter(move |argument| !(is_help && (argument == "--help" || argument == "-h")))
 }
 
 /// Reads how many there are to be of something.

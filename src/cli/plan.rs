@@ -5,6 +5,7 @@ use std::error::Error;
 use clap::{ArgGroup, Args};
 use corecache::client::{Amount, Change, Plan as Planned};
 use corecache::cluster::{Member, SLOTS};
+use corecache::counted;
 use serde_json::json;
 
 use super::nodes::Nodes;
@@ -55,8 +56,8 @@ impl Plan {
 fn table(plan: &Planned) -> String {
     let (moved, needed) = (plan.movement.moved, plan.movement.needed);
     let mut text = format!(
-        "{} members now, {} then; epoch {:016x}\n{moved} of {SLOTS} slots move ({:.1} %), {needed} have to\n\n",
-        plan.members.0,
+        "{} now, {} then; epoch {:016x}\n{moved} of {SLOTS} slots move ({:.1} %), {needed} have to\n\n",
+        counted(plan.members.0, "member", "members"),
         plan.members.1,
         plan.epoch.0,
         100.0 * moved as f64 / SLOTS as f64
@@ -93,8 +94,8 @@ fn table(plan: &Planned) -> String {
     text += "\nif each key is asked for again, and its new owner does not get it from another node, the origins load:\n";
     for (name, origin, moving) in plan.moving() {
         text += &format!(
-            "{name:<16} {:>10} keys, {} in the cache, from {origin}\n",
-            moving.entries,
+            "{name:<16} {:>15}, {} in the cache, from {origin}\n",
+            counted(moving.entries, "key", "keys"),
             size::show(moving.bytes)
         );
     }

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use corecache::cluster::{MEMBERS_MAX, Member, Placement, Ring as _, SLOTS, View, slot};
+use corecache::counted;
 use serde_json::json;
 
 use super::{at_least_one, output};
@@ -74,8 +75,8 @@ impl Ring {
         };
         let keys: String = self.keys.iter().map(lines).collect();
         let head = format!(
-            "{} members, {SLOTS} slots, epoch {:016x}, checksum {:016x}\n",
-            view.members().len(),
+            "{}, {SLOTS} slots, epoch {:016x}, checksum {:016x}\n",
+            counted(view.members().len(), "member", "members"),
             placement.epoch().0,
             placement.checksum()
         );

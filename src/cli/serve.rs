@@ -14,7 +14,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::renewing::IdentityFiles;
-use super::{at_least_one, limits, links, members, memory, output, seconds, size, systemd};
+use super::{
+    at_least_one, limits, links, members, memory, output, password, seconds, size, systemd,
+};
 
 /// The largest value, where none is given; a small memory may have room for less.
 const ENTRY_LIMIT_BYTES: usize = 64 << 20;
@@ -50,6 +52,10 @@ pub struct Serve {
     /// A group and its origin: dir:PATH, http://HOST/PATH or https://HOST/PATH; may be given several times
     #[arg(long = "group", value_name = "NAME=ORIGIN", required = true, value_parser = group)]
     groups: Vec<GroupArgument>,
+
+    /// A file with the password of the user in a group's origin, http://USER@HOST/PATH; may be given several times
+    #[arg(long = "origin-password-file", value_name = "NAME=FILE", value_parser = password_file)]
+    password_files: Vec<(String, PathBuf)>,
 
     /// The part of the memory that other groups can not take from this one; may be given several times
     #[arg(long = "guarantee", value_name = "NAME=SIZE", value_parser = share)]
@@ -154,8 +160,12 @@ impl Serve {
         systemd::serving(&node);
         let signal = signals.forever().next();
         let first = Instant::now();
+        let lingers = match linger.as_secs_f64() {
+            0.0 => String::new(),
+            seconds => format!("taking calls for {seconds} s more (--linger), then "),
+        };
         log::info!(
-            "{}: draining for up to {} s; another signal, from {} s on, ends the node at once",
+            "{}: {lingers}draining for up to {} s; another signal, from {} s on, ends the node at once",
             signal.map_or("signal", signal_name),
             drain.as_secs_f64(),
             ECHO.as_secs()
@@ -242,8 +252,15 @@ impl Serve {
     }
 
     fn group(&self, group: &GroupArgument) -> Result<GroupConfig, Box<dyn Error>> {
-        let origin = Origin::open(&group.origin)
-            .map_err(|error| format!("--group {}: {error}", group.name))?;
+        let origin = match last_of(&self.password_files, &group.name) {
+            None => Origin::open(&group.origin),
+            Some(path) => {
+                let what = format!("--origin-password-file {}={}", group.name, path.display());
+                let password = password::read(&what, path)?;
+                Origin::open_with_password(&group.origin, password.as_bytes())
+            }
+        };
+        let origin = origin.map_err(|error| format!("--group {}: {error}", group.name))?;
         let (shown, site) = (origin.to_string(), origin.site());
         let mut config = GroupConfig::new(&group.name, origin)
             .origin(shown)
@@ -253,21 +270,24 @@ impl Serve {
         if let Some(site) = site {
             config = config.site(site);
         }
-        if let Some(bytes) = share_of(&self.guarantees, &group.name) {
-            config = config.guaranteed_bytes(bytes);
+        if let Some(bytes) = last_of(&self.guarantees, &group.name) {
+            config = config.guaranteed_bytes(*bytes);
         }
-        if let Some(bytes) = share_of(&self.largest, &group.name) {
-            config = config.largest_bytes(bytes);
+        if let Some(bytes) = last_of(&self.largest, &group.name) {
+            config = config.largest_bytes(*bytes);
         }
         Ok(config)
     }
 
     fn check_names(&self) -> Result<(), String> {
         let shares = self.guarantees.iter().chain(&self.largest);
-        for (name, _) in shares {
+        let shares = shares.map(|(name, _)| ("share", name));
+        let passwords = self.password_files.iter();
+        let passwords = passwords.map(|(name, _)| ("password", name));
+        for (what, name) in shares.chain(passwords) {
             if !self.groups.iter().any(|group| group.name == *name) {
                 return Err(format!(
-                    "a share is given for group {name:?}, but there is no --group {name}=..."
+                    "a {what} is given for group {name:?}, but there is no --group {name}=..."
                 ));
             }
         }
@@ -351,6 +371,15 @@ fn group(text: &str) -> Result<GroupArgument, String> {
     }
 }
 
+fn password_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => {
+            Ok((name.to_owned(), path.into()))
+        }
+        _ => Err("write NAME=FILE, such as pages=/run/secrets/pages".to_owned()),
+    }
+}
+
 fn share(text: &str) -> Result<(String, usize), String> {
     match text.split_once('=') {
         Some((name, bytes)) if !name.is_empty() => Ok((name.to_owned(), size::parse(bytes)?)),
@@ -377,9 +406,10 @@ fn entry_limit(text: &str) -> Result<usize, String> {
     }
 }
 
-fn share_of(shares: &[(String, usize)], name: &str) -> Option<usize> {
-    let of_group = |share: &&(String, usize)| share.0 == name;
-    shares.iter().rfind(of_group).map(|(_, bytes)| *bytes)
+/// What was said last of the group of that name.
+fn last_of<'a, T>(said: &'a [(String, T)], name: &str) -> Option<&'a T> {
+    let of_group = said.iter().rfind(|(group, _)| group == name);
+    of_group.map(|(_, value)| value)
 }
 
 #[derive(Clone)]

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use clap::Args;
+use corecache::counted;
 use corecache::engine::policy::simulate::{Contender, Outcome, Trace};
 
 use super::size;
@@ -26,8 +27,8 @@ pub struct Simulate {
     /// The trace: a request a line, `key` or `key size`, plain or compressed (.gz, .zst); - is standard input
     trace: PathBuf,
 
-    /// Sizes of the cache, in entries if the lines are `key`, in bytes if they are `key size`: 5000, 64MiB, 10%
-    /// of all that the trace asks for
+    /// Sizes of the cache: 5000 entries if the lines are `key`; 5000 bytes, or 64MiB, if they are `key size`; 10% of all
+    /// that the trace asks for
     #[arg(short, long, value_name = "SIZE,...", value_delimiter = ',', value_parser = CacheSize::parse)]
     sizes: Vec<CacheSize>,
 
@@ -47,7 +48,9 @@ pub struct Simulate {
 /// A size as it was asked for.
 #[derive(Clone, Copy)]
 enum CacheSize {
+    /// Of what the trace is measured in.
     Whole(u64),
+    Bytes(u64),
     Percent(f64),
 }
 
@@ -56,21 +59,37 @@ impl CacheSize {
         if let Some(percent) = text.trim().strip_suffix('%') {
             let percent = percent.trim().parse().ok();
             return percent
-                .filter(|percent| (0.0..=100.0).contains(percent))
+                .filter(|percent| *percent > 0.0 && *percent <= 100.0)
                 .map(Self::Percent)
-                .ok_or_else(|| format!("{text:?} is no part; write a number from 0% to 100%"));
+                .ok_or_else(|| format!("{text:?} is no part; write more than 0%, up to 100%"));
         }
-        size::parse(text)
-            .map(|size| Self::Whole(size as u64))
-            .map_err(|_| {
-                format!("{text:?} is no size; write 5000, 64MiB or 10%, with a comma between sizes")
-            })
+        let has_unit = text
+            .trim()
+            .ends_with(|last: char| last.is_ascii_alphabetic());
+        match size::parse(text) {
+            Ok(0) => Err(
+                "a cache of size 0 holds nothing; write 1 or more, or a part such as 10%"
+                    .to_owned(),
+            ),
+            Ok(size) if has_unit => Ok(Self::Bytes(size as u64)),
+            Ok(size) => Ok(Self::Whole(size as u64)),
+            Err(_) => Err(format!(
+                "{text:?} is no size; write 5000, 64MiB or 10%, with a comma between sizes"
+            )),
+        }
     }
 
-    fn of(self, footprint: u64) -> u64 {
+    fn of(self, trace: &Trace) -> Result<u64, String> {
         match self {
-            Self::Whole(size) => size,
-            Self::Percent(percent) => ((footprint as f64 * percent / 100.0) as u64).max(1),
+            Self::Bytes(size) if !trace.is_sized() => Err(format!(
+                "--sizes {} is in bytes, and the trace does not say how large its values are: write how many entries the \
+                 cache is to hold, such as 5000, or a part, such as 10%; or give a trace whose lines are `key size`",
+                size::show(size)
+            )),
+            Self::Whole(size) | Self::Bytes(size) => Ok(size),
+            Self::Percent(percent) => {
+                Ok(((trace.footprint() as f64 * percent / 100.0) as u64).max(1))
+            }
         }
     }
 }
@@ -87,10 +106,11 @@ impl Simulate {
         let name = self.trace.display().to_string();
         let trace = source::read(&self.trace).map_err(|error| format!("{name}: {error}"))?;
         if trace.capped() > 0 {
-            let capped = trace.capped();
-            eprintln!("corecache: {name}: {capped} requests of 4 GiB and more count as 4 GiB");
+            let capped = counted(trace.capped(), "request", "requests");
+            eprintln!("corecache: {name}: {capped} of 4 GiB and more, counted as 4 GiB");
         }
         let sizes = self.cache_sizes(&trace);
+        let sizes = sizes.map_err(|error| format!("{name}: {error}"))?;
         let policies = each_once(&self.policy);
         let rows = replay_all(&trace, &sizes, &policies);
         let text = if self.json {
@@ -110,20 +130,21 @@ impl Simulate {
     }
 
     /// Ascending, each once.
-    fn cache_sizes(&self, trace: &Trace) -> Vec<u64> {
+    fn cache_sizes(&self, trace: &Trace) -> Result<Vec<u64>, String> {
         let footprint = trace.footprint();
         let mut sizes: Vec<u64> = if self.sizes.is_empty() {
             let ladder = (1..=LADDER).map(|step| footprint >> step);
             ladder.filter(|&size| size > 0).collect()
         } else {
-            self.sizes.iter().map(|size| size.of(footprint)).collect()
+            let asked = self.sizes.iter().map(|size| size.of(trace));
+            asked.collect::<Result<_, _>>()?
         };
         if sizes.is_empty() {
             sizes.push(footprint.max(1));
         }
         sizes.sort_unstable();
         sizes.dedup();
-        sizes
+        Ok(sizes)
     }
 }
 
@@ -194,10 +215,11 @@ fn table(trace: &Trace, sizes: &[u64], policies: &[Contender], rows: &[Row]) -> 
     let footprint = trace.footprint();
     let all = match trace.is_sized() {
         true => size::show(footprint),
-        false => format!("{footprint} entries"),
+        false => counted(footprint, "entry", "entries"),
     };
-    let (requests, keys) = (trace.requests().len(), trace.keys());
-    let mut text = format!("{requests} requests of {keys} keys, {all} in all\n");
+    let requests = counted(trace.requests().len(), "request", "requests");
+    let keys = counted(trace.keys(), "key", "keys");
+    let mut text = format!("{requests} of {keys}, {all} in all\n");
     let mut block = |heading: &str, ratio: fn(&Outcome) -> f64| {
         text += &format!("\n{:>12} {:>8}", "size", "of all");
         policies

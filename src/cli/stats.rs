@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use clap::Args;
+use corecache::counted;
 use corecache::server::pb::cache::{Counters, StatsReply, StatsRequest};
 
 use super::client::Target;
@@ -35,8 +36,10 @@ impl Stats {
 fn table(reply: &StatsReply) -> String {
     let mut lines = vec![
         format!(
-            "corecache {}, up {} s, {} shards",
-            reply.version, reply.uptime_seconds, reply.shards
+            "corecache {}, up {} s, {}",
+            reply.version,
+            reply.uptime_seconds,
+            counted(reply.shards, "shard", "shards")
         ),
         format!(
             "memory   {} used of {}, {} of it garbage",

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use clap::Args;
 use corecache::client::{TopKey, TopKeys as Told};
+use corecache::counted;
 use serde_json::json;
 
 use super::nodes::Nodes;
@@ -57,8 +58,13 @@ fn refusal((node, told): &(String, Result<(), String>)) -> Option<String> {
 fn table(told: &Told) -> String {
     let nodes = told.nodes.iter().filter(|(_, told)| told.is_ok()).count();
     let mut text = format!(
-        "{nodes} nodes; hot from {} requests a second on\n\n{:>10}  {:<3}  {:<16}  {:<32}  at the most\n",
-        told.hot_rate, "requests/s", "hot", "group", "key"
+        "{}; hot from {} requests a second on\n\n{:>10}  {:<3}  {:<16}  {:<32}  at the most\n",
+        counted(nodes, "node", "nodes"),
+        told.hot_rate,
+        "requests/s",
+        "hot",
+        "group",
+        "key"
     );
     for key in &told.keys {
         let hot = if is_hot(key, told.hot_rate) {

@@ -83,7 +83,9 @@ impl Client {
     ) -> Result<Explanation, ClientError> {
         let key = key.as_ref();
         // Says so if nobody is there.
-        self.attempt(group, key, |node, left| node.check(patience(left)))?;
+        self.attempt(group, key, |node, left, _| {
+            node.check(patience(left)).map(drop)
+        })?;
         let known = self.inner.known(self.deadline);
         let (slot, nodes) = known.ranks(group.as_bytes(), key, ranks);
         let asked: Vec<_> = nodes

@@ -112,6 +112,14 @@ impl Known {
             .or_else(|| all.into_iter().find(is_fresh))
     }
 
+    /// Whether somebody who is up could be asked in place of `node`, `tried` having failed.
+    pub fn has_other(&self, node: &Node, tried: &[Arc<Node>]) -> bool {
+        let is_tried = |other: &Arc<Node>| tried.iter().any(|tried| Arc::ptr_eq(tried, other));
+        let all = self.members.iter().chain(&self.given);
+        let mut others = all.filter(|other| other.address != node.address);
+        others.any(|other| other.is_up() && !is_tried(other))
+    }
+
     fn ranked(&self, group: &[u8], key: &[u8], ranked: &mut [u16]) -> Vec<&Arc<Node>> {
         let Some(placement) = &self.placement else {
             return Vec::new();
@@ -176,6 +184,10 @@ mod tests {
             tried.push(next);
         }
         assert_eq!(tried.len(), 5, "all members, and the one that was given");
+        assert!(!known.has_other(&tried[0], &tried[1..]));
+        assert!(known.has_other(&tried[0], &tried[2..]));
+        assert!(tried[1].set_down(true) && !known.has_other(&tried[0], &tried[2..]));
+        tried[1].set_down(false);
         // Who is down comes after all others.
         assert!(ranks[0].set_down(true));
         let second = known.pick(b"g", b"k", &[]).unwrap();

@@ -9,7 +9,7 @@ use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use super::error::Asked;
 use super::known::Known;
 use super::node::{Doors, Fault, Node, Stub, name_of};
-use super::{ATTEMPTS, Client, ClientError, patience};
+use super::{ATTEMPTS, Client, ClientError, silence};
 use crate::server::pb::cache::{Failure, GetManyReply, answer};
 
 /// Keys of one message, and their bytes.
@@ -39,7 +39,7 @@ struct Gathering<'a, K> {
     group: &'a str,
     keys: &'a [K],
     deadline: Instant,
-    patience: Duration,
+    silence: Duration,
     answers: Vec<Option<Answer>>,
     waiting: VecDeque<Batch>,
     under_way: HashMap<u64, Batch>,
@@ -59,7 +59,7 @@ pub(super) fn get<K: AsRef<[u8]>>(client: &Client, group: &str, keys: &[K]) -> V
         group,
         keys,
         deadline,
-        patience: patience(client.deadline),
+        silence: silence(client.deadline),
         answers: keys.iter().map(|_| None).collect(),
         waiting: VecDeque::new(),
         under_way: HashMap::new(),
@@ -125,7 +125,7 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
             if self.under_way.is_empty() {
                 return;
             }
-            match self.came.recv_timeout(self.patience) {
+            match self.came.recv_timeout(self.silence) {
                 Ok((id, reply)) => {
                     // One that was silent may answer after all.
                     if let Some(batch) = self.under_way.remove(&id) {
@@ -174,7 +174,7 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
         let asked: Vec<_> = asked
             .into_iter()
             .map(|(node, express)| {
-                let inquiry = node.inquire(express.as_ref(), self.patience);
+                let inquiry = node.inquire(express.as_ref(), self.silence);
                 (node, inquiry)
             })
             .collect();
@@ -184,7 +184,10 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
                 continue;
             }
             let of_node = |_: &u64, batch: &mut Batch| {
-                let is_gone = heard.is_err() || batch.express.is_some();
+                let is_gone = match &heard {
+                    Ok(_) => batch.express.is_some(),
+                    Err(_) => self.known.has_other(&node, &batch.tried),
+                };
                 is_gone && Arc::ptr_eq(&batch.node, &node)
             };
             let lost: Vec<_> = self.under_way.extract_if(of_node).collect();

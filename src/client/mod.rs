@@ -25,13 +25,15 @@
 //! # }
 //! ```
 //!
+//! A whole program is `examples/ask_cluster.rs`.
+//!
 //! # What it does
 //!
 //! It learns from any node who is in the cluster, computes who owns which key as the nodes do, and asks the owner. If that
 //! can not be reached, it asks the next in rank, then any node that it knows; a node that was found to be down is asked
 //! last, until a thread of the client's has seen that it is back. So callers wait for a node that is gone at most once.
 //! A node that says nothing for half a second, or for a third of the time that a call has left, is asked whether it is
-//! there; if it is not, it counts as gone.
+//! there; if it is not, it counts as gone. Where no other node is up it is waited for as long as the call may take.
 //!
 //! # Doors
 //!
@@ -82,7 +84,7 @@ use error::Asked;
 pub use error::{BuildClientError, ClientError};
 pub use explain::{Explanation, Held, LastLoad, Ranked, Seen};
 use known::Known;
-use node::{Dialler, Fault, Node};
+use node::{Dialler, Fault, Node, Patience};
 pub use plan::{Amount, Change, Plan, PlanError, Weighed, WeighedGroup};
 use reading::Reading;
 use spread::Spread;
@@ -96,8 +98,16 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const PATIENCE_LEAST: Duration = Duration::from_millis(50);
 const PATIENCE_PARTS: u32 = 3;
 
-fn patience(left: Duration) -> Duration {
+fn silence(left: Duration) -> Duration {
     (left / PATIENCE_PARTS).clamp(PATIENCE_LEAST, PATIENCE)
+}
+
+/// For what no other node can be asked for, and yet is not waited for: what a node has to say of itself.
+fn patience(left: Duration) -> Patience<'static> {
+    Patience {
+        silence: silence(left),
+        has_other: &|| true,
+    }
 }
 
 /// How a client is made.
@@ -236,8 +246,8 @@ impl Client {
     /// See [`ClientError`].
     pub fn get(&self, group: &str, key: impl AsRef<[u8]>) -> Result<Vec<u8>, ClientError> {
         let key = key.as_ref();
-        let got = self.attempt(group, key, |node, left| {
-            node.get(group, key, left, patience(left))
+        let got = self.attempt(group, key, |node, left, patience| {
+            node.get(group, key, left, patience)
         });
         let got = got.map(|value| {
             if value.heat > 0 {
@@ -275,8 +285,8 @@ impl Client {
     ) -> Result<(), ClientError> {
         let key = key.as_ref();
         let mut reading = Reading::new((group, key), (offset, length), &mut take);
-        self.attempt(group, key, |node, left| {
-            node.read(&mut reading, (left, patience(left)))
+        self.attempt(group, key, |node, left, patience| {
+            node.read(&mut reading, (left, patience))
         })?;
         if reading.heat > 0 {
             self.inner.learn_heat(group, key, reading.heat);
@@ -315,7 +325,7 @@ impl Client {
         &self,
         group: &str,
         key: &[u8],
-        mut call: impl FnMut(&Node, Duration) -> Result<R, Fault>,
+        mut call: impl FnMut(&Node, Duration, Patience<'_>) -> Result<R, Fault>,
     ) -> Result<R, ClientError> {
         let deadline = Instant::now() + self.deadline;
         let asked = Asked {
@@ -331,11 +341,15 @@ impl Client {
             let Some(node) = self.inner.pick(&known, group, key, &tried) else {
                 break;
             };
-            if !tried.is_empty() && !self.inner.budget.spend() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !tried.is_empty() && (left.is_zero() || !self.inner.budget.spend()) {
                 break;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            match call(&node, left) {
+            let patience = Patience {
+                silence: silence(left),
+                has_other: &|| known.has_other(&node, &tried),
+            };
+            match call(&node, left, patience) {
                 Ok(value) => {
                     node.set_down(false);
                     return Ok(value);

@@ -108,6 +108,15 @@ pub(super) fn name_of(code: impl Into<RpcStatusCode>) -> String {
     name.to_owned()
 }
 
+/// How a node is waited for that says nothing.
+#[derive(Clone, Copy)]
+pub(super) struct Patience<'a> {
+    /// After so long it is asked whether it is there.
+    pub silence: Duration,
+    /// Whether another one could be asked if it is not; otherwise it is waited for until the time of the call is over.
+    pub has_other: &'a dyn Fn() -> bool,
+}
+
 /// Makes channels to nodes, all on the same threads.
 #[derive(Clone)]
 pub(super) struct Dialler {
@@ -255,13 +264,13 @@ impl Node {
         }
     }
 
-    /// A value in one message. A node that has nothing to say for `patience` is asked whether it is there.
+    /// A value in one message.
     pub fn get(
         &self,
         group: &str,
         key: &[u8],
         timeout: Duration,
-        patience: Duration,
+        patience: Patience<'_>,
     ) -> Result<Value, Fault> {
         let request = request(group, [key]);
         let until = Instant::now() + timeout;
@@ -280,39 +289,44 @@ impl Node {
         &self,
         stub: &Stub,
         answers: &Receiver<Result<R, Fault>>,
-        patience: Duration,
+        patience: Patience<'_>,
     ) -> Option<Result<R, Fault>> {
+        let mut late = Fault::Late;
         loop {
-            match answers.recv_timeout(patience) {
+            match answers.recv_timeout(patience.silence) {
+                Ok(Err(Fault::Late)) => return Some(Err(late)),
                 Ok(Err(Fault::Lost(_))) | Err(RecvTimeoutError::Disconnected) => {
                     self.leave_express();
                     return None;
                 }
                 Ok(reply) => return Some(reply),
                 Err(RecvTimeoutError::Timeout) => {
-                    match self.hear(&self.inquire(Some(stub), patience)) {
-                        Ok(Doors::AsBefore) => {}
+                    match self.hear(&self.inquire(Some(stub), patience.silence)) {
+                        Ok(Doors::AsBefore) => late = Fault::Late,
                         Ok(Doors::FrontAlone) => return None,
-                        Err(fault) => return Some(Err(fault)),
+                        Err(fault) if (patience.has_other)() => return Some(Err(fault)),
+                        Err(fault) => late = fault,
                     }
                 }
             }
         }
     }
 
-    /// Waits for what the node has been asked. One that has nothing to say for `patience` is asked whether it is there.
+    /// Waits for what the node has been asked.
     pub fn wait<R>(
         &self,
         answers: &Receiver<Result<R, Fault>>,
-        patience: Duration,
+        patience: Patience<'_>,
     ) -> Result<R, Fault> {
+        let mut late = Fault::Late;
         loop {
-            match answers.recv_timeout(patience) {
+            match answers.recv_timeout(patience.silence) {
+                Ok(Err(Fault::Late)) => return Err(late),
                 Ok(reply) => return reply,
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(Fault::Lost("the call was dropped".to_owned()));
                 }
-                Err(RecvTimeoutError::Timeout) => self.check(patience)?,
+                Err(RecvTimeoutError::Timeout) => late = self.check(patience)?,
             }
         }
     }
@@ -335,11 +349,11 @@ impl Node {
         Some(stub)
     }
 
-    /// Goes on to read a value, or a part of it. A node that has nothing to say for `patience` is asked whether it is there.
+    /// Goes on to read a value, or a part of it.
     pub fn read(
         &self,
         reading: &mut Reading<'_>,
-        (timeout, patience): (Duration, Duration),
+        (timeout, patience): (Duration, Patience<'_>),
     ) -> Result<(), Fault> {
         let mut bytes = request(reading.group, [reading.key]);
         let mut rest = ReadRequest::new();
@@ -349,13 +363,22 @@ impl Node {
         let options = CallOption::default().timeout(timeout).wait_for_ready(false);
         let mut chunks = self.stub.server_streaming(&READ, &bytes, options)?;
         let mut has_begun = false;
+        let mut late = Fault::Late;
         loop {
-            let chunk = match next_within(&mut chunks, patience) {
+            let chunk = match next_within(&mut chunks, patience.silence) {
                 Some(Some(Ok(chunk))) => chunk,
-                Some(Some(Err(error))) => return reading.failed(error.into()),
+                Some(Some(Err(error))) => {
+                    return reading.failed(match error.into() {
+                        Fault::Late => late,
+                        fault => fault,
+                    });
+                }
                 Some(None) => return reading.end(),
                 None => match self.check(patience) {
-                    Ok(()) => continue,
+                    Ok(fault) => {
+                        late = fault;
+                        continue;
+                    }
                     Err(fault) => return reading.failed(fault),
                 },
             };
@@ -370,9 +393,14 @@ impl Node {
         }
     }
 
-    /// Whether the node still answers: it is one that is loading, then.
-    pub fn check(&self, patience: Duration) -> Result<(), Fault> {
-        self.hear(&self.inquire(None, patience)).map(|_| ())
+    /// Asks the node whether it is there. If it is, it is loading; otherwise that is the error, unless there is no other to be
+    /// asked. What comes back is what is to be said if the time of the call is over before the node says more.
+    pub fn check(&self, patience: Patience<'_>) -> Result<Fault, Fault> {
+        match self.hear(&self.inquire(None, patience.silence)) {
+            Ok(_) => Ok(Fault::Late),
+            Err(fault) if (patience.has_other)() => Err(fault),
+            Err(fault) => Ok(fault),
+        }
     }
 
     /// Asks the node whether it is there, at the front door and, if something was asked there, at the express door.

@@ -8,6 +8,7 @@ use super::budget::{Pool, Share};
 use super::core::Core;
 use super::entry::Body;
 use super::reclaim;
+use crate::counted;
 
 /// Less than this a shard has no use for.
 pub(super) const SHARD_MIN_BYTES: usize = 16 << 10;
@@ -37,8 +38,8 @@ pub enum BuildError {
     TooManyShards(usize),
     /// The budget is smaller than the shards need for themselves.
     #[error(
-        "a budget of {budget_bytes} bytes is too small: {shards} shards take {least_bytes} bytes at least; give more, or \
-         ask for fewer shards"
+        "a budget of {budget_bytes} bytes is too small: for {} the least is {least_bytes} bytes; give more, or ask for fewer \
+         shards", counted(*.shards, "shard", "shards")
     )]
     BudgetTooSmall {
         /// The budget that was asked for.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::core::{Core, LoadTimer, Loaded};
 use super::entry::{Body, Handle};
 use super::flight::{Failure, Joined, Waited};
+use crate::counted;
 
 /// Keys whose lines and entries are fetched together: more than that a core does not fetch at a time anyway.
 pub(super) const BATCH: usize = 16;
@@ -84,7 +85,9 @@ pub(super) fn check_number(brought: usize, asked: usize) -> Result<(), Failure> 
         return Ok(());
     }
     let text = format!(
-        "the loader brought {brought} values for {asked} keys; it has to bring one for each, in their order"
+        "the loader brought {} for {}; it has to bring one for each, in their order",
+        counted(brought, "value", "values"),
+        counted(asked, "key", "keys")
     );
     Err(Failure::Failed(
         Box::<dyn std::error::Error + Send + Sync>::from(text).into(),

@@ -17,9 +17,9 @@ use crate::engine::{Account, BlobBuilder, Charge, Full};
 pub(super) struct Large {
     /// A value of more bytes than that is a large one.
     pub over_bytes: usize,
-    /// The largest of them, and whether that is what the memory has room for.
+    /// The largest of them, and where that limit comes from.
     pub limit_bytes: usize,
-    pub fills_memory: bool,
+    pub limit_is: &'static str,
     pub account: Arc<Account>,
 }
 
@@ -72,9 +72,9 @@ impl Filling {
         self.len
     }
 
-    /// Whether a value is not to be larger because there is no room for it in memory.
-    pub fn fills_memory(&self) -> bool {
-        self.large.as_ref().is_some_and(|large| large.fills_memory)
+    /// Where the limit of a value comes from, if that is known.
+    pub fn limit_is(&self) -> &'static str {
+        self.large.as_ref().map_or("", |large| large.limit_is)
     }
 
     /// What has been written so far; none once it lies in chunks.

@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::filling::Filling;
+use crate::counted;
 
 /// Where a group's values come from: asked for a key, it writes the value into a [`Sink`].
 ///
@@ -217,14 +218,11 @@ impl Sink {
         if len_bytes <= self.limit_bytes {
             return Ok(());
         }
-        let why = if self.value.fills_memory() {
-            ", which is what the memory of the group has room for"
-        } else {
-            ""
-        };
         Err(LoadError::TooLarge(format!(
-            "the value has {len_bytes} bytes or more, the limit is {} bytes{why}",
-            self.limit_bytes
+            "the value has {} or more, the limit is {}{}",
+            counted(len_bytes, "byte", "bytes"),
+            counted(self.limit_bytes, "byte", "bytes"),
+            self.value.limit_is()
         )))
     }
 }

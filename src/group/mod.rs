@@ -69,6 +69,7 @@ pub struct GroupConfig {
     load_timeout: Duration,
     /// Values of more bytes are stored in chunks; none: all in one piece.
     chunks_over_bytes: Option<usize>,
+    limit_is: &'static str,
     load_least: Duration,
     site: Option<String>,
 }
@@ -86,6 +87,7 @@ impl GroupConfig {
             entry_limit_bytes: 64 << 20,
             load_timeout: Duration::from_secs(30),
             chunks_over_bytes: None,
+            limit_is: "",
             load_least: Duration::from_secs(1),
             site: None,
         }
@@ -127,6 +129,13 @@ impl GroupConfig {
     #[cfg(feature = "server")]
     pub(crate) fn chunks_over(mut self, bytes: usize) -> Self {
         self.chunks_over_bytes = Some(bytes);
+        self
+    }
+
+    /// Has callers told by these words who set the limit of a value, behind its bytes.
+    #[cfg(feature = "server")]
+    pub(crate) fn limit_is(mut self, words: &'static str) -> Self {
+        self.limit_is = words;
         self
     }
 
@@ -229,7 +238,10 @@ impl Groups {
                 let large = config.chunks_over_bytes.map(|over_bytes| Large {
                     over_bytes,
                     limit_bytes,
-                    fills_memory: limit_bytes < config.entry_limit_bytes,
+                    limit_is: match limit_bytes < config.entry_limit_bytes {
+                        true => ", which is what the memory of the group has room for",
+                        false => config.limit_is,
+                    },
                     account: account.clone(),
                 });
                 Group::new(config, limit_bytes, large, partition, cache.clone())

@@ -25,6 +25,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::last_loads::{LastLoad, LastLoads};
 use super::pace::Pace;
+use crate::counted;
 use crate::group::{Group, PendingLoad, Room, Roomless};
 
 /// How often queues are looked at for what has waited too long.
@@ -51,7 +52,10 @@ impl Limits {
     fn turn(&self) -> String {
         match self.rate_an_origin {
             None => "a loader".to_owned(),
-            Some(rate) => format!("its turn among the {rate} loads a second of all nodes"),
+            Some(rate) => {
+                let loads = counted(rate, "load", "loads");
+                format!("its turn among the {loads} a second of all nodes")
+            }
         }
     }
 }
@@ -219,8 +223,12 @@ impl Loaders {
             lane.stats.shed += 1;
             drop(state);
             load.refuse(format!(
-                "{} loads of the group are queued already; try again later",
-                limits.queued_a_group
+                "{} queued already; try again later",
+                counted(
+                    limits.queued_a_group,
+                    "load of the group is",
+                    "loads of the group are"
+                )
             ));
         }
     }

@@ -37,6 +37,7 @@ use super::service::{
 use super::waiting::Waiting;
 use super::{admin, brake, front, pb, reflection, stats};
 use crate::cluster::membership::Membership;
+use crate::counted;
 use crate::engine::{Builder, pin_or_warn};
 use crate::group::{Group, GroupConfig, Groups, GroupsError, Value};
 
@@ -318,9 +319,9 @@ impl Node {
         let offered = peers.offer_hottest(&self.service.groups, self.memory_bytes, patience);
         if offered.keys > 0 {
             log::info!(
-                "{} keys were offered to {} nodes, which hold {} of them now, {} ms later",
-                offered.keys,
-                offered.nodes,
+                "{} offered to {}, {} held there {} ms later",
+                counted(offered.keys, "key was", "keys were"),
+                counted(offered.nodes, "node", "nodes"),
                 offered.held,
                 begun.elapsed().as_millis()
             );
@@ -386,7 +387,8 @@ fn service(config: &mut NodeConfig, shown: Option<&Arc<Shown>>) -> Result<Servic
         .shards(config.shards.unwrap_or(config.cores.len()))
         .pin_to(config.cores.pinned().iter().copied());
     let configs = std::mem::take(&mut config.groups).into_iter();
-    let configs = configs.map(|group| group.chunks_over(VALUE_LIMIT_BYTES));
+    let in_chunks = |group: GroupConfig| group.chunks_over(VALUE_LIMIT_BYTES);
+    let configs = configs.map(|group| in_chunks(group).limit_is(", as --entry-limit says"));
     let groups = Groups::new(&cache, configs)?;
     let limits = Limits {
         loaders: config.loaders,

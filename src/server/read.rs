@@ -16,6 +16,7 @@ use super::peer::Seal;
 use super::service::{Code, Miss, Service, Status};
 use super::waiting;
 use super::wire::{self, ReadRequest};
+use crate::counted;
 use crate::engine::Blob;
 use crate::group::chunks;
 use crate::group::error::Shown;
@@ -110,10 +111,11 @@ impl Wanted {
         let at = usize::try_from(self.offset).ok();
         let Some(at) = at.filter(|at| *at <= value_bytes) else {
             let message = format!(
-                "offset {} is beyond the end of the value of key {} in group {:?}, which has {value_bytes} bytes",
+                "offset {} is beyond the end of the value of key {} in group {:?}, which has {}",
                 self.offset,
                 Shown(value.frame().key()),
                 self.group.name(),
+                counted(value_bytes, "byte", "bytes")
             );
             return Err(Status::new(Code::OutOfRange, message));
         };

@@ -36,6 +36,7 @@ pub struct Origin {
 struct Requests {
     by_path: Mutex<HashMap<String, usize>>,
     changed: Condvar,
+    last_head: Mutex<String>,
 }
 
 impl Origin {
@@ -78,6 +79,11 @@ impl Origin {
         by_path.get(path).copied().unwrap_or_default()
     }
 
+    /// The lines of the last request.
+    pub fn last_head(&self) -> String {
+        self.requests.last_head.lock().unwrap().clone()
+    }
+
     /// Waits until there have been `count` requests for `path`.
     pub fn wait_for_requests(&self, path: &str, count: usize) {
         let by_path = self.requests.by_path.lock().unwrap();
@@ -99,9 +105,11 @@ fn serve(stream: TcpStream, script: &Script, requests: &Requests) -> io::Result<
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
     loop {
-        let Some(path) = read_request(&mut reader)? else {
+        let Some(head) = read_request(&mut reader)? else {
             return Ok(());
         };
+        let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        *requests.last_head.lock().unwrap() = head;
         let number = {
             let mut by_path = requests.by_path.lock().unwrap();
             let number = by_path.entry(path.clone()).or_default();
@@ -133,20 +141,15 @@ fn serve(stream: TcpStream, script: &Script, requests: &Requests) -> io::Result<
     }
 }
 
-/// The path of the next request; none at the end of the connection.
+/// The lines of the next request; none at the end of the connection.
 fn read_request(reader: &mut impl BufRead) -> io::Result<Option<String>> {
-    let mut line = String::new();
-    if reader.read_line(&mut line)? == 0 {
-        return Ok(None);
-    }
-    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-    while line != "\r\n" {
-        line.clear();
-        if reader.read_line(&mut line)? == 0 {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head)? == 0 {
             return Ok(None);
         }
     }
-    Ok(Some(path))
+    Ok(Some(head))
 }
 
 fn respond(writer: &mut impl Write, status: &str, body: &[u8]) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use corecache::cluster::{Member, Movement, Placement, SLOTS, View};
+use corecache::counted;
 use serde_json::{Value, json};
 
 /// So many nodes join, and so many leave, each by itself.
@@ -93,9 +94,10 @@ fn table(placement: &Placement, took: Duration, changes: [&Change; 2]) -> String
     let nodes = placement.view().members().len();
     let [least, most] = balance(placement);
     let mut text = format!(
-        "{nodes} nodes of one weight, {SLOTS} slots, {:.1} a node\n\
+        "{} of one weight, {SLOTS} slots, {:.1} a node\n\
          busiest node over mean {most:.4}, idlest {least:.4}\n\n\
          {:>8} {:>12} {:>8} {:>12} {:>14} {:>12}\n",
+        counted(nodes, "node", "nodes"),
         SLOTS as f64 / nodes as f64,
         "one node",
         "slots moved",

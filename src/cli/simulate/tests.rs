@@ -26,8 +26,10 @@ fn trace(text: &str) -> Trace {
 fn sizes_are_numbers_bytes_or_parts_of_all() {
     let trace = trace("a 1000\nb 2000\n");
     let asked = line(&["t", "--sizes", "10%,5KB,64", "--sizes", "10%,0.01%"]).unwrap();
-    assert_eq!(asked.cache_sizes(&trace), [1, 64, 300, 5000]);
-    for wrong in ["101%", "-1%", "x%", "%", "NaN%", "many", ""] {
+    assert_eq!(asked.cache_sizes(&trace).unwrap(), [1, 64, 300, 5000]);
+    for wrong in [
+        "101%", "-1%", "x%", "%", "NaN%", "many", "", "0", "0%", "0KiB", "5,0",
+    ] {
         assert!(line(&["t", "--sizes", wrong]).is_err(), "{wrong}");
     }
 }
@@ -37,11 +39,21 @@ fn without_sizes_there_is_a_ladder_up_to_half_of_all() {
     let keys = |keys: u32| trace(&(0..keys).map(|key| format!("{key}\n")).collect::<String>());
     let ladder = line(&["t"]).unwrap();
     assert_eq!(
-        ladder.cache_sizes(&keys(1024)),
+        ladder.cache_sizes(&keys(1024)).unwrap(),
         [2, 4, 8, 16, 32, 64, 128, 256, 512]
     );
-    assert_eq!(ladder.cache_sizes(&keys(5)), [1, 2]);
-    assert_eq!(ladder.cache_sizes(&keys(1)), [1]);
+    assert_eq!(ladder.cache_sizes(&keys(5)).unwrap(), [1, 2]);
+    assert_eq!(ladder.cache_sizes(&keys(1)).unwrap(), [1]);
+}
+
+#[test]
+fn one_is_told_as_one() {
+    let one = trace("a\n");
+    let text = table(&one, &[1], &[Contender::Lru], &rows(&one, &[1]));
+    assert!(
+        text.starts_with("1 request of 1 key, 1 entry in all\n"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ fn large(limit_bytes: usize) -> Large {
     Large {
         over_bytes: OVER_BYTES,
         limit_bytes,
-        fills_memory: false,
+        limit_is: "",
         account: Account::new(chunks::stored_bytes(limit_bytes)),
     }
 }

@@ -44,6 +44,7 @@ use ureq::http::header::{
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version};
 use ureq::{Agent, Body};
 
+use crate::counted;
 use crate::group::{LoadContext, LoadError, Loader, Sink};
 
 use super::OriginError;
@@ -91,13 +92,39 @@ impl Http {
     /// [`OriginError::Url`] when the URL is none, or not one that keys can follow.
     pub fn open(url: &str) -> Result<Self, OriginError> {
         let (base, credentials) = Base::parse(url)?;
-        Ok(Self {
+        Ok(Self::new(base, credentials))
+    }
+
+    /// The same, of a URL with a user name whose password is told apart from it.
+    ///
+    /// # Errors
+    /// Those of [`Http::open`], and [`OriginError::Password`] when the URL has no user name, or a password of its own.
+    pub fn open_with_password(url: &str, password: &[u8]) -> Result<Self, OriginError> {
+        let (base, credentials) = Base::parse(url)?;
+        let wrong = |reason| OriginError::Password {
+            origin: base.shown().to_owned(),
+            reason,
+        };
+        match credentials {
+            None => Err(wrong("has no user name: write http://USER@HOST/BASE")),
+            Some(Credentials {
+                password: Some(_), ..
+            }) => Err(wrong("has one in its URL too: leave one of them out")),
+            Some(Credentials { user, .. }) => {
+                let password = Some(password.to_vec());
+                Ok(Self::new(base, Some(Credentials { user, password })))
+            }
+        }
+    }
+
+    fn new(base: Base, credentials: Option<Credentials>) -> Self {
+        Self {
             base,
             authorization: credentials.and_then(basic),
             agent: agent(Names::of_system()),
             warned: AtomicBool::new(false),
             complaints: Complaints::default(),
-        })
+        }
     }
 }
 
@@ -243,8 +270,8 @@ fn agent(names: Names) -> Agent {
     Agent::with_parts(config.build(), Connect::default(), names)
 }
 
-fn basic(Credentials(credentials): Credentials) -> Option<HeaderValue> {
-    let encoded = BASE64_STANDARD.encode(credentials);
+fn basic(Credentials { user, password }: Credentials) -> Option<HeaderValue> {
+    let encoded = BASE64_STANDARD.encode([user, password.unwrap_or_default()].join(&b':'));
     let mut value = HeaderValue::try_from(format!("Basic {encoded}")).ok()?;
     value.set_sensitive(true);
     Some(value)
@@ -305,8 +332,8 @@ fn copy(mut body: impl Read, sink: &mut Sink) -> Result<(), LoadError> {
             Err(error @ ureq::Error::Timeout(_)) => return Err(failure(error)),
             Err(error) => {
                 return Err(LoadError::Unavailable(format!(
-                    "the origin's answer broke off after {} bytes: {}",
-                    sink.len(),
+                    "the origin's answer broke off after {}: {}",
+                    counted(sink.len(), "byte", "bytes"),
                     error.into_io()
                 )));
             }

@@ -52,6 +52,20 @@ impl Origin {
             _ => Err(OriginError::UnknownForm(without_userinfo(spec))),
         }
     }
+
+    /// The same, of `http://USER@HOST/BASE` with the password of that user, so that it need not stand in `spec`.
+    ///
+    /// # Errors
+    /// Those of [`Origin::open`], and [`OriginError::Password`].
+    pub fn open_with_password(spec: &str, password: &[u8]) -> Result<Self, OriginError> {
+        match Self::open(spec)? {
+            Self::Dir(_) => Err(OriginError::Password {
+                origin: spec.to_owned(),
+                reason: "is a folder: leave it out",
+            }),
+            Self::Http(_) => Http::open_with_password(spec, password).map(Self::Http),
+        }
+    }
 }
 
 impl Origin {
@@ -106,6 +120,14 @@ pub enum OriginError {
         url: String,
         /// What is wrong with it and what to write.
         reason: String,
+    },
+    /// A password was given apart from an origin that takes none.
+    #[error("a password is given for the origin {origin:?}, which {reason}")]
+    Password {
+        /// The origin, without user name, password and query.
+        origin: String,
+        /// Why it takes none, and what to do.
+        reason: &'static str,
     },
 }
 

@@ -37,9 +37,16 @@ pub(in super::super) struct Peer {
     pub address: String,
     pub(super) links: Vec<Arc<Link<Forward>>>,
     spread: u64,
-    /// What was last said of it: what is said again and again is logged once.
-    noted: Mutex<String>,
+    noted: Mutex<Noted>,
     pub(super) odds: agreement::Known,
+}
+
+/// What was last said of a node: what is said again and again is logged once.
+#[derive(Default)]
+struct Noted {
+    words: String,
+    /// It has ended a link in order: that it can not be reached after that is no failure.
+    has_left: bool,
 }
 
 impl Peer {
@@ -95,16 +102,14 @@ impl Peer {
 
     /// A link to it is open.
     pub fn note_open(&self) {
-        self.noted.lock().clear();
+        *self.noted.lock() = Noted::default();
         log::info!("node {} is linked to", self.address);
     }
 
     /// It has ended a link in order, as it does when it is shut down.
     pub fn note_leaving(&self) {
-        const LEAVING: &str = "it ends in order";
-        let mut noted = self.noted.lock();
-        if *noted != LEAVING {
-            LEAVING.clone_into(&mut noted);
+        let had_left = std::mem::replace(&mut self.noted.lock().has_left, true);
+        if !had_left {
             log::info!(
                 "node {} has ended its links: it is being shut down",
                 self.address
@@ -114,15 +119,17 @@ impl Peer {
 
     /// A link to it has failed.
     pub fn note(&self, why: &str) {
+        let address = &self.address;
         let mut noted = self.noted.lock();
-        if *noted == why {
+        if noted.words == why {
             return;
         }
-        why.clone_into(&mut noted);
-        log::warn!(
-            "a link to node {} has failed: {why}; it is tried again",
-            self.address
-        );
+        why.clone_into(&mut noted.words);
+        if noted.has_left {
+            log::info!("node {address} is not back yet: {why}; it is tried again");
+        } else {
+            log::warn!("a link to node {address} has failed: {why}; it is tried again");
+        }
     }
 
     /// Whether another link than that one takes questions.

@@ -51,8 +51,11 @@ enum Keys {
     QueryValue,
 }
 
-/// The user name and the password that a URL carries, decoded, as `user:password`.
-pub(super) struct Credentials(pub(super) Vec<u8>);
+/// The user name that a URL carries, and the password if there is one, decoded.
+pub(super) struct Credentials {
+    pub(super) user: Vec<u8>,
+    pub(super) password: Option<Vec<u8>>,
+}
 
 impl Base {
     /// Reads the URL of an origin.
@@ -204,11 +207,14 @@ fn port_number(text: &str) -> Option<u16> {
 
 fn credentials(authority: &Authority) -> Option<Credentials> {
     let (userinfo, _) = authority.as_str().rsplit_once('@')?;
-    let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-    let decoded = percent_decode_str(user)
-        .chain([b':'])
-        .chain(percent_decode_str(password));
-    Some(Credentials(decoded.collect()))
+    let (user, password) = match userinfo.split_once(':') {
+        Some((user, password)) => (user, Some(password)),
+        None => (userinfo, None),
+    };
+    Some(Credentials {
+        user: percent_decode_str(user).collect(),
+        password: password.map(|password| percent_decode_str(password).collect()),
+    })
 }
 
 #[cfg(test)]
@@ -280,7 +286,9 @@ mod tests {
     #[test]
     fn credentials_are_decoded_and_not_shown() {
         let (base, credentials) = Base::parse("http://me:p%40s%3as@host/b?token=t&key=").unwrap();
-        assert_eq!(credentials.unwrap().0, b"me:p@s:s");
+        let credentials = credentials.unwrap();
+        assert_eq!(credentials.user, b"me");
+        assert_eq!(credentials.password.unwrap(), b"p@s:s");
         assert_eq!(base.shown(), "http://host:80/b?…");
         assert!(!format!("{base:?}").contains("p%40"));
         assert_eq!(
@@ -288,7 +296,11 @@ mod tests {
             "http://host:80/b?token=t&key=k"
         );
         let (_, credentials) = Base::parse("http://me@host").unwrap();
-        assert_eq!(credentials.unwrap().0, b"me:");
+        let credentials = credentials.unwrap();
+        assert_eq!(
+            (&*credentials.user, credentials.password),
+            (&b"me"[..], None)
+        );
         assert!(Base::parse("http://host/a@b").unwrap().1.is_none());
     }
 
