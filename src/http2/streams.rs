@@ -33,8 +33,13 @@ impl Streams {
                 Slot(self.slots.len() as u32 - 1)
             }
         };
-        let place = self.order.partition_point(|(other, _)| *other < id);
-        self.order.insert(place, (id, slot));
+        match self.order.last() {
+            Some((last, _)) if *last > id => {
+                let place = self.place_of(id);
+                self.order.insert(place, (id, slot));
+            }
+            _ => self.order.push((id, slot)),
+        }
         slot
     }
 
@@ -50,10 +55,18 @@ impl Streams {
         let stream = self.slots[slot.0 as usize]
             .take()
             .expect("the slot is taken");
-        let place = self.order.partition_point(|(other, _)| *other < stream.id);
+        // Answered in the order in which they came, it is the first.
+        let place = match self.order.first() {
+            Some((first, _)) if *first == stream.id => 0,
+            _ => self.place_of(stream.id),
+        };
         self.order.remove(place);
         self.free.push(slot);
         stream
+    }
+
+    fn place_of(&self, id: u32) -> usize {
+        self.order.partition_point(|(other, _)| *other < id)
     }
 
     /// All of them, by number.
