@@ -1,5 +1,6 @@
-//! `Read` over grpcio: a message at a time, the next one when the C-core has sent the last. The call ends with its
-//! deadline, when its caller goes away, or takes nothing for too long; what it holds is let go then.
+//! `Read` over grpcio: a message at a time, the next one when the C-core has sent the last. The call ends when its
+//! deadline has passed and the last message is taken, when its caller goes away, or takes nothing for too long; what it holds
+//! is let go then.
 
 use std::future::poll_fn;
 use std::pin::pin;
