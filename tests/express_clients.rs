@@ -8,17 +8,21 @@ use std::io::{Seek, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use corecache::server::pb::health::HealthListResponse;
 use protobuf::Message;
 use support::client::request;
 use support::origin::{Answer, Latch, Origin};
-use support::{Node, PATIENCE, at_both_doors, folder, go, group, run, tonic};
+use support::{Node, PATIENCE, at_both_doors, eventually, folder, go, group, http, run, tonic};
 
 const GET: &str = "/corecache.v1.Cache/Get";
 const GET_MANY: &str = "/corecache.v1.Cache/GetMany";
 const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+/// What a call has that is not to be answered in time.
+const HASTY: Duration = Duration::from_millis(500);
 
 /// What is the same at both doors, and to all clients.
 enum Same {
@@ -34,6 +38,8 @@ struct Call {
     path: &'static str,
     request: Vec<u8>,
     deadline: Duration,
+    /// `@` where only the node is to know of the deadline. Tonic alone can do that.
+    whose: &'static str,
     compressor: &'static str,
     /// The code that it ends with.
     code: &'static str,
@@ -52,6 +58,7 @@ fn call(code: &'static str, path: &'static str, request: Vec<u8>) -> Call {
         path,
         request,
         deadline: PATIENCE,
+        whose: "",
         compressor: "-",
         code,
         same: Same::All,
@@ -72,6 +79,11 @@ fn calls() -> Vec<Call> {
     let all_bytes: Vec<u8> = (0..=255).collect();
     let singles: Vec<[u8; 1]> = (0..=255).map(|byte| [byte]).collect();
     let singles: Vec<&[u8]> = singles.iter().map(|byte| &byte[..]).collect();
+    let held = call("DeadlineExceeded", GET, request("held", &[b"hello"]));
+    let hasty = Call {
+        deadline: HASTY,
+        ..held
+    };
     vec![
         get("OK", b"hello"),
         get("OK", b"empty"),
@@ -93,6 +105,8 @@ fn calls() -> Vec<Call> {
         many("OK", &[&b"hello"[..]; 10_000]),
         many("InvalidArgument", &[&b"hello"[..]; 10_001]),
         many("OK", &[&b"half"[..]; 3]),
+        // Whoever sees first that its time is over.
+        by_code(hasty),
         call("OK", "/corecache.v1.Cluster/Members", Vec::new()),
         call("OK", CHECK, Vec::new()),
         call("NotFound", CHECK, b"\x0a\x03tea".to_vec()),
@@ -109,16 +123,13 @@ fn calls() -> Vec<Call> {
     ]
 }
 
-/// Those that a door may cut short. Each has a connection of its own: the C-core ends such a call more than once, and tonic takes
-/// that for an error of the connection, with whatever calls it has.
-fn calls_cut_short() -> [Call; 3] {
-    let held = call("DeadlineExceeded", GET, request("held", &[b"hello"]));
+/// Those that the C-core ends. Each has a connection of its own: it ends such a call more than once, and tonic takes that for
+/// an error of the connection, with whatever calls it has.
+fn calls_cut_short() -> [Call; 2] {
     let larger = call("ResourceExhausted", GET, vec![b'x'; 5 << 20]);
     let packed = call("Unimplemented", GET, request("blobs", &[b"hello"]));
-    let deadline = Duration::from_millis(500);
     let compressor = "gzip";
     [
-        by_code(Call { deadline, ..held }),
         by_code(larger),
         by_code(Call {
             compressor,
@@ -131,8 +142,9 @@ fn calls_cut_short() -> [Call; 3] {
 fn write(calls: &[Call]) -> File {
     let mut lines = String::new();
     for call in calls {
-        let (deadline_ms, compressor) = (call.deadline.as_millis(), call.compressor);
-        write!(lines, "{deadline_ms} {compressor} {} ", call.path).unwrap();
+        let (deadline_ms, whose) = (call.deadline.as_millis(), call.whose);
+        let (compressor, path) = (call.compressor, call.path);
+        write!(lines, "{deadline_ms}{whose} {compressor} {path} ").unwrap();
         let bytes = call.request.iter();
         bytes.for_each(|byte| write!(lines, "{byte:02x}").unwrap());
         lines.push('\n');
@@ -220,6 +232,47 @@ fn go_and_tonic_see_the_same_at_both() {
     }
     let hello = &first.expect("a client")[0];
     assert_eq!(hello.reply, b"\x0a\x05Hello");
+}
+
+/// The front door's own test: what the C-core does when it ends a call is an error of the connection to tonic.
+#[test]
+fn a_call_whose_time_is_over_at_the_node_takes_no_other_with_it() {
+    const PATIENT: usize = 15;
+    let latch = Latch::default();
+    let held = latch.clone();
+    let origin = Origin::start(move |_, _| {
+        held.wait();
+        Answer::Value(b"value".to_vec())
+    });
+    let group = origin.group("held");
+    let times = ["--load-least", "600", "--load-timeout", "600"];
+    let node = Node::start([&["--group", &*group][..], &times].concat());
+    let mut calls: Vec<_> = (0..PATIENT)
+        .map(|key| call("OK", GET, request("held", &[format!("{key}").as_bytes()])))
+        .collect();
+    let hasty = Call {
+        deadline: HASTY,
+        whose: "@",
+        ..call("DeadlineExceeded", GET, request("held", &[b"hasty"]))
+    };
+    calls.insert(PATIENT / 2, hasty);
+    let waiting = || {
+        let (_, figures) = http::get(node.admin, "/metrics");
+        let mut lines = figures.lines();
+        let line = lines.find_map(|line| line.strip_prefix("corecache_calls_waiting "));
+        line.expect("the figure is there").parse::<usize>().unwrap()
+    };
+    let client = tonic::build();
+    let ends = thread::scope(|scope| {
+        let ends = scope.spawn(|| make(&calls, &client, node.addr, calls.len()));
+        eventually("all calls wait", || waiting() == PATIENT + 1);
+        eventually("one is over", || waiting() <= PATIENT);
+        latch.open();
+        ends.join().unwrap()
+    });
+    expect_codes(&calls, &ends);
+    let late = "the deadline passed while the key was being loaded";
+    assert_eq!(ends[PATIENT / 2].message, late);
 }
 
 fn expect_codes(calls: &[Call], ends: &[End]) {

@@ -2,13 +2,18 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use grpcio::RpcStatusCode;
-use support::client::Client;
+use support::client::{Client, request};
+use support::http2::{
+    ACK, Connection, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, WINDOW_UPDATE,
+    frame, headers, message,
+};
 use support::origin::{Answer, Latch, Origin};
-use support::{Door, Node, at_both_doors, eventually, http};
+use support::{Door, Node, at_both_doors, eventually, folder, group, http};
 
 /// What a hasty caller has. The call is to be where the test wants it by then, also on a machine with other work.
 const SOON: Duration = Duration::from_secs(3);
@@ -244,4 +249,138 @@ fn groups_of_one_host_share_its_limit() {
             call.value().unwrap();
         }
     });
+}
+
+/// How a node ended the only call of a connection.
+struct Ends {
+    /// Heads with END_STREAM.
+    trailers: usize,
+    resets: Vec<Vec<u8>>,
+    text: String,
+}
+
+/// Makes a call that has half a second, and that is never cancelled, and reads what comes until its end and all that the node
+/// sends with it. `is_whole`: the caller has nothing more to say.
+fn ends_of_hasty(addr: SocketAddr, path: &str, body: Option<&[u8]>, is_whole: bool) -> Ends {
+    let mut connection = Connection::greet(addr);
+    let headers = headers(path, &[("grpc-timeout", b"500m")]);
+    let mut call = frame(HEADERS, END_HEADERS, 1, &headers);
+    if let Some(body) = body {
+        let flags = if is_whole { END_STREAM } else { 0 };
+        call.extend(frame(DATA, flags, 1, &message(false, body)));
+    }
+    connection.send(&call).unwrap();
+    let mut ends = Ends {
+        trailers: 0,
+        resets: Vec::new(),
+        text: String::new(),
+    };
+    let mut pings = 0;
+    loop {
+        let told = connection.receive().expect("the connection stays");
+        match told.kind {
+            HEADERS if told.flags & END_STREAM != 0 => {
+                ends.trailers += 1;
+                ends.text += &String::from_utf8_lossy(&told.payload);
+            }
+            RST_STREAM => ends.resets.push(told.payload),
+            PING if told.flags & ACK != 0 && pings == 2 => return ends,
+            PING if told.flags & ACK != 0 => {}
+            _ => continue,
+        }
+        // What is sent with the end comes before the answers to these.
+        if pings < 2 && ends.trailers > 0 {
+            connection.send(&frame(PING, 0, 0, &[0; 8])).unwrap();
+            pings += 1;
+        }
+    }
+}
+
+#[test]
+fn a_call_that_nobody_cancels_is_ended_when_its_time_is_over_and_once() {
+    const LOADING: &str = "the deadline passed while the key was being loaded";
+    const ENDLESS: &str = "the deadline passed before the call had come to its end";
+    let (origin, _latch) = held_origin();
+    let group = origin.group("pages");
+    // The origin may take longer than anybody waits.
+    let times = ["--load-least", "600", "--load-timeout", "600"];
+    let node = Node::start([&["--group", &*group][..], &times].concat());
+    let key = request("pages", &[b"slow"]);
+    let cache = |method| format!("/corecache.v1.Cache/{method}");
+    let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let calls = [
+        (cache("Get"), Some(&key[..]), true, LOADING),
+        (cache("Get"), Some(&key), false, LOADING),
+        (cache("GetMany"), Some(&key), true, LOADING),
+        (cache("Read"), Some(&key), true, LOADING),
+        (cache("Fetch"), None, false, ENDLESS),
+        (cache("Fetch"), Some(&key), false, ENDLESS),
+        (cache("Fetch"), Some(&key), true, ENDLESS),
+        (
+            "/grpc.health.v1.Health/Watch".to_owned(),
+            Some(b""),
+            true,
+            ENDLESS,
+        ),
+        (reflection.to_owned(), None, false, ENDLESS),
+        (
+            "/corecache.peer.v1.Peer/Link".to_owned(),
+            None,
+            false,
+            ENDLESS,
+        ),
+    ];
+    for (path, body, is_whole, words) in calls {
+        let ends = ends_of_hasty(node.addr, &path, body, is_whole);
+        let shown = format!("{path}, {body:?}, {is_whole}: {}", ends.text);
+        assert!(ends.text.contains(words), "{shown}");
+        assert!(ends.text.contains("grpc-status\u{1}4"), "{shown}");
+        assert_eq!(ends.trailers, 1, "{shown}");
+        // Who may still say something is told that it would not be heard (RFC 9113, 8.1).
+        let no_error = vec![vec![0; 4]; usize::from(!is_whole)];
+        assert_eq!(ends.resets, no_error, "{shown}");
+    }
+    eventually("nobody waits", || {
+        metric(&node, "corecache_calls_waiting ") == 0.0
+    });
+}
+
+/// A value is on its way, and its reader slow: he is told at the next message, and what he does not take is let go as ever.
+#[test]
+fn a_value_is_not_sent_any_further_when_the_time_is_over() {
+    let large = vec![7; 8 << 20];
+    let blobs = folder(&[("large", &large)]);
+    let node = Node::start(["--group", &group("blobs", &blobs)]);
+    let mut connection = Connection::greet(node.addr);
+    let headers = headers(
+        "/corecache.v1.Cache/Read",
+        &[("grpc-timeout", &b"500m"[..])],
+    );
+    let body = message(false, &request("blobs", &[b"large"]));
+    let call = [
+        frame(HEADERS, END_HEADERS, 1, &headers),
+        frame(DATA, END_STREAM, 1, &body),
+    ];
+    connection.send(&call.concat()).unwrap();
+    // No more is taken than the first window has room for, until the time is over at the node, as it is for this call.
+    let other = ends_of_hasty(node.addr, "/corecache.v1.Cache/Fetch", None, false);
+    assert_eq!(other.trailers, 1);
+    let more = (64_u32 << 20).to_be_bytes();
+    for stream in [0, 1] {
+        let update = frame(WINDOW_UPDATE, 0, stream, &more);
+        connection.send(&update).unwrap();
+    }
+    let mut data_bytes = 0;
+    let end = loop {
+        let told = connection.receive().expect("the connection stays");
+        match told.kind {
+            DATA => data_bytes += told.payload.len(),
+            HEADERS if told.flags & END_STREAM != 0 => break told,
+            RST_STREAM => panic!("it is told why"),
+            _ => {}
+        }
+    };
+    let text = String::from_utf8_lossy(&end.payload);
+    assert!(text.contains("grpc-status\u{1}4"), "{text}");
+    assert!(data_bytes < large.len() / 2, "{data_bytes} bytes");
 }

@@ -1,13 +1,71 @@
-//! A call's deadline as a point in time. grpcio only tells whether it has passed.
+//! A call's deadline as a point in time, of which grpcio only tells whether it has passed; and when it has. The gRPC core
+//! does not look at deadlines here.
 
+use std::pin::{Pin, pin};
+use std::sync::LazyLock;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::{Either, select};
 use grpcio::{Deadline, RpcContext};
 use grpcio_sys::gpr_timespec;
+
+use super::lookout::{Caller, Lookout, Ticket};
+use super::service::Status;
+
+/// Of all calls that wait for something else than a load, which has a lookout of its own: no more of them than there may
+/// be calls. None where the system gave no thread.
+static LOOKOUT: LazyLock<Option<Lookout>> = LazyLock::new(|| {
+    let started = Lookout::start("call-deadlines");
+    let complain = |error| log::error!("calls that wait go on after their deadlines: {error}");
+    started.map_err(complain).ok()
+});
 
 /// When the caller of a call stops waiting, if it ever does.
 pub(super) fn of(ctx: &RpcContext<'_>) -> Option<Instant> {
     instant(spec(ctx.deadline()))
+}
+
+/// Is done soon after a call's deadline, and never if it has none.
+pub(super) struct Over(Option<Ticket>);
+
+impl Over {
+    pub fn of(ctx: &RpcContext<'_>) -> Self {
+        Self::after(of(ctx))
+    }
+
+    fn after(deadline: Option<Instant>) -> Self {
+        let ticket = deadline.and_then(|deadline| {
+            let caller = Caller {
+                deadline: Some(deadline),
+                line: None,
+            };
+            LOOKOUT.as_ref().map(|lookout| lookout.enter(caller))
+        });
+        Self(ticket)
+    }
+}
+
+impl Future for Over {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Some(ticket) => Pin::new(ticket).poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// What a call waits for, unless its time is over before that.
+pub(super) async fn within<T>(
+    over: Over,
+    answer: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    match select(pin!(answer), over).await {
+        Either::Left((answer, _)) => answer,
+        Either::Right(_) => Err(Status::over()),
+    }
 }
 
 /// The one field of a [`Deadline`], by the real-time clock.

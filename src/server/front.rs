@@ -23,7 +23,7 @@ use grpcio::{
 };
 
 use super::connections::Connections;
-use super::deadline;
+use super::deadline::{self, Over};
 use super::gate::Gate;
 use super::lookout::Caller;
 use super::outgoing::Encoded;
@@ -232,15 +232,16 @@ impl Door {
         });
     }
 
+    /// What is sent when it is there, or that the caller's time is over.
     fn answer_later<R: Send + 'static>(
         &self,
         ctx: &RpcContext<'_>,
         sink: UnarySink<R>,
         answer: impl Future<Output = Result<R, Status>> + Send + 'static,
     ) {
-        let gate = self.gate.clone();
+        let (gate, over) = (self.gate.clone(), Over::of(ctx));
         ctx.spawn(async move {
-            let answer = answer.await;
+            let answer = deadline::within(over, answer).await;
             gate.pass().await;
             log_lost(send(sink, answer)).await;
         });

@@ -24,13 +24,14 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use futures_util::SinkExt;
+use futures_util::{FutureExt, SinkExt};
 use grpcio::{
     Method, MethodType, RpcContext, ServerStreamingSink, Service, ServiceBuilder, UnarySink,
     WriteFlags,
 };
 use parking_lot::Mutex;
 
+use super::deadline::Over;
 use super::pb::health::health_check_response::ServingStatus;
 use super::pb::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
@@ -216,7 +217,7 @@ impl Health {
             Watch::open(self, request.service)
         });
         match watch {
-            Ok(watch) => ctx.spawn(finish(watch.run(sink))),
+            Ok(watch) => ctx.spawn(finish(watch.run(sink, Over::of(ctx)))),
             Err(refusal) => ctx.spawn(finish(sink.fail(refusal.into()))),
         }
     }
@@ -241,6 +242,8 @@ struct Watch {
 
 enum News {
     Status(ServingStatus),
+    /// The time that the caller has given it.
+    Over,
     Closed,
 }
 
@@ -264,15 +267,19 @@ impl Watch {
         })
     }
 
-    /// Sends each status in turn, until the caller goes away or the board is closed.
+    /// Sends each status in turn, until the caller goes away, its time is over, or the board is closed.
     async fn run(
         mut self,
         mut sink: ServerStreamingSink<HealthCheckResponse>,
+        mut over: Over,
     ) -> grpcio::Result<()> {
         loop {
             let news = poll_fn(|cx| {
                 // Wakes this future as well when the caller goes away, and fails then.
                 ready!(sink.poll_ready_unpin(cx))?;
+                if over.poll_unpin(cx).is_ready() {
+                    return Poll::Ready(Ok(News::Over));
+                }
                 self.poll_news(cx).map(grpcio::Result::Ok)
             });
             match news.await? {
@@ -281,6 +288,7 @@ impl Watch {
                     sink.send(message).await?;
                     self.told = Some(status);
                 }
+                News::Over => return sink.fail(Refusal::over().into()).await,
                 News::Closed => return sink.close().await,
             }
         }
@@ -357,7 +365,7 @@ mod tests {
                 watch.told = Some(status);
                 Some(status)
             }
-            Poll::Ready(News::Closed) | Poll::Pending => None,
+            Poll::Ready(News::Over | News::Closed) | Poll::Pending => None,
         };
 
         health.set("", Status::Serving);

@@ -534,6 +534,9 @@ pub fn core_arguments(limits: &ConnectionLimits, env: &Arc<Environment>) -> Chan
         (c"grpc.per_message_decompression", 0),
         // Nobody asks for channelz's figures, and requests are too small for receive windows to grow with the line.
         (c"grpc.enable_channelz", 0),
+        // The core would end a call more than once, which clients may take for an error of the connection (docs/express.md):
+        // calls are ended by who answers them, see `deadline`.
+        (c"grpc.enable_deadline_checking", 0),
         (c"grpc.http2.bdp_probe", 0),
         (c"grpc.experimental.tcp_max_read_chunk_size", READ_MAX_BYTES),
         // A peer that pings more often than it may is cut off at the third time.

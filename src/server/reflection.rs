@@ -8,6 +8,7 @@ mod pool;
 
 use std::sync::Arc;
 
+use futures_util::future::{Either, select};
 use futures_util::{SinkExt, StreamExt};
 use grpcio::{
     DuplexSink, Error, Method, MethodType, RequestStream, RpcStatus, RpcStatusCode, Service,
@@ -17,6 +18,7 @@ use protobuf::MessageField;
 use protobuf::descriptor::FileDescriptorProto;
 
 pub(super) use self::pool::Pool;
+use super::deadline::Over;
 use super::pb;
 use super::pb::reflection::server_reflection_request::Message_request as Question;
 use super::pb::reflection::server_reflection_response::Message_response as Answer;
@@ -24,6 +26,7 @@ use super::pb::reflection::{
     ErrorResponse, ExtensionNumberResponse, FileDescriptorResponse, ListServiceResponse,
     ServerReflectionRequest, ServerReflectionResponse, ServiceResponse,
 };
+use super::service::Status;
 
 /// Answers each question about services, messages and files.
 pub const INFO: Method<ServerReflectionRequest, ServerReflectionResponse> = pb::method(
@@ -48,9 +51,9 @@ pub fn service(files: &[FileDescriptorProto]) -> protobuf::Result<Service> {
     for method in [INFO, INFO_V1ALPHA] {
         let pool = pool.clone();
         builder = builder.add_duplex_streaming_handler(&method, move |ctx, requests, sink| {
-            let pool = pool.clone();
+            let (pool, over) = (pool.clone(), Over::of(&ctx));
             ctx.spawn(async move {
-                if let Err(error) = converse(&pool, requests, sink).await {
+                if let Err(error) = converse(&pool, requests, sink, over).await {
                     log::debug!("reflection: the caller has gone: {error}");
                 }
             });
@@ -59,14 +62,20 @@ pub fn service(files: &[FileDescriptorProto]) -> protobuf::Result<Service> {
     Ok(builder.build())
 }
 
-/// Answers questions one by one until the caller has no more. The next one is read only when the
+/// Answers questions one by one until the caller has no more, or no more time. The next one is read only when the
 /// answer to the last has been sent, so a caller that does not read can not make them pile up.
 async fn converse(
     pool: &Pool,
     mut requests: RequestStream<ServerReflectionRequest>,
     mut sink: DuplexSink<ServerReflectionResponse>,
+    mut over: Over,
 ) -> grpcio::Result<()> {
-    while let Some(request) = requests.next().await {
+    loop {
+        let request = match select(&mut over, requests.next()).await {
+            Either::Left(_) => return sink.fail(Status::over().into()).await,
+            Either::Right((Some(request), _)) => request,
+            Either::Right((None, _)) => break,
+        };
         let request = match request {
             Ok(request) => request,
             Err(Error::Codec(error)) => return sink.fail(malformed(&error.to_string())).await,

@@ -71,6 +71,12 @@ impl Status {
         Self::new(Code::DeadlineExceeded, message)
     }
 
+    /// For a call that is not over when its time is.
+    pub fn over() -> Self {
+        let message = "the deadline passed before the call had come to its end";
+        Self::new(Code::DeadlineExceeded, message)
+    }
+
     /// For a caller whose load was dropped.
     pub fn stopping() -> Self {
         Self::new(Code::Unavailable, "the node is stopping")

@@ -2,7 +2,7 @@
 
 use grpcio::{DuplexSink, Method, MethodType, RequestStream, RpcContext};
 
-use super::super::deadline;
+use super::super::deadline::{self, Over};
 use super::super::fetch::Fetch;
 use super::super::slice::Reply;
 use super::stream::Stream;
@@ -21,7 +21,7 @@ impl Door {
         sink: DuplexSink<Reply>,
     ) {
         let fetch = Fetch::new(&self.service, deadline::of(ctx));
-        let stream = Stream::new(fetch, requests, sink, self.gate.closing());
+        let stream = Stream::new(fetch, requests, sink, self.gate.closing(), Over::of(ctx));
         ctx.spawn(log_lost(stream.run()));
     }
 }

@@ -9,6 +9,7 @@ use grpcio::{
 };
 
 use super::super::connections::Connections;
+use super::super::deadline::{self, Over};
 use super::super::gate::Gate;
 use super::super::pb;
 use super::super::peer::Answering;
@@ -95,10 +96,11 @@ impl Door {
         let reading =
             caught(|| question.with_bytes(|question| self.service.read_for_peer(question)));
         let (gate, outgoing) = (self.gate.clone(), self.service.outgoing.clone());
+        let deadline = deadline::of(ctx);
         ctx.spawn(log_lost(async move {
             gate.pass().await;
             match reading {
-                Ok(reading) => send(sink, reading, &outgoing).await,
+                Ok(reading) => send(sink, reading, deadline, &outgoing).await,
                 Err(status) => sink.fail(status.into()).await,
             }
         }));
@@ -112,7 +114,8 @@ impl Door {
         message_max_bytes: usize,
     ) {
         let answering = Answering::new(&self.service, message_max_bytes);
-        let stream = Stream::new(answering, requests, sink, self.gate.closing());
+        let closing = self.gate.closing();
+        let stream = Stream::new(answering, requests, sink, closing, Over::of(ctx));
         ctx.spawn(log_lost(stream.run()));
     }
 }

@@ -1,9 +1,11 @@
-//! `Read` over grpcio: a message at a time, the next one when the C-core has sent the last. The call ends with its
-//! deadline, when its caller goes away, or takes nothing for too long; what it holds is let go then.
+//! `Read` over grpcio: a message at a time, the next one when the C-core has sent the last. The call ends when its
+//! deadline has passed and the last message is taken, when its caller goes away, or takes nothing for too long; what it holds
+//! is let go then.
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Instant;
 
 use futures_channel::oneshot;
 use futures_util::SinkExt;
@@ -12,6 +14,7 @@ use grpcio::{GrpcSlice, Method, MethodType, RpcContext, ServerStreamingSink, Wri
 
 use super::super::outgoing::Outgoing;
 use super::super::read::{Message, Reading, Start};
+use super::super::service::Status;
 use super::super::slice::{self, Reply};
 use super::{Door, Request, caught, log_lost, raw, within};
 
@@ -28,6 +31,7 @@ impl Door {
         sink: ServerStreamingSink<Reply>,
     ) {
         let caller = self.caller(ctx);
+        let deadline = caller.deadline;
         let (answer, loaded) = oneshot::channel();
         let started = caught(|| {
             // The call may be gone by then.
@@ -47,7 +51,7 @@ impl Door {
             };
             gate.pass().await;
             match reading {
-                Ok(reading) => send(sink, reading, &outgoing).await,
+                Ok(reading) => send(sink, reading, deadline, &outgoing).await,
                 Err(status) => sink.fail(status.into()).await,
             }
         }));
@@ -57,9 +61,14 @@ impl Door {
 pub(super) async fn send(
     mut sink: ServerStreamingSink<Reply>,
     mut reading: Reading,
+    deadline: Option<Instant>,
     outgoing: &Outgoing,
 ) -> grpcio::Result<()> {
     loop {
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            drop(reading);
+            return sink.fail(Status::over().into()).await;
+        }
         match caught(|| Ok(next(&mut reading))) {
             Ok(Some(message)) => {
                 let message = (Reply::new(message), WriteFlags::default());

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use grpcio::{DuplexSink, RequestStream, WriteFlags};
 
+use super::super::deadline::Over;
 use super::super::fetch::Fetch;
 use super::super::gate::Closing;
 use super::super::outgoing::Encoded;
@@ -74,6 +75,7 @@ pub(super) struct Stream<A> {
     requests: RequestStream<Request>,
     sink: DuplexSink<Reply>,
     closing: Closing,
+    over: Over,
     /// Requests are read: the client may have more, and the node is not stopping.
     reads: bool,
 }
@@ -92,12 +94,14 @@ impl<A: Answers> Stream<A> {
         requests: RequestStream<Request>,
         sink: DuplexSink<Reply>,
         closing: Closing,
+        over: Over,
     ) -> Self {
         Self {
             answers,
             requests,
             sink,
             closing,
+            over,
             reads: true,
         }
     }
@@ -112,12 +116,19 @@ impl<A: Answers> Stream<A> {
         }
     }
 
-    /// How the call ends. It fails when the caller has gone, or its time is over: the sink tells.
+    /// How the call ends. It fails when the caller has gone: the sink tells.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<grpcio::Result<End>> {
         loop {
             let can_send = self.sink.poll_ready_unpin(cx)?.is_ready();
             if self.answers.poll_taken(can_send, cx).is_ready() {
                 return Poll::Ready(Ok(End::Stalled));
+            }
+            if self.over.poll_unpin(cx).is_ready() {
+                // Behind what is not taken it would only wait.
+                return match can_send {
+                    true => Poll::Ready(Ok(End::Failed(Status::over()))),
+                    false => Poll::Pending,
+                };
             }
             if let Err(status) = self.gather(cx) {
                 return Poll::Ready(Ok(End::Failed(status)));

@@ -1,6 +1,7 @@
 //! A stock tonic client that makes the calls of a list, and says how each ended: both_doors ADDR AT_ONCE < CALLS
 //!
-//! Calls and their ends are the lines of `tests/go/both_doors`.
+//! Calls and their ends are the lines of `tests/go/both_doors`. A deadline with an `@` behind it is told to the server, and
+//! not kept by the client.
 
 mod raw;
 
@@ -19,6 +20,8 @@ use tonic::{Code, Request, Status};
 
 struct Call {
     deadline: Duration,
+    /// Tonic does not know of the deadline, and leaves it to the server.
+    is_servers: bool,
     is_gzip: bool,
     path: PathAndQuery,
     request: Bytes,
@@ -28,14 +31,17 @@ impl Call {
     /// None where the line is not a call.
     fn parse(line: &str) -> Option<Call> {
         let mut words = line.split(' ');
-        let deadline = Duration::from_millis(words.next()?.parse().ok()?);
+        let deadline = words.next()?;
+        let is_servers = deadline.ends_with('@');
+        let deadline_ms = deadline.trim_end_matches('@').parse().ok()?;
         let is_gzip = match words.next()? {
             "-" => false,
             "gzip" => true,
             _ => return None,
         };
         Some(Call {
-            deadline,
+            deadline: Duration::from_millis(deadline_ms),
+            is_servers,
             is_gzip,
             path: words.next()?.parse().ok()?,
             request: from_hex(words.next()?)?.into(),
@@ -48,7 +54,14 @@ impl Call {
             client = client.send_compressed(CompressionEncoding::Gzip);
         }
         let mut request = Request::new(self.request);
-        request.set_timeout(self.deadline);
+        if self.is_servers {
+            // Tonic goes by this too where it can read it, and takes no more than eight digits.
+            let timeout = format!("{:09}m", self.deadline.as_millis());
+            let timeout = timeout.parse().expect("it is plain text");
+            request.metadata_mut().insert("grpc-timeout", timeout);
+        } else {
+            request.set_timeout(self.deadline);
+        }
         let ready = client.ready().await;
         ready.map_err(|error| Status::unavailable(error.to_string()))?;
         let reply = client.unary(request, self.path, raw::Raw).await?;
