@@ -14,7 +14,7 @@ use std::time::Instant;
 use rustix::event::epoll;
 
 use super::dial::Stream;
-use super::{End, Talk};
+use super::{ENDS_HERE, End, Talk};
 use crate::cluster::link::Next;
 use crate::engine::guarded;
 use crate::http2::Solo;
@@ -179,7 +179,7 @@ impl Driver {
     pub fn end_all(&mut self) {
         let all: Vec<_> = self.calls.iter_mut().map(|(token, _)| token).collect();
         for token in all {
-            self.end(token, Over::Ended(End::Broken("this node ends".to_owned())));
+            self.end(token, Over::Ended(End::Broken(ENDS_HERE.to_owned())));
         }
     }
 
