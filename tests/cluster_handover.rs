@@ -151,6 +151,7 @@ fn a_node_that_leaves_in_order_gives_its_hot_keys_away() {
         log.contains("1500 keys were offered to 2 nodes, 1500 held there "),
         "{log}"
     );
+    assert!(!log.contains("has failed"), "its own end is none: {log}");
 }
 
 /// Whoever reaches the port can offer keys; who is no member is not even asked for them.

@@ -161,6 +161,9 @@ impl Solo {
         if self.written == self.out.len() {
             self.written = 0;
             empty(&mut self.out);
+        } else if self.written >= UNWRITTEN_BYTES.max(self.unwritten().len()) {
+            // A peer that is slow may for long not have taken all.
+            self.out.drain(..std::mem::take(&mut self.written));
         }
     }
 

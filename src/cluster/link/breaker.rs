@@ -75,6 +75,18 @@ impl Breaker {
         self.condition == Condition::HalfOpen && now.saturating_duration_since(self.at) > patience
     }
 
+    /// The peer has been reached, and is to say hello from `now` on.
+    pub fn reached(&mut self, now: Instant) {
+        if self.condition == Condition::HalfOpen {
+            self.at = now;
+        }
+    }
+
+    /// The peer that is tried is not asked before it has said hello.
+    pub fn expect_nothing(&mut self) {
+        self.is_new = false;
+    }
+
     /// The peer has said hello.
     pub fn close(&mut self, now: Instant) {
         self.condition = Condition::Closed;

@@ -31,6 +31,8 @@ pub use outstanding::{Full, Lost};
 const PING_AFTER: Duration = Duration::from_millis(100);
 /// One that has none is pinged as often.
 const PING_IDLE: Duration = Duration::from_secs(2);
+/// So long it may take to reach a peer: to look up its name, and to try its addresses.
+const REACH_MAX: Duration = Duration::from_secs(30);
 /// Messages in a row with answers that are not what was asked for.
 const GARBAGE_MAX: u32 = 3;
 
@@ -93,6 +95,8 @@ struct State<Q> {
     breaker: Breaker,
     /// The number of the stream that counts; others are to end.
     stream: u64,
+    /// Somebody drives it: the peer has been reached.
+    is_driven: bool,
     waker: Option<Waker>,
     heard_at: Instant,
     /// When the ping was sent that the peer has not answered.
@@ -118,6 +122,7 @@ impl<Q> Link<Q> {
                 outstanding: Outstanding::new(groups),
                 breaker: Breaker::new(seed, now),
                 stream: 0,
+                is_driven: false,
                 waker: None,
                 heard_at: now,
                 pinged_at: None,
@@ -184,6 +189,9 @@ impl<Q> Link<Q> {
         let mut state = self.state.lock();
         if state.stream != stream {
             return Next::Stop;
+        }
+        if !std::mem::replace(&mut state.is_driven, true) {
+            state.breaker.reached(Instant::now());
         }
         let has_news = state.outstanding.has_queued() || state.ping_is_due;
         if can_send && has_news && state.breaker.condition() == Condition::Closed {
@@ -260,8 +268,15 @@ impl<Q> Link<Q> {
         let is_silent = state
             .pinged_at
             .is_some_and(|at| now.saturating_duration_since(at) >= self.patience);
-        let is_silent = is_silent || state.breaker.is_stuck(now, self.patience * 2);
-        if is_silent {
+        let is_late = state.breaker.is_stuck(now, self.patience * 2);
+        let may_be_reached = !state.is_driven && !state.breaker.is_stuck(now, REACH_MAX);
+        let is_silent = is_silent || (is_late && !may_be_reached);
+        if is_late && may_be_reached {
+            // It takes long to reach it. What has waited for that goes elsewhere.
+            state.breaker.expect_nothing();
+            let rest = state.outstanding.take_all();
+            lost.extend(rest.into_iter().map(|question| (question, Lost::Broken)));
+        } else if is_silent {
             let rest = state.break_off(now);
             lost.extend(rest.into_iter().map(|question| (question, Lost::Broken)));
         } else if state.breaker.condition() == Condition::Closed && state.pinged_at.is_none() {
@@ -280,6 +295,7 @@ impl<Q> Link<Q> {
         let may_try = !state.is_closed && (may_retry || state.breaker.is_new());
         let connect = (may_try && state.breaker.try_now(now)).then(|| {
             state.stream += 1;
+            state.is_driven = false;
             state.heard_at = now;
             state.stream
         });

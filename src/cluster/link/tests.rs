@@ -169,6 +169,7 @@ fn a_peer_that_answers_pings_is_waited_for() {
 #[test]
 fn a_peer_that_does_not_say_hello_is_given_up() {
     let rig = Rig::new();
+    assert_eq!(rig.message(), None, "it is reached");
     rig.ask("a").unwrap();
     let lost = rig.link.tick(Instant::now() + PATIENCE * 3, true).lost;
     assert_eq!(lost.len(), 1);
@@ -264,4 +265,36 @@ fn a_peer_that_has_failed_is_tried_again_only_when_it_may_be() {
     let later = Instant::now() + HOUR;
     assert!(rig.link.tick(later, false).connect.is_none());
     assert!(rig.link.tick(later, true).connect.is_some());
+}
+
+/// Its name is looked up for long, or the first of its addresses does not answer.
+#[test]
+fn a_peer_that_is_reached_late_is_linked_to_but_not_waited_for() {
+    let rig = Rig::new();
+    rig.ask("a").unwrap();
+    let begun = Instant::now();
+    let tick = rig.link.tick(begun + PATIENCE * 3, true);
+    assert!(!tick.is_silent && tick.connect.is_none());
+    assert_eq!(tick.lost, [("a", Lost::Unheard)]);
+    assert_eq!(rig.ask("b"), Err(Refused::Unreachable));
+    assert_eq!(rig.message(), None, "it is reached, and has to say hello");
+    rig.link.greeted(rig.stream);
+    rig.ask("c").unwrap();
+    let (questions, _) = rig.message().expect("a message");
+    assert_eq!(questions.len(), 1);
+    assert_eq!(rig.link.figures().opened, 0, "nothing has failed");
+}
+
+#[test]
+fn a_peer_that_is_reached_and_says_no_hello_is_silent_and_so_is_one_that_is_never_reached() {
+    let rig = Rig::new();
+    assert_eq!(rig.message(), None);
+    let reached = Instant::now();
+    assert!(!rig.link.tick(reached + PATIENCE, true).is_silent);
+    assert!(rig.link.tick(reached + PATIENCE * 3, true).is_silent);
+    assert!(rig.is_stopped());
+    let rig = Rig::new();
+    let begun = Instant::now();
+    assert!(!rig.link.tick(begun + REACH_MAX / 2, true).is_silent);
+    assert!(rig.link.tick(begun + REACH_MAX * 2, true).is_silent);
 }

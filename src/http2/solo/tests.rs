@@ -160,6 +160,28 @@ fn no_message_is_asked_for_that_has_no_room() {
 }
 
 /// What the call says to what a peer has sent, after its settings and, if `has_begun`, its headers.
+/// There is always something left that the peer has not taken.
+#[test]
+fn what_is_written_is_kept_no_longer_although_more_always_follows() {
+    let mut solo = Solo::new(&target("/echo/Stream"), MESSAGE_MAX_BYTES);
+    solo.sending.connection = i64::MAX / 2;
+    solo.sending.stream = i64::MAX / 2;
+    let mut written = Vec::new();
+    for _ in 0..10_000 {
+        solo.send(&[7; 1000], false);
+        let some = solo.unwritten().len() - 10;
+        written.extend_from_slice(&solo.unwritten()[..some]);
+        solo.written(some);
+        let kept_bytes = solo.out.len();
+        assert!(kept_bytes <= 3 * UNWRITTEN_BYTES, "{kept_bytes}");
+    }
+    let whole = solo.unwritten();
+    assert_eq!(whole.len(), 10);
+    written.extend_from_slice(whole);
+    let said = written.windows(1000).filter(|bytes| *bytes == [7; 1000]);
+    assert_eq!(said.count(), 10_000);
+}
+
 fn said_to(has_begun: bool, bytes: &[u8]) -> Result<Vec<u8>, End> {
     let mut solo = Solo::new(&target("/a/b"), 1000);
     solo.receive(&settings(&[]), |_| Ok(()))?;

@@ -183,7 +183,7 @@ impl IoThread {
 
     /// How long to wait for something to happen; none: for ever.
     fn patience(&self, now: Instant) -> Option<Timespec> {
-        if !self.turns.is_empty() {
+        if !self.turns.is_empty() || self.peers.is_ready() {
             return Some(timespec(Duration::ZERO));
         }
         let calls = (!self.waiters.is_empty()).then_some(self.look_at_calls);

@@ -5,7 +5,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::super::service::UNARY_LIMIT_BYTES;
-use super::calls::{End, Talk};
+use super::calls::{ENDS_HERE, End, Talk};
 use super::wire::{self, Answer, HELLO_IN_ASK, Hello, MAJOR, MINOR, Outcome, Question};
 use super::{Forward, Peer, Peers};
 use crate::cluster::Epoch;
@@ -134,6 +134,7 @@ impl Talk for Asking {
         match end {
             End::Status(status) if status.code == Code::OK => self.peer.note_leaving(),
             End::Status(status) => self.peer.note(&status.to_string()),
+            End::Broken(why) if why == ENDS_HERE => {}
             End::Broken(why) => self.peer.note(&why),
         }
         for forward in self.link.ended(self.stream) {

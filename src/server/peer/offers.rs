@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{self, Sender};
+use crossbeam::channel::{self, Receiver, Sender};
 use parking_lot::Mutex;
 use protobuf::Message;
 
@@ -76,10 +76,9 @@ impl Peers {
             }
         }
         drop(told);
-        // It ends with the last of the calls, each of which ends in time.
         Offered {
             keys,
-            held: held.iter().sum(),
+            held: sum_until(&held, until),
             nodes: parcels.len(),
         }
     }
@@ -139,6 +138,11 @@ impl Peers {
         }
         (parcels, keys)
     }
+}
+
+/// The sum of what calls tell, until the last of them has ended. One that has reached nobody yet may take longer.
+fn sum_until(told: &Receiver<usize>, until: Instant) -> usize {
+    std::iter::from_fn(|| told.recv_deadline(until).ok()).sum()
 }
 
 impl Parcel {
@@ -281,5 +285,22 @@ impl Service {
         }
         takings.settle(false);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_calls_beyond_the_time() {
+        let (told, held) = channel::unbounded();
+        let late = told.clone();
+        told.send(1).unwrap();
+        told.send(2).unwrap();
+        assert_eq!(sum_until(&held, Instant::now()), 3);
+        drop((told, late));
+        let far = Instant::now() + Duration::from_secs(3600);
+        assert_eq!(sum_until(&held, far), 0, "all have ended");
     }
 }

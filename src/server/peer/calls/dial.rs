@@ -200,6 +200,7 @@ fn connector(tls: &LinkTls) -> io::Result<openssl::ssl::SslConnector> {
     use openssl::ssl::{SslConnector, SslMethod};
     use openssl::x509::X509;
     use openssl::x509::store::X509StoreBuilder;
+    use openssl::x509::verify::X509VerifyFlags;
 
     const ALPN: &[u8] = b"\x02h2";
 
@@ -210,6 +211,8 @@ fn connector(tls: &LinkTls) -> io::Result<openssl::ssl::SslConnector> {
     for root in X509::stack_from_pem(&tls.roots)? {
         roots.add_cert(root)?;
     }
+    // As the C-core has it: who is trusted need not have signed himself.
+    roots.set_flags(X509VerifyFlags::PARTIAL_CHAIN | X509VerifyFlags::TRUSTED_FIRST)?;
     builder.set_cert_store(roots.build());
     let mut certificates = X509::stack_from_pem(&identity.certificates)?.into_iter();
     if let Some(own) = certificates.next() {
@@ -226,4 +229,109 @@ fn connector(tls: &LinkTls) -> io::Result<openssl::ssl::SslConnector> {
 fn secure(_: TcpStream, _: &LinkTls, _: &str) -> io::Result<Stream> {
     // A node with TLS does not start without the feature.
     Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use openssl::asn1::Asn1Time;
+    use openssl::bn::BigNum;
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::hash::MessageDigest;
+    use openssl::nid::Nid;
+    use openssl::pkey::{PKey, Private};
+    use openssl::ssl::{SslAcceptor, SslMethod};
+    use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
+    use openssl::x509::{X509, X509NameBuilder};
+
+    use super::*;
+    use crate::server::identity::Identity;
+
+    struct Signed {
+        certificate: X509,
+        key: PKey<Private>,
+    }
+
+    /// A certificate of a name, signed by another one, or by itself.
+    fn signed(name: &str, signer: Option<&Signed>) -> Signed {
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+        let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
+        let mut subject = X509NameBuilder::new().unwrap();
+        subject.append_entry_by_text("CN", name).unwrap();
+        let subject = subject.build();
+        let mut builder = X509::builder().unwrap();
+        builder.set_version(2).unwrap();
+        let mut serial = BigNum::new().unwrap();
+        serial.rand(64, openssl::bn::MsbOption::ONE, false).unwrap();
+        let serial = serial.to_asn1_integer().unwrap();
+        builder.set_serial_number(&serial).unwrap();
+        builder.set_subject_name(&subject).unwrap();
+        let issuer = signer.map_or(&*subject, |signer| signer.certificate.subject_name());
+        builder.set_issuer_name(issuer).unwrap();
+        let (from, to) = (Asn1Time::days_from_now(0), Asn1Time::days_from_now(1));
+        builder.set_not_before(&from.unwrap()).unwrap();
+        builder.set_not_after(&to.unwrap()).unwrap();
+        builder.set_pubkey(&key).unwrap();
+        let extension = match name {
+            "node" => {
+                let context = builder.x509v3_context(None, None);
+                let mut names = SubjectAlternativeName::new();
+                names.ip("127.0.0.1").build(&context).unwrap()
+            }
+            _ => BasicConstraints::new().critical().ca().build().unwrap(),
+        };
+        builder.append_extension(extension).unwrap();
+        let signing = signer.map_or(&key, |signer| &signer.key);
+        builder.sign(signing, MessageDigest::sha256()).unwrap();
+        Signed {
+            certificate: builder.build(),
+            key,
+        }
+    }
+
+    /// Reaches the node that shows the first of these, with its signers, and trusts the last.
+    fn reach(shown: &[&Signed], trusted: &Signed) -> io::Result<Stream> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mut acceptor = SslAcceptor::mozilla_intermediate(SslMethod::tls_server()).unwrap();
+        acceptor.set_private_key(&shown[0].key).unwrap();
+        acceptor.set_certificate(&shown[0].certificate).unwrap();
+        for signer in &shown[1..] {
+            let signer = signer.certificate.clone();
+            acceptor.add_extra_chain_cert(signer).unwrap();
+        }
+        let acceptor = acceptor.build();
+        let accepting = thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            acceptor.accept(socket).is_ok()
+        });
+        let tls = LinkTls {
+            roots: trusted.certificate.to_pem().unwrap(),
+            identity: Shown::new(Identity {
+                certificates: shown[0].certificate.to_pem().unwrap(),
+                key: shown[0].key.private_key_to_pem_pkcs8().unwrap(),
+            }),
+        };
+        let reached = Stream::open(&address, Some(&tls));
+        let _ = accepting.join().unwrap();
+        reached
+    }
+
+    #[test]
+    fn whoever_is_trusted_ends_the_chain() {
+        let root = signed("root", None);
+        let between = signed("between", Some(&root));
+        let node = signed("node", Some(&between));
+        for trusted in [&root, &between, &node] {
+            let reached = reach(&[&node, &between], trusted);
+            assert!(reached.is_ok(), "{:?}", reached.err());
+        }
+        let other = signed("root", None);
+        let Err(error) = reach(&[&node, &between], &other) else {
+            panic!("nobody who is trusted has signed it");
+        };
+        assert!(error.to_string().contains("certificate"), "{error}");
+    }
 }

@@ -14,7 +14,7 @@ use std::time::Instant;
 use rustix::event::epoll;
 
 use super::dial::Stream;
-use super::{End, Talk};
+use super::{ENDS_HERE, End, Talk};
 use crate::cluster::link::Next;
 use crate::engine::guarded;
 use crate::http2::Solo;
@@ -51,6 +51,8 @@ struct Call {
     waker: Waker,
     is_readable: bool,
     is_writable: bool,
+    /// The other node has ended its side, or all of it: no edge follows that.
+    is_ending: bool,
     /// It stands in the queue for another turn.
     is_queued: bool,
 }
@@ -141,6 +143,7 @@ impl Driver {
         };
         let ends = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
         let is_ending = edge.intersects(ends);
+        call.is_ending |= is_ending;
         call.is_readable |= is_ending || edge.contains(epoll::EventFlags::IN);
         call.is_writable |= is_ending || edge.contains(epoll::EventFlags::OUT);
         self.enqueue(token);
@@ -155,25 +158,30 @@ impl Driver {
                 self.turn(token, input);
             }
         }
+        if let Some(at) = self.look_at {
+            let now = Instant::now();
+            if at <= now {
+                self.look(now);
+            }
+        }
+        // Last: turns wake calls, and so does what ends when it is looked at.
         self.take_woken();
-        if self.ready.is_empty() && self.look_at.is_none() {
-            return None;
-        }
-        let now = Instant::now();
-        if self.look_at.is_some_and(|at| at <= now) {
-            self.look(now);
-        }
         match self.ready.is_empty() {
             true => self.look_at,
-            false => Some(now),
+            false => Some(Instant::now()),
         }
+    }
+
+    /// Whether a call waits for its turn.
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Ends all calls: the thread ends.
     pub fn end_all(&mut self) {
         let all: Vec<_> = self.calls.iter_mut().map(|(token, _)| token).collect();
         for token in all {
-            self.end(token, Over::Ended(End::Broken("this node ends".to_owned())));
+            self.end(token, Over::Ended(End::Broken(ENDS_HERE.to_owned())));
         }
     }
 
@@ -196,6 +204,7 @@ impl Driver {
                 bell,
                 is_readable: false,
                 is_writable: true,
+                is_ending: false,
                 is_queued: false,
             }
         });
@@ -277,7 +286,8 @@ fn panicked() -> Result<bool, Over> {
 impl Call {
     /// Reads, and writes what there is to say. Whether another turn is to follow.
     fn turn(&mut self, input: &mut [u8]) -> Result<bool, Over> {
-        self.bell.has_rung.store(false, Ordering::Release);
+        // Sees what was there to say when it has rung already.
+        self.bell.has_rung.swap(false, Ordering::AcqRel);
         self.speak()?;
         for _ in 0..READS_A_TURN {
             if !self.is_readable {
@@ -302,7 +312,8 @@ impl Call {
                     .solo
                     .receive(&input[..len], |message| talk.take(message));
                 received.map_err(Over::Ended)?;
-                self.is_readable = !(self.stream.is_plain() && len < input.len());
+                let is_all = self.stream.is_plain() && len < input.len();
+                self.is_readable = !is_all || self.is_ending;
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -26,6 +26,9 @@ use crate::cluster::link::Next;
 pub(super) use crate::http2::End;
 use crate::server::mail::letter_box;
 
+/// Why calls end that were under way when this node did.
+pub(super) const ENDS_HERE: &str = "this node ends";
+
 /// What is said in a call, by this side and by the other. Whoever drives it is one thread at a time.
 pub(super) trait Talk: Send {
     /// Which method is called.

@@ -1,5 +1,5 @@
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, Sender};
@@ -55,8 +55,15 @@ struct Call {
 
 impl Call {
     fn open(calls: &Calls, address: &str) -> Self {
+        Self::open_by(calls, address, channel::unbounded())
+    }
+
+    fn open_by(
+        calls: &Calls,
+        address: &str,
+        (hear, heard): (Sender<Vec<u8>>, Receiver<Vec<u8>>),
+    ) -> Self {
         let (say, to_say) = channel::unbounded();
-        let (hear, heard) = channel::unbounded();
         let (end, ended) = channel::unbounded();
         let waker = Arc::default();
         let told = Told {
@@ -122,15 +129,20 @@ fn who_does_not_speak_http2_is_told_of() {
     );
 }
 
+/// Settings, headers (`:status: 200`, of the static table), and messages of one byte.
+fn said(messages: impl IntoIterator<Item = u8>) -> Vec<u8> {
+    let mut said = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
+    said.extend([0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88]);
+    for number in messages {
+        said.extend([0, 0, 6, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, number]);
+    }
+    said
+}
+
 /// A peer that answers the call with what it is sent, without looking at windows.
 fn answer(listener: &TcpListener, messages: usize) {
     let (mut socket, _) = listener.accept().unwrap();
-    let mut said = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
-    // `:status: 200`, of the static table.
-    said.extend([0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88]);
-    for number in 0..messages as u8 {
-        said.extend([0, 0, 6, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, number]);
-    }
+    let mut said = said(0..messages as u8);
     // `grpc-status: 0`, as a literal.
     let trailers = [&[0, 11][..], b"grpc-status", &[1], b"0"].concat();
     said.extend([0, 0, trailers.len() as u8, 1, 5, 0, 0, 0, 1]);
@@ -173,4 +185,90 @@ fn who_stops_hears_no_end() {
         call.ended.recv_timeout(PATIENCE).is_err(),
         "its end is dropped with it"
     );
+}
+
+/// Data and the end of the connection are one event, as the thread has something else to do when they come.
+#[test]
+fn an_end_that_comes_with_data_is_not_overlooked() {
+    let calls = Calls::new(None, 1);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let busy = Call::open_by(&calls, &address, channel::bounded(0));
+    let (mut socket, _) = listener.accept().unwrap();
+    socket.write_all(&said([1, 2])).unwrap();
+    assert_eq!(busy.heard.recv_timeout(PATIENCE).unwrap(), [1]);
+    let call = Call::open(&calls, &address);
+    let (mut ending, _) = listener.accept().unwrap();
+    ending.write_all(&said([])).unwrap();
+    ending.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(busy.heard.recv_timeout(PATIENCE).unwrap(), [2]);
+    let why = call.why();
+    assert!(why.contains("ended the connection"), "{why}");
+}
+
+/// Is over at once, and then has another call say something.
+struct Overdue {
+    since: Instant,
+    say: Sender<Vec<u8>>,
+    waker: Waker,
+}
+
+impl Talk for Overdue {
+    fn path(&self) -> &'static str {
+        "/a/b"
+    }
+
+    fn next(&mut self, _: &Waker, _: bool) -> Next<Vec<u8>> {
+        Next::Wait
+    }
+
+    fn is_brief(&self) -> bool {
+        true
+    }
+
+    fn take(&mut self, _: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn look_at(&self) -> Option<Instant> {
+        Some(self.since)
+    }
+
+    fn look(&mut self, _: Instant) -> Option<End> {
+        Some(End::Broken("its time was over".to_owned()))
+    }
+
+    fn end(self: Box<Self>, _: End) {
+        self.say.send(b"hello".to_vec()).unwrap();
+        self.waker.wake();
+    }
+}
+
+#[test]
+fn who_is_woken_by_the_end_of_one_that_is_overdue_says_it_at_once() {
+    let calls = Calls::new(None, 1);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let call = Call::open(&calls, &address);
+    let (mut socket, _) = listener.accept().unwrap();
+    let waker = loop {
+        if let Some(waker) = call.waker.lock().clone() {
+            break waker;
+        }
+        std::thread::yield_now();
+    };
+    let overdue = Overdue {
+        since: Instant::now(),
+        say: call.say.clone(),
+        waker,
+    };
+    calls.open(&address, None, 1 << 20, Box::new(overdue));
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"hello") {
+        let mut bytes = [0; 4096];
+        let len = socket.read(&mut bytes).expect("it says it in time");
+        assert!(len > 0, "it has not ended");
+        heard.extend_from_slice(&bytes[..len]);
+    }
 }
