@@ -328,7 +328,7 @@ impl Call {
     /// Writes until there is nothing to say, or no room.
     fn speak(&mut self) -> Result<(), Over> {
         loop {
-            let mut has_said = false;
+            let (had_room, mut has_said) = (self.solo.is_ready(), false);
             loop {
                 match self.talk.next(&self.waker, self.solo.is_ready()) {
                     Next::Send(message) => self.solo.send(&message, self.talk.is_brief()),
@@ -338,7 +338,9 @@ impl Call {
                 has_said = true;
             }
             self.flush()?;
-            if !has_said {
+            // What is there to say is said if that was for lack of room, and there is some now.
+            let has_room_now = !had_room && self.solo.is_ready();
+            if !has_said && !has_room_now {
                 return Ok(());
             }
         }
