@@ -93,7 +93,7 @@ pub fn group(name: &str, folder: &tempfile::TempDir) -> String {
     format!("{name}=dir:{}", folder.path().display())
 }
 
-/// Sends a signal by its name: `TERM`, `INT`.
+/// Sends a signal by its name: `TERM`, `INT`. After `STOP` no thread runs any more.
 fn send_signal(pid: u32, name: &str) {
     // The shell has a `kill` of its own, where the program may not be installed.
     let sent = Command::new("sh")
@@ -101,6 +101,23 @@ fn send_signal(pid: u32, name: &str) {
         .status()
         .expect("sh runs");
     assert!(sent.success(), "SIG{name} can not be sent");
+    if name == "STOP" {
+        // One thread takes it, when it has a processor, and stops the others.
+        eventually("the process stands still", || is_stopped(pid));
+    }
+}
+
+/// Whether no thread of a process runs, or will before it is continued; so too if there is none.
+fn is_stopped(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // After the name, which may have anything in it.
+        let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        state.is_empty() || state.starts_with(['T', 'Z', 'X'])
+    })
 }
 
 /// Where unary calls come in.
