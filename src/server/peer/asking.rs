@@ -5,11 +5,12 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::super::service::UNARY_LIMIT_BYTES;
-use super::calls::{ENDS_HERE, End, Talk};
+use super::calls::{ENDS_HERE, End, Opening, Talk};
 use super::wire::{self, Answer, HELLO_IN_ASK, Hello, MAJOR, MINOR, Outcome, Question};
 use super::{Forward, Peer, Peers};
 use crate::cluster::Epoch;
 use crate::cluster::link::{Link, Next};
+use crate::counted;
 use crate::http2::Code;
 
 const PATH: &str = "/corecache.peer.v1.Peer/Link";
@@ -32,7 +33,12 @@ pub(super) fn open(peers: &Arc<Peers>, peer: &Arc<Peer>, number: usize, stream: 
     };
     let thread = Some(peer.thread_of(number, peers.calls.threads()));
     let calls = &peers.calls;
-    calls.open(&peer.address, thread, UNARY_LIMIT_BYTES, Box::new(asking));
+    let opening = Opening {
+        path: PATH,
+        request: None,
+        message_max_bytes: UNARY_LIMIT_BYTES,
+    };
+    calls.open(&peer.address, thread, opening, Box::new(asking));
 }
 
 struct Asking {
@@ -47,14 +53,6 @@ struct Asking {
 }
 
 impl Talk for Asking {
-    fn path(&self) -> &'static str {
-        PATH
-    }
-
-    fn is_brief(&self) -> bool {
-        false
-    }
-
     /// What has queued up, as one message of questions that were asked by one ring.
     fn next(&mut self, waker: &Waker, can_send: bool) -> Next<Vec<u8>> {
         if !self.has_greeted && can_send {
@@ -121,7 +119,8 @@ impl Talk for Asking {
         if garbage > 0 {
             let address = &self.peer.address;
             log::warn!(
-                "link to {address}: {garbage} answers of a message are not what was asked for"
+                "link to {address}: of a message {} not what was asked for",
+                counted(garbage, "answer is", "answers are")
             );
         }
         for forward in self.link.judge(self.stream, good, garbage) {

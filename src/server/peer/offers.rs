@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Receiver, Sender};
@@ -12,8 +11,7 @@ use parking_lot::Mutex;
 use protobuf::Message;
 
 use super::Peers;
-use super::calls::{End, Talk};
-use crate::cluster::link::Next;
+use super::calls::{End, Opening, Talk};
 use crate::cluster::{Placement, Ring, View};
 use crate::group::{Group, Groups, Value};
 use crate::http2::Code as Http2Code;
@@ -88,14 +86,17 @@ impl Peers {
             Ok(offer) => offer,
             Err(error) => return log::warn!("keys are not offered to another node: {error}"),
         };
+        let opening = Opening {
+            path: PATH,
+            request: Some(offer),
+            message_max_bytes: TAKEN_BYTES,
+        };
         let offering = Offering {
-            offer: Some(offer),
             until,
             held: 0,
             told,
         };
-        self.calls
-            .open(address, None, TAKEN_BYTES, Box::new(offering));
+        self.calls.open(address, None, opening, Box::new(offering));
     }
 
     /// The hottest keys of this node, by their next owners, until it is too late for more; and how many they are.
@@ -175,28 +176,12 @@ impl Parcel {
 
 /// A call by which keys are offered.
 struct Offering {
-    offer: Option<Vec<u8>>,
     until: Instant,
     held: usize,
     told: Sender<usize>,
 }
 
 impl Talk for Offering {
-    fn path(&self) -> &'static str {
-        PATH
-    }
-
-    fn is_brief(&self) -> bool {
-        true
-    }
-
-    fn next(&mut self, _: &Waker, can_send: bool) -> Next<Vec<u8>> {
-        match self.offer.take_if(|_| can_send) {
-            Some(offer) => Next::Send(offer),
-            None => Next::Wait,
-        }
-    }
-
     fn take(&mut self, taken: &[u8]) -> Result<(), String> {
         let taken = Taken::parse_from_bytes(taken).map_err(|error| error.to_string())?;
         self.held = taken.held as usize;

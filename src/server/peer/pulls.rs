@@ -8,15 +8,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::calls::{self, Talk};
+use super::calls::{self, Opening, Talk};
 use super::wire::{self, Part, Question};
 use super::{Aim, Forward, KEEP_ALONE, Peer, Peers};
-use crate::cluster::link::Next;
 use crate::group::Room;
 use crate::group::error::ErrorKind;
 use crate::group::relay::{Incoming, Relayed};
@@ -91,8 +89,12 @@ impl Peers {
             match Pulling::new(wanted, room, running) {
                 Ok(pulling) => {
                     let address = pulling.peer.address.clone();
-                    self.calls
-                        .open(&address, None, UNARY_LIMIT_BYTES, Box::new(pulling));
+                    let opening = Opening {
+                        path: PATH,
+                        request: Some(pulling.question()),
+                        message_max_bytes: UNARY_LIMIT_BYTES,
+                    };
+                    self.calls.open(&address, None, opening, Box::new(pulling));
                 }
                 Err(forward) => {
                     let cause = "the system gave no memory for a large value of another node";
@@ -202,7 +204,6 @@ struct Pulling {
     begun: Instant,
     heard_at: Instant,
     look_at: Instant,
-    has_asked: bool,
     running: Running,
 }
 
@@ -228,7 +229,6 @@ impl Pulling {
             begun: now,
             heard_at: now,
             look_at: now + LOOK_EVERY,
-            has_asked: false,
             running,
         })
     }
@@ -297,22 +297,6 @@ impl Pulling {
 }
 
 impl Talk for Pulling {
-    fn path(&self) -> &'static str {
-        PATH
-    }
-
-    fn is_brief(&self) -> bool {
-        true
-    }
-
-    fn next(&mut self, _: &Waker, can_send: bool) -> Next<Vec<u8>> {
-        if self.has_asked || !can_send {
-            return Next::Wait;
-        }
-        self.has_asked = true;
-        Next::Send(self.question())
-    }
-
     /// Takes an encoded `Part`.
     fn take(&mut self, part: &[u8]) -> Result<(), String> {
         let part = Part::parse(part).map_err(|error| error.to_string())?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::driver::{Letter, Opened, Post};
-use super::{End, Talk};
+use super::{End, Opening, Talk};
 use crate::http2::{Solo, Target};
 use crate::server::identity::Shown;
 
@@ -56,7 +56,7 @@ impl Drop for Dialling {
 pub(super) struct Speech {
     pub address: String,
     pub tls: Option<Arc<LinkTls>>,
-    pub message_max_bytes: usize,
+    pub opening: Opening,
     pub talk: Box<dyn Talk>,
 }
 
@@ -81,10 +81,13 @@ pub(super) fn dial(dials: &Arc<Dials>, speech: Speech, post: Post) {
             Ok(stream) => {
                 let target = Target {
                     authority: &speech.address,
-                    path: speech.talk.path(),
+                    path: speech.opening.path,
                     is_secure: speech.tls.is_some(),
                 };
-                let solo = Solo::new(&target, speech.message_max_bytes);
+                let mut solo = Solo::new(&target, speech.opening.message_max_bytes);
+                if let Some(request) = &speech.opening.request {
+                    solo.send(request, true);
+                }
                 let talk = speech.talk;
                 post(Letter::Opened(Box::new(Opened { stream, solo, talk })));
             }

@@ -331,7 +331,7 @@ impl Call {
             let (had_room, mut has_said) = (self.solo.is_ready(), false);
             loop {
                 match self.talk.next(&self.waker, self.solo.is_ready()) {
-                    Next::Send(message) => self.solo.send(&message, self.talk.is_brief()),
+                    Next::Send(message) => self.solo.send(&message, false),
                     Next::Stop => return Err(Over::Stopped),
                     Next::Wait => break,
                 }

@@ -29,17 +29,23 @@ use crate::server::mail::letter_box;
 /// Why calls end that were under way when this node did.
 pub(super) const ENDS_HERE: &str = "this node ends";
 
+/// How a call begins.
+pub(super) struct Opening {
+    /// Which method is called.
+    pub path: &'static str,
+    /// All that this side has to say; none if that is for its [`Talk`].
+    pub request: Option<Vec<u8>>,
+    /// The largest message of the other side.
+    pub message_max_bytes: usize,
+}
+
 /// What is said in a call, by this side and by the other. Whoever drives it is one thread at a time.
 pub(super) trait Talk: Send {
-    /// Which method is called.
-    fn path(&self) -> &'static str;
-
     /// The next message, if there is room for one, as `can_send` says. If there is none, `waker` is woken when that may
     /// have changed.
-    fn next(&mut self, waker: &Waker, can_send: bool) -> Next<Vec<u8>>;
-
-    /// Whether the first message is the last.
-    fn is_brief(&self) -> bool;
+    fn next(&mut self, _waker: &Waker, _can_send: bool) -> Next<Vec<u8>> {
+        Next::Wait
+    }
 
     /// Takes a message that has come; else the call ends, with these words.
     fn take(&mut self, message: &[u8]) -> Result<(), String>;
@@ -100,7 +106,7 @@ impl Calls {
         &self,
         address: &str,
         thread: Option<usize>,
-        message_max_bytes: usize,
+        opening: Opening,
         talk: Box<dyn Talk>,
     ) {
         let post = match self.threads.lock().choose(thread) {
@@ -113,7 +119,7 @@ impl Calls {
         let speech = Speech {
             address: address.to_owned(),
             tls: self.tls.clone(),
-            message_max_bytes,
+            opening,
             talk,
         };
         dial::dial(&self.dials, speech, post);

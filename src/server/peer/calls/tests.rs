@@ -9,6 +9,14 @@ use crate::http2::Code;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+fn opening() -> Opening {
+    Opening {
+        path: "/a/b",
+        request: None,
+        message_max_bytes: 1 << 20,
+    }
+}
+
 /// Says what it is told to say, and tells what it hears.
 struct Told {
     say: Receiver<Vec<u8>>,
@@ -18,14 +26,6 @@ struct Told {
 }
 
 impl Talk for Told {
-    fn path(&self) -> &'static str {
-        "/a/b"
-    }
-
-    fn is_brief(&self) -> bool {
-        false
-    }
-
     fn next(&mut self, waker: &Waker, can_send: bool) -> Next<Vec<u8>> {
         *self.waker.lock() = Some(waker.clone());
         if !can_send {
@@ -74,7 +74,7 @@ impl Call {
             ended: end,
             waker: Arc::clone(&waker),
         };
-        calls.open(address, None, 1 << 20, Box::new(told));
+        calls.open(address, None, opening(), Box::new(told));
         Self {
             say,
             heard,
@@ -216,18 +216,6 @@ struct Overdue {
 }
 
 impl Talk for Overdue {
-    fn path(&self) -> &'static str {
-        "/a/b"
-    }
-
-    fn next(&mut self, _: &Waker, _: bool) -> Next<Vec<u8>> {
-        Next::Wait
-    }
-
-    fn is_brief(&self) -> bool {
-        true
-    }
-
     fn take(&mut self, _: &[u8]) -> Result<(), String> {
         Ok(())
     }
@@ -264,7 +252,7 @@ fn who_is_woken_by_the_end_of_one_that_is_overdue_says_it_at_once() {
         say: call.say.clone(),
         waker,
     };
-    calls.open(&address, None, 1 << 20, Box::new(overdue));
+    calls.open(&address, None, opening(), Box::new(overdue));
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut heard = Vec::new();
     while !heard.ends_with(b"hello") {
