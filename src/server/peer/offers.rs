@@ -1,12 +1,12 @@
 //! What a node that leaves gives to those who will own its keys: it offers them the hottest ones, and they peek at it for
 //! them while it still answers. It sends no values: whoever reached the port of a node could give it some.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{self, Receiver, Sender};
+use crossbeam::channel::{self, Sender};
 use parking_lot::Mutex;
 use protobuf::Message;
 
@@ -27,6 +27,8 @@ const BYTES_PART: usize = 8;
 /// What is offered in one call.
 const CALL_KEYS: usize = 1000;
 const CALL_BYTES: usize = 64 << 10;
+/// Calls to one node that have no answer yet: each is a connection, and has the node ask for all of its keys.
+const CALLS_UNDER_WAY: usize = 4;
 /// How hot an entry is at the most; one that was never asked for again is not offered.
 const HOTTEST: u8 = 3;
 const COLDEST: u8 = 1;
@@ -42,7 +44,7 @@ pub(in super::super) struct Offered {
 /// Keys for one node, in calls.
 #[derive(Default)]
 struct Parcel {
-    calls: Vec<Offer>,
+    calls: VecDeque<Offer>,
     /// In the last of them.
     keys: usize,
     bytes: usize,
@@ -66,22 +68,15 @@ impl Peers {
         let others = View::new(others.collect()).expect("a part of a view is one");
         let next = Placement::new(&others);
         let halftime = until - patience / 2;
-        let (parcels, keys) = self.pack(groups, &**ring, &next, memory_bytes, halftime);
-        let (told, held) = channel::unbounded();
-        for (address, parcel) in &parcels {
-            for offer in &parcel.calls {
-                self.offer(address, offer, until, told.clone());
-            }
-        }
-        drop(told);
-        Offered {
-            keys,
-            held: sum_until(&held, until),
-            nodes: parcels.len(),
-        }
+        let (mut parcels, keys) = self.pack(groups, &**ring, &next, memory_bytes, halftime);
+        let nodes = parcels.len();
+        let held = hand_out(&mut parcels, until, |address, offer, done| {
+            self.offer(address, &offer, until, done);
+        });
+        Offered { keys, held, nodes }
     }
 
-    fn offer(&self, address: &str, offer: &Offer, until: Instant, told: Sender<usize>) {
+    fn offer(&self, address: &str, offer: &Offer, until: Instant, done: Done) {
         let offer = match offer.write_to_bytes() {
             Ok(offer) => offer,
             Err(error) => return log::warn!("keys are not offered to another node: {error}"),
@@ -91,11 +86,7 @@ impl Peers {
             request: Some(offer),
             message_max_bytes: TAKEN_BYTES,
         };
-        let offering = Offering {
-            until,
-            held: 0,
-            told,
-        };
+        let offering = Offering { until, done };
         self.calls.open(address, None, opening, Box::new(offering));
     }
 
@@ -141,9 +132,55 @@ impl Peers {
     }
 }
 
-/// The sum of what calls tell, until the last of them has ended. One that has reached nobody yet may take longer.
-fn sum_until(told: &Receiver<usize>, until: Instant) -> usize {
-    std::iter::from_fn(|| told.recv_deadline(until).ok()).sum()
+/// Makes all calls, a few to each node at a time, until it is too late. Returns how many keys are held in the end.
+fn hand_out(
+    parcels: &mut HashMap<String, Parcel>,
+    until: Instant,
+    mut call: impl FnMut(&str, Offer, Done),
+) -> usize {
+    let (told, ended) = channel::unbounded();
+    let mut begin = |address: &str, parcel: &mut Parcel| {
+        let offer = parcel.calls.pop_front()?;
+        let done = Done {
+            address: address.to_owned(),
+            held: 0,
+            told: told.clone(),
+        };
+        call(address, offer, done);
+        Some(())
+    };
+    let mut under_way = 0;
+    for (address, parcel) in parcels.iter_mut() {
+        let begun = (0..CALLS_UNDER_WAY).map_while(|_| begin(address, parcel));
+        under_way += begun.count();
+    }
+    let mut held = 0;
+    while under_way > 0
+        && let Ok((address, of_call)) = ended.recv_deadline(until)
+    {
+        held += of_call;
+        let next = parcels.get_mut(&address);
+        if next.is_none_or(|parcel| begin(&address, parcel).is_none()) {
+            under_way -= 1;
+        }
+    }
+    held
+}
+
+/// Tells, when it is dropped, that a call has ended, and how many of its keys are held.
+struct Done {
+    address: String,
+    held: usize,
+    told: Sender<(String, usize)>,
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        // Who does not wait any more need not know.
+        let _ = self
+            .told
+            .send((std::mem::take(&mut self.address), self.held));
+    }
 }
 
 impl Parcel {
@@ -151,10 +188,10 @@ impl Parcel {
         if self.calls.is_empty() || self.keys == CALL_KEYS || self.bytes > CALL_BYTES {
             let mut offer = Offer::new();
             own.clone_into(&mut offer.address);
-            self.calls.push(offer);
+            self.calls.push_back(offer);
             (self.keys, self.bytes) = (0, 0);
         }
-        let Some(offer) = self.calls.last_mut() else {
+        let Some(offer) = self.calls.back_mut() else {
             return;
         };
         if offer
@@ -177,14 +214,13 @@ impl Parcel {
 /// A call by which keys are offered.
 struct Offering {
     until: Instant,
-    held: usize,
-    told: Sender<usize>,
+    done: Done,
 }
 
 impl Talk for Offering {
     fn take(&mut self, taken: &[u8]) -> Result<(), String> {
         let taken = Taken::parse_from_bytes(taken).map_err(|error| error.to_string())?;
-        self.held = taken.held as usize;
+        self.done.held = taken.held as usize;
         Ok(())
     }
 
@@ -196,16 +232,13 @@ impl Talk for Offering {
         (now >= self.until).then(|| End::Broken("there was no more time".to_owned()))
     }
 
-    fn end(self: Box<Self>, end: End) {
+    fn end(mut self: Box<Self>, end: End) {
         let why = match end {
-            End::Status(status) if status.code == Http2Code::OK => {
-                // Who does not wait any more need not know.
-                let _ = self.told.send(self.held);
-                return;
-            }
+            End::Status(status) if status.code == Http2Code::OK => return,
             End::Status(status) => status.to_string(),
             End::Broken(why) => why,
         };
+        self.done.held = 0;
         log::warn!("keys that were offered to another node were not taken: {why}");
     }
 }
@@ -277,15 +310,43 @@ impl Service {
 mod tests {
     use super::*;
 
+    fn parcels(calls: usize) -> HashMap<String, Parcel> {
+        let parcel = || Parcel {
+            calls: std::iter::repeat_with(Offer::new).take(calls).collect(),
+            ..Parcel::default()
+        };
+        let of = |address: &str| (address.to_owned(), parcel());
+        HashMap::from([of("one"), of("two")])
+    }
+
+    #[test]
+    fn a_node_has_a_few_calls_at_a_time_and_all_in_the_end() {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let (mut open, mut calls) = (Vec::new(), 0);
+        let held = hand_out(&mut parcels(10), far, |address, _, mut done| {
+            calls += 1;
+            done.held = calls;
+            open.push((address.to_owned(), done));
+            let of_node = open.iter().filter(|(of, _)| of == address).count();
+            assert!(of_node <= CALLS_UNDER_WAY);
+            // The first ones wait for the last of them, the others end at once.
+            if open.len() == 2 * CALLS_UNDER_WAY {
+                open.clear();
+            } else if calls > 2 * CALLS_UNDER_WAY {
+                open.pop();
+            }
+        });
+        assert_eq!((calls, held), (20, (1..=20).sum()));
+    }
+
     #[test]
     fn nobody_waits_for_calls_beyond_the_time() {
-        let (told, held) = channel::unbounded();
-        let late = told.clone();
-        told.send(1).unwrap();
-        told.send(2).unwrap();
-        assert_eq!(sum_until(&held, Instant::now()), 3);
-        drop((told, late));
-        let far = Instant::now() + Duration::from_secs(3600);
-        assert_eq!(sum_until(&held, far), 0, "all have ended");
+        let mut open = Vec::new();
+        let soon = Instant::now() + Duration::from_millis(20);
+        let held = hand_out(&mut parcels(1), soon, |_, _, mut done| match open.len() {
+            0 => open.push(done),
+            _ => done.held = 3,
+        });
+        assert_eq!(held, 3, "of the one that has ended");
     }
 }
