@@ -58,9 +58,7 @@ impl Target {
         let options = CallOption::default()
             .timeout(self.timeout)
             .wait_for_ready(false);
-        client
-            .unary_call(&method, request, options)
-            .map_err(|error| self.explain(&error).into())
+        pb::call(&client, &method, request, options).map_err(|error| self.explain(&error).into())
     }
 
     fn explain(&self, error: &grpcio::Error) -> String {

@@ -58,11 +58,11 @@ fn refresh(inner: &Inner, known: &Known, turn: usize) {
     let middle = turn % up.len().max(1);
     up.rotate_left(middle);
     for node in up {
-        match node.members(known.epoch.0, PATIENCE).recv() {
-            Ok(Ok(reply)) => return inner.learn(&reply),
+        match node.members(known.epoch.0, PATIENCE).end() {
+            Ok(reply) => return inner.learn(&reply),
             // An older node: it knows of no cluster.
-            Ok(Err(Fault::Said(..))) => return,
-            _ => {
+            Err(Fault::Said(..)) => return,
+            Err(_) => {
                 node.set_down(true);
             }
         }
@@ -80,16 +80,16 @@ fn probe(inner: &Inner, known: &Known) -> bool {
         .iter()
         .map(|node| (node, node.members(known.epoch.0, PATIENCE)))
         .collect();
-    for (node, answer) in asked {
-        match answer.recv() {
-            Ok(Ok(reply)) => {
+    for (node, asking) in asked {
+        match asking.end() {
+            Ok(reply) => {
                 node.set_down(false);
                 inner.learn(&reply);
             }
-            Ok(Err(Fault::Said(..))) => {
+            Err(Fault::Said(..)) => {
                 node.set_down(false);
             }
-            _ => {}
+            Err(_) => {}
         }
     }
     down.iter().any(|node| !node.is_up())
@@ -98,6 +98,7 @@ fn probe(inner: &Inner, known: &Known) -> bool {
 /// Asks all nodes that were given, and takes the first that says who is in. Returns whether anything is known now: also
 /// that a node is too old to tell.
 pub(super) fn first_word(inner: &Inner, given: &[Arc<Node>], timeout: Duration) -> bool {
+    let until = Instant::now() + timeout;
     let (answer, answers) = crossbeam::channel::unbounded();
     let asked = given.iter().take(FIRST_ASKED_MAX);
     let asked = asked.map(|node| {
@@ -107,7 +108,7 @@ pub(super) fn first_word(inner: &Inner, given: &[Arc<Node>], timeout: Duration) 
     let mut left = asked.count();
     let mut is_old = false;
     while left > 0 {
-        match answers.recv() {
+        match answers.recv_deadline(until) {
             Ok(Ok(reply)) => {
                 inner.learn(&reply);
                 return true;

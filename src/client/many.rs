@@ -125,13 +125,18 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
             if self.under_way.is_empty() {
                 return;
             }
-            match self.came.recv_timeout(self.silence) {
+            let now = Instant::now();
+            match self
+                .came
+                .recv_deadline(self.deadline.min(now + self.silence))
+            {
                 Ok((id, reply)) => {
                     // One that was silent may answer after all.
                     if let Some(batch) = self.under_way.remove(&id) {
                         self.take(batch, reply);
                     }
                 }
+                Err(RecvTimeoutError::Timeout) if self.left().is_zero() => self.give_up(),
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 // A sender is kept here.
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -159,6 +164,13 @@ impl<K: AsRef<[u8]>> Gathering<'_, K> {
 
     fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// The time is over, whatever has become of the calls.
+    fn give_up(&mut self) {
+        for (_, batch) in std::mem::take(&mut self.under_way) {
+            self.take_fault(batch, &Fault::Late);
+        }
     }
 
     /// Nothing has come for a while: are those who were asked still there?

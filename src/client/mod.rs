@@ -90,6 +90,8 @@ use reading::Reading;
 use spread::Spread;
 pub use top::{TopKey, TopKeys};
 
+/// What a call may take at the most: no time that a clock can not tell.
+const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Nodes that a call goes to, one after the other.
 const ATTEMPTS: usize = 5;
 /// A node that says nothing of a call for so long is asked whether it is there. Of a call that has little time it is asked
@@ -139,15 +141,15 @@ impl Builder {
         self
     }
 
-    /// What a call may take, with all its retries: 30 seconds if not given.
+    /// What a call may take, with all its retries: 30 seconds if not given, a day at the most.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+        self.deadline = deadline.min(DEADLINE_MAX);
         self
     }
 
     /// How often a node is asked who is in: 5 seconds if not given. It is asked too when a node is lost.
     pub fn refresh(mut self, every: Duration) -> Self {
-        self.refresh = every.max(Duration::from_millis(100));
+        self.refresh = every.clamp(Duration::from_millis(100), DEADLINE_MAX);
         self
     }
 
@@ -232,11 +234,11 @@ impl Client {
         }
     }
 
-    /// The same client, for calls that may take so long.
+    /// The same client, for calls that may take so long; see [`Builder::deadline`].
     pub fn with_deadline(&self, deadline: Duration) -> Self {
         Self {
             inner: self.inner.clone(),
-            deadline,
+            deadline: deadline.min(DEADLINE_MAX),
         }
     }
 

@@ -275,8 +275,8 @@ impl Node {
         let request = request(group, [key]);
         let until = Instant::now() + timeout;
         if let Some(stub) = self.by_express() {
-            let answers = ask(&stub, &GET, &request, timeout);
-            if let Some(reply) = self.wait_at_express(&stub, &answers, patience) {
+            let asking = ask(&stub, &GET, &request, timeout);
+            if let Some(reply) = self.wait_at_express(&stub, &asking, patience) {
                 return reply;
             }
         }
@@ -288,45 +288,36 @@ impl Node {
     fn wait_at_express<R>(
         &self,
         stub: &Stub,
-        answers: &Receiver<Result<R, Fault>>,
+        asking: &Asking<R>,
         patience: Patience<'_>,
     ) -> Option<Result<R, Fault>> {
         let mut late = Fault::Late;
         loop {
-            match answers.recv_timeout(patience.silence) {
-                Ok(Err(Fault::Late)) => return Some(Err(late)),
-                Ok(Err(Fault::Lost(_))) | Err(RecvTimeoutError::Disconnected) => {
+            match asking.within(patience.silence) {
+                Some(Err(Fault::Late)) => return Some(Err(late)),
+                Some(Err(Fault::Lost(_))) => {
                     self.leave_express();
                     return None;
                 }
-                Ok(reply) => return Some(reply),
-                Err(RecvTimeoutError::Timeout) => {
-                    match self.hear(&self.inquire(Some(stub), patience.silence)) {
-                        Ok(Doors::AsBefore) => late = Fault::Late,
-                        Ok(Doors::FrontAlone) => return None,
-                        Err(fault) if (patience.has_other)() => return Some(Err(fault)),
-                        Err(fault) => late = fault,
-                    }
-                }
+                Some(reply) => return Some(reply),
+                None => match self.hear(&self.inquire(Some(stub), patience.silence)) {
+                    Ok(Doors::AsBefore) => late = Fault::Late,
+                    Ok(Doors::FrontAlone) => return None,
+                    Err(fault) if (patience.has_other)() => return Some(Err(fault)),
+                    Err(fault) => late = fault,
+                },
             }
         }
     }
 
     /// Waits for what the node has been asked.
-    pub fn wait<R>(
-        &self,
-        answers: &Receiver<Result<R, Fault>>,
-        patience: Patience<'_>,
-    ) -> Result<R, Fault> {
+    pub fn wait<R>(&self, asking: &Asking<R>, patience: Patience<'_>) -> Result<R, Fault> {
         let mut late = Fault::Late;
         loop {
-            match answers.recv_timeout(patience.silence) {
-                Ok(Err(Fault::Late)) => return Err(late),
-                Ok(reply) => return reply,
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Fault::Lost("the call was dropped".to_owned()));
-                }
-                Err(RecvTimeoutError::Timeout) => late = self.check(patience)?,
+            match asking.within(patience.silence) {
+                Some(Err(Fault::Late)) => return Err(late),
+                Some(reply) => return reply,
+                None => late = self.check(patience)?,
             }
         }
     }
@@ -361,6 +352,7 @@ impl Node {
         // Of two parts of a message that follow each other, the fields come together.
         bytes.extend(rest.write_to_bytes().unwrap_or_default());
         let options = CallOption::default().timeout(timeout).wait_for_ready(false);
+        let until = Instant::now() + timeout;
         let mut chunks = self.stub.server_streaming(&READ, &bytes, options)?;
         let mut has_begun = false;
         let mut late = Fault::Late;
@@ -374,6 +366,7 @@ impl Node {
                     });
                 }
                 Some(None) => return reading.end(),
+                None if Instant::now() >= until => return reading.failed(late),
                 None => match self.check(patience) {
                     Ok(fault) => {
                         late = fault;
@@ -431,11 +424,7 @@ impl Node {
     }
 
     /// Who is in, unless the epoch is the one that is known.
-    pub fn members(
-        &self,
-        known_epoch: u64,
-        timeout: Duration,
-    ) -> Receiver<Result<MembersReply, Fault>> {
+    pub fn members(&self, known_epoch: u64, timeout: Duration) -> Asking<MembersReply> {
         let mut request = MembersRequest::new();
         request.known_epoch = known_epoch;
         ask(&self.stub, &pb::MEMBERS, &request, timeout)
@@ -456,31 +445,18 @@ impl Node {
         );
     }
 
-    pub fn peek(
-        &self,
-        group: &str,
-        key: &[u8],
-        timeout: Duration,
-    ) -> Receiver<Result<PeekReply, Fault>> {
+    pub fn peek(&self, group: &str, key: &[u8], timeout: Duration) -> Asking<PeekReply> {
         let mut request = PeekRequest::new();
         request.group = group.to_owned();
         request.key = key.to_vec();
         ask(&self.stub, &pb::PEEK, &request, timeout)
     }
 
-    pub fn top_keys(
-        &self,
-        request: &TopKeysRequest,
-        timeout: Duration,
-    ) -> Receiver<Result<TopKeysReply, Fault>> {
+    pub fn top_keys(&self, request: &TopKeysRequest, timeout: Duration) -> Asking<TopKeysReply> {
         ask(&self.stub, &pb::TOP_KEYS, request, timeout)
     }
 
-    pub fn weigh(
-        &self,
-        request: &WeighRequest,
-        timeout: Duration,
-    ) -> Receiver<Result<WeighReply, Fault>> {
+    pub fn weigh(&self, request: &WeighRequest, timeout: Duration) -> Asking<WeighReply> {
         ask(&self.stub, &pb::WEIGH, request, timeout)
     }
 }
@@ -494,12 +470,12 @@ fn start<Q, R: Send + Unpin + 'static>(
     done: impl FnOnce(Result<R, Fault>) + Send + 'static,
 ) {
     let options = CallOption::default().timeout(timeout).wait_for_ready(false);
-    match stub.unary_call_async(method, request, options) {
-        Ok(answer) => {
+    match stub.server_streaming(method, request, options) {
+        Ok(messages) => {
             // The channel would end with the last of those who have it.
             let kept = stub.clone();
             stub.spawn(async move {
-                done(answer.await.map_err(Fault::from));
+                done(pb::reply(messages).await.map_err(Fault::from));
                 drop(kept);
             });
         }
@@ -507,19 +483,47 @@ fn start<Q, R: Send + Unpin + 'static>(
     }
 }
 
-/// As [`start`], and the answer comes by a channel.
+/// As [`start`], and the answer can be waited for.
 fn ask<Q, R: Send + Unpin + 'static>(
     stub: &Stub,
     method: &Method<Q, R>,
     request: &Q,
     timeout: Duration,
-) -> Receiver<Result<R, Fault>> {
-    let (answer, answers) = channel::bounded(1);
+) -> Asking<R> {
+    let until = Instant::now() + timeout;
+    let (answer, came) = channel::bounded(1);
     // Nobody may wait for it any more.
     start(stub, method, request, timeout, move |reply| {
         drop(answer.send(reply));
     });
-    answers
+    Asking { came, until }
+}
+
+/// A call that was made, and when its time is over: whoever waits goes by that, whatever has become of the call.
+pub(super) struct Asking<R> {
+    came: Receiver<Result<R, Fault>>,
+    until: Instant,
+}
+
+impl<R> Asking<R> {
+    /// The answer; none if there was none for so long.
+    fn within(&self, patience: Duration) -> Option<Result<R, Fault>> {
+        let wake = self.until.min(Instant::now() + patience);
+        match self.came.recv_deadline(wake) {
+            Ok(reply) => Some(reply),
+            Err(RecvTimeoutError::Timeout) if wake < self.until => None,
+            Err(RecvTimeoutError::Timeout) => Some(Err(Fault::Late)),
+            Err(RecvTimeoutError::Disconnected) => {
+                Some(Err(Fault::Lost("the call was dropped".to_owned())))
+            }
+        }
+    }
+
+    /// The answer, or that there was none in the time of the call.
+    pub fn end(&self) -> Result<R, Fault> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        self.within(left).unwrap_or(Err(Fault::Late))
+    }
 }
 
 /// The same host at another port; none for port 0.
@@ -530,8 +534,8 @@ fn with_port(address: &str, port: u32) -> Option<String> {
 
 /// A node has been asked whether it is there.
 pub(super) struct Inquiry {
-    front: Receiver<Result<MembersReply, Fault>>,
-    express: Option<Receiver<Result<MembersReply, Fault>>>,
+    front: Asking<MembersReply>,
+    express: Option<Asking<MembersReply>>,
     patience: Duration,
 }
 
@@ -544,13 +548,10 @@ pub(super) enum Doors {
 }
 
 /// Whether a node that was asked for its members, and given so long, is there.
-fn is_there(
-    answer: &Receiver<Result<MembersReply, Fault>>,
-    patience: Duration,
-) -> Result<(), Fault> {
-    match answer.recv() {
-        Ok(Err(Fault::Lost(why))) => Err(Fault::Lost(why)),
-        Ok(Err(Fault::Late)) | Err(_) => {
+fn is_there(asking: &Asking<MembersReply>, patience: Duration) -> Result<(), Fault> {
+    match asking.end() {
+        Err(Fault::Lost(why)) => Err(Fault::Lost(why)),
+        Err(Fault::Late) => {
             let seconds = patience.as_secs_f64();
             Err(Fault::Lost(format!(
                 "the node says nothing, for {seconds:.1} s and more"

@@ -152,7 +152,7 @@ impl Endpoint {
             ..LeaseRevokeRequest::default()
         };
         let options = self.options(Some(REVOKE_TIMEOUT), false)?;
-        let reply = self.client.unary_call(&REVOKE, &request, options);
+        let reply = pb::call(&self.client, &REVOKE, &request, options);
         reply
             .map(drop)
             .map_err(|error| self.fault("giving the lease back", &error))
@@ -238,7 +238,7 @@ impl Endpoint {
         request: &Q,
     ) -> Result<R, Fault> {
         let options = self.options(Some(CALL_TIMEOUT), false)?;
-        let reply = self.client.unary_call(method, request, options);
+        let reply = pb::call(&self.client, method, request, options);
         reply.map_err(|error| self.fault(what, &error))
     }
 
