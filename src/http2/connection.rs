@@ -14,6 +14,7 @@ use super::known_heads::KnownHeads;
 use super::limits::Limits;
 use super::opened::Opened;
 use super::receive::{Block, Stop, Turn};
+use super::requests::Begun;
 use super::sending::Sending;
 use super::timing::Timing;
 use super::window::ReceiveWindow;
@@ -55,6 +56,8 @@ pub(crate) struct Connection {
     /// A header block that is coming in pieces.
     pub(super) block: Option<Block>,
     pub(super) opened: Opened,
+    /// In the order of their numbers; empty but while a read is taken.
+    pub(super) begun: VecDeque<Begun>,
     pub(super) window: ReceiveWindow,
     /// Requests that are whole, and wait until less is held for the client's windows.
     pub(super) deferred: VecDeque<u32>,
@@ -123,6 +126,7 @@ impl Connection {
             preface: 0,
             block: None,
             opened: Opened::default(),
+            begun: VecDeque::new(),
             window: ReceiveWindow::new(window_bytes),
             deferred: VecDeque::new(),
             budgets: Budgets {
@@ -163,7 +167,9 @@ impl Connection {
             now,
             calls_left: calls_max,
         };
-        let stop = match self.take(bytes, &mut turn, handler) {
+        let taken = self.take(bytes, &mut turn, handler);
+        self.open_begun(now);
+        let stop = match taken {
             Ok(stop) => stop,
             Err(closing) => return Err(self.close(closing, handler)),
         };
@@ -309,7 +315,8 @@ impl Connection {
             .block
             .as_ref()
             .map_or(0, |block| block.bytes.capacity());
-        let head_bytes = self.path.capacity() + self.decoder.memory_bytes();
+        let begun_bytes = self.begun.capacity() * size_of::<Begun>();
+        let head_bytes = begun_bytes + self.path.capacity() + self.decoder.memory_bytes();
         self.kept.capacity() + block_bytes + head_bytes + self.sending.memory_bytes()
     }
 
@@ -371,6 +378,7 @@ impl Connection {
     #[cfg(any(test, fuzzing))]
     pub(super) fn validate(&self) {
         self.sending.validate();
+        assert!(self.begun.is_empty());
         for id in &self.deferred {
             assert!(
                 self.sending.streams.find(*id).is_some(),
@@ -384,6 +392,7 @@ impl Connection {
         self.sending.shrink();
         self.decoder.shrink();
         self.path = Vec::new();
+        self.begun = VecDeque::new();
         if self.kept.is_empty() {
             self.kept = Vec::new();
         }

@@ -112,19 +112,35 @@ impl Connection {
             return Err(Fault::protocol("the first frame is not SETTINGS"));
         }
         match header.kind {
-            kind::HEADERS => return self.on_headers(header, payload, after, turn, handler),
-            kind::DATA => self.on_data(header, payload, turn, handler)?,
+            kind::DATA => return self.on_data(header, payload, after, turn, handler),
+            kind::HEADERS => self.on_headers(header, payload, turn, handler)?,
+            kind::CONTINUATION => self.on_continuation(header, payload, turn, handler)?,
+            _ => {
+                self.open_begun(turn.now);
+                self.on_control(header, payload, turn, handler)?;
+            }
+        }
+        Ok(0)
+    }
+
+    fn on_control(
+        &mut self,
+        header: FrameHeader,
+        payload: &[u8],
+        turn: &Turn,
+        handler: &mut impl Handler,
+    ) -> Result<(), Fault> {
+        match header.kind {
             kind::WINDOW_UPDATE => self.on_window_update(header, payload, turn.now)?,
             kind::RST_STREAM => self.on_reset(header, payload, turn.now, handler)?,
             kind::SETTINGS => self.on_settings(header, payload, turn.now)?,
             kind::PING => self.on_ping(header, payload, turn.now)?,
-            kind::CONTINUATION => self.on_continuation(header, payload, turn, handler)?,
             kind::PRIORITY => self.on_priority(header, payload, turn.now)?,
             kind::PUSH_PROMISE => return Err(Fault::protocol("a client does not push")),
             kind::GOAWAY => self.on_goaway(header, payload, turn.now)?,
             _ => self.idle_frame(turn.now)?,
         }
-        Ok(0)
+        Ok(())
     }
 
     /// Ends a stream for an error that its client has made.
@@ -164,10 +180,9 @@ impl Connection {
         &mut self,
         header: FrameHeader,
         payload: &[u8],
-        after: &[u8],
         turn: &mut Turn,
         handler: &mut impl Handler,
-    ) -> Result<Used, Fault> {
+    ) -> Result<(), Fault> {
         if header.stream.is_multiple_of(2) {
             return Err(Fault::protocol("HEADERS on a stream that no client opens"));
         }
@@ -186,14 +201,14 @@ impl Connection {
             block = rest;
         }
         if header.has(flag::END_HEADERS) {
-            return self.on_block(start, block, after, turn, handler);
+            return self.on_block(start, block, turn, handler);
         }
         self.block = Some(Block {
             start,
             bytes: block.to_vec(),
             frames: 1,
         });
-        Ok(0)
+        Ok(())
     }
 
     fn on_continuation(
@@ -230,7 +245,7 @@ impl Connection {
         if header.has(flag::END_HEADERS)
             && let Some(block) = self.block.take()
         {
-            self.on_block(block.start, &block.bytes, &[], turn, handler)?;
+            self.on_block(block.start, &block.bytes, turn, handler)?;
         }
         Ok(())
     }

@@ -1,15 +1,15 @@
 //! Requests: from header blocks and DATA to calls of the handler.
 
 mod content;
+mod whole;
 
 use std::time::Instant;
 
 use super::abuse::Abuse;
-use super::call::{Handler, Method, Reply, Request as Message};
+use super::call::{Handler, Method};
 use super::connection::{Connection, Shutdown};
 use super::fault::Fault;
-use super::frame::{self, ErrorCode, FrameHeader, HEADER_BYTES, WINDOW_BYTES, flag, kind};
-use super::grpc::{self, PREFIX_BYTES};
+use super::frame::{self, ErrorCode, FrameHeader, WINDOW_BYTES, flag};
 use super::head::{self, Call, Head};
 use super::hpack::Unread;
 use super::receive::{BlockStart, Turn};
@@ -17,23 +17,22 @@ use super::status::{Code, Status};
 use super::stream::{Request, Stream};
 use super::streams::Slot;
 use super::window::ReceiveWindow;
+pub(super) use whole::Begun;
 
 /// DATA on a stream that we have ended is no flood from this size on.
 const CRUMB_MAX_BYTES: usize = 1024;
 
 impl Connection {
-    /// A header block is there. Returns how much of what comes `after` its frame was used as well.
+    /// A header block is there.
     pub(super) fn on_block(
         &mut self,
         start: BlockStart,
         block: &[u8],
-        after: &[u8],
         turn: &mut Turn,
         handler: &mut impl Handler,
-    ) -> Result<usize, Fault> {
+    ) -> Result<(), Fault> {
         if start.stream <= self.opened.last() {
-            self.on_trailers(start, block, turn, handler)?;
-            return Ok(0);
+            return self.on_trailers(start, block, turn, handler);
         }
         let version = self.decoder.version();
         let known = self.known_heads.find(version, block);
@@ -51,19 +50,18 @@ impl Connection {
         if self.shutdown == Shutdown::Final {
             return Err(Fault::stream(id, ErrorCode::REFUSED_STREAM));
         }
-        if self.sending.streams.len() >= self.limits.streams_max as usize {
+        let streams = self.sending.streams.len() + self.begun.len();
+        if streams >= self.limits.streams_max as usize {
             self.counts.add(Abuse::Streams);
             return Err(Fault::stream(id, ErrorCode::REFUSED_STREAM));
         }
         match head {
             Head::Call(call) if start.ends_stream => self.call_without_message(id, call, turn),
-            Head::Call(call) => {
-                let used = self.call_at_once(id, call, content_length, after, turn, handler);
-                if let Some(used) = used {
-                    return Ok(used);
-                }
-                self.open_call(id, call, content_length, turn.now);
-            }
+            Head::Call(call) => self.begun.push_back(Begun {
+                id,
+                call,
+                content_length,
+            }),
             Head::Refused(refusal) if start.ends_stream => self.sending.refuse(id, None, refusal),
             Head::Refused(refusal) => {
                 self.open(id, Request::Unread(refusal), content_length, turn.now);
@@ -79,7 +77,7 @@ impl Connection {
             Head::Failed(status) => self.fail_early(id, start.ends_stream, status),
             Head::Malformed(_) => return Err(Fault::stream(id, ErrorCode::PROTOCOL_ERROR)),
         }
-        Ok(0)
+        Ok(())
     }
 
     /// Ends a call that has got no place, whether its messages are still to come or not.
@@ -131,8 +129,9 @@ impl Connection {
         self.sending.streams.insert(stream)
     }
 
-    fn open_call(&mut self, id: u32, call: Call, content_length: Option<u64>, now: Instant) {
-        let slot = self.open(id, Request::Open, content_length, now);
+    fn open_call(&mut self, begun: Begun, now: Instant) {
+        let Begun { id, call, .. } = begun;
+        let slot = self.open(id, Request::Open, begun.content_length, now);
         let stream = &mut self.sending.streams[slot];
         stream.deadline = call.timeout.and_then(|timeout| now.checked_add(timeout));
         (stream.is_unary, stream.method) = match call.method {
@@ -153,58 +152,6 @@ impl Connection {
         }
     }
 
-    /// Calls the handler if what comes after the headers is all of a unary request, in one DATA frame. Nothing is kept of
-    /// such a call, unless its answer comes later. Returns how much was used.
-    fn call_at_once(
-        &mut self,
-        id: u32,
-        call: Call,
-        content_length: Option<u64>,
-        after: &[u8],
-        turn: &mut Turn,
-        handler: &mut impl Handler,
-    ) -> Option<usize> {
-        let Method::Unary(method) = call.method else {
-            return None;
-        };
-        let header = FrameHeader::read(after)?;
-        if header.kind != kind::DATA || header.stream != id || header.has(flag::PADDED) {
-            return None;
-        }
-        let (payload, rest) = after[HEADER_BYTES..].split_at_checked(header.len)?;
-        if content_length.is_some_and(|len| len != payload.len() as u64) {
-            return None;
-        }
-        let mut used = HEADER_BYTES + header.len;
-        if !header.has(flag::END_STREAM) {
-            // Some clients say the end by a frame of its own.
-            let end = FrameHeader::read(rest)?;
-            if (end.kind, end.len, end.stream) != (kind::DATA, 0, id) || !end.has(flag::END_STREAM)
-            {
-                return None;
-            }
-            used += HEADER_BYTES;
-        }
-        let (0, len) = grpc::read_prefix(payload)? else {
-            return None;
-        };
-        let is_fit = len == payload.len() - PREFIX_BYTES && len <= self.limits.message_bytes;
-        if !is_fit || self.sending.is_holding_much() || self.window.take(header.len).is_err() {
-            return None;
-        }
-        self.grant();
-        turn.take_call(len);
-        let message = Message {
-            method,
-            deadline: call
-                .timeout
-                .and_then(|timeout| turn.now.checked_add(timeout)),
-            message: &payload[PREFIX_BYTES..],
-        };
-        handler.call(message, Reply::new(&mut self.sending, id, None));
-        Some(used)
-    }
-
     /// Lets the client go on on the connection.
     fn grant(&mut self) {
         if let Some(increment) = self.window.grant() {
@@ -220,6 +167,7 @@ impl Connection {
         turn: &mut Turn,
         handler: &mut impl Handler,
     ) -> Result<(), Fault> {
+        self.open_begun(turn.now);
         let malformed = head::read_trailers(&mut self.decoder, block).map_err(unread)?;
         let id = start.stream;
         let Some(slot) = self.sending.streams.find(id) else {
@@ -241,7 +189,25 @@ impl Connection {
         self.on_content(slot, &[], true, turn, handler)
     }
 
+    /// Returns how much of what comes `after` the frame was used as well.
     pub(super) fn on_data(
+        &mut self,
+        header: FrameHeader,
+        payload: &[u8],
+        after: &[u8],
+        turn: &mut Turn,
+        handler: &mut impl Handler,
+    ) -> Result<usize, Fault> {
+        if let Some(used) = self.call_at_once(header, payload, after, turn, handler) {
+            return Ok(used);
+        }
+        self.open_begun(turn.now);
+        self.on_piece(header, payload, turn, handler)?;
+        Ok(0)
+    }
+
+    /// Some of a request, in a DATA frame.
+    fn on_piece(
         &mut self,
         header: FrameHeader,
         payload: &[u8],
