@@ -49,7 +49,7 @@ pub(crate) struct Limits {
     pub settings_ack: Duration,
     /// How long a connection may have no call; none: for ever.
     pub idle: Option<Duration>,
-    /// How long replies may lie without the client taking any of them.
+    /// How long replies may lie without the client taking any of them; less if the handler says so.
     pub stalled_reader: Duration,
     /// How long a request may take from its first byte to its last.
     pub slow_writer: Duration,
