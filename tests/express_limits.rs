@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use grpcio::RpcStatusCode;
 use support::client::{Client, request};
 use support::http2::{
-    CONTINUATION, Connection, DATA, END_HEADERS, END_STREAM, FRAME_MAX_BYTES, GOAWAY, HEADERS,
+    ACK, CONTINUATION, Connection, DATA, END_HEADERS, END_STREAM, FRAME_MAX_BYTES, GOAWAY, HEADERS,
     PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, headers, message,
 };
 use support::origin::{Answer, Latch, Origin};
@@ -164,7 +164,7 @@ fn streams_over_their_number_are_refused_and_who_goes_on_is_closed() {
         (2 * STREAMS + 1, REFUSED_STREAM)
     );
     assert_eq!(shared.abuses("streams"), 1);
-    for number in STREAMS + 1..1000 {
+    for number in STREAMS + 1..4000 {
         let _ = connection.send(&open_headers(2 * number + 1));
     }
     assert_eq!(end_of(&mut connection), ENHANCE_YOUR_CALM);
@@ -244,6 +244,42 @@ fn who_is_in_feels_nothing_of_those_who_are_not_let_in() {
     shared.end();
 }
 
+/// Threads share what connections may keep, and there may be more of them than it has room for requests.
+#[test]
+fn a_request_that_is_taken_has_room_at_any_thread() {
+    let limits = ["--max-request", "4MiB", "--core-memory", "4MiB"];
+    let blobs = folder(&[]);
+    let group = group("blobs", &blobs);
+    let node = Node::start([&["--group", &group, "--cores", "0-7"][..], &limits].concat());
+    let client = Client::connect(node.express);
+    let keys = vec![&[b'k'; 4000][..]; 1000];
+    let reply = client.get_many("blobs", &keys).expect("it is taken");
+    assert_eq!(reply.answers.len(), keys.len());
+}
+
+/// How many calls may be open says nothing of how often one may be given up.
+#[test]
+fn who_may_have_few_calls_may_give_up_many() {
+    let latch = Latch::default();
+    let held = latch.clone();
+    let origin = Origin::start(move |_, _| {
+        held.wait();
+        Answer::Value(b"late".to_vec())
+    });
+    let group = origin.group("blobs");
+    let node = Node::start(["--group", &group, "--max-streams", "2"]);
+    let mut connection = Connection::greet(node.express);
+    for number in 0..100 {
+        let stream = 2 * number + 1;
+        let reset = frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
+        let given_up = [call(stream, GET, &[b"key"]), reset].concat();
+        connection.send(&given_up).unwrap();
+    }
+    latch.open();
+    connection.send(&call(201, GET, &[b"key"])).unwrap();
+    assert_eq!(connection.end_of(201).expect("an answer").kind, HEADERS);
+}
+
 #[test]
 fn a_client_that_compresses_is_told_not_to() {
     let shared = Shared::start(&[]);
@@ -302,4 +338,31 @@ fn replies_to_many_keys_that_nobody_reads_give_their_room_back() {
     assert!(client.get_many("blobs", &keys).is_ok());
     drop(deaf);
     shared.end();
+}
+
+/// So long that the test does not wait for it, and cut by as much as the room for replies is taken.
+#[test]
+fn who_does_not_read_has_less_time_where_room_is_short() {
+    let small = [7; 3000];
+    let blobs = folder(&[("small", &small)]);
+    let group = group("blobs", &blobs);
+    let limits = ["--memory", "64MiB", "--read-stall", "120"];
+    let node = Node::start([&["--group", &group][..], &limits].concat());
+    let keys = vec![&b"small"[..]; 1000];
+    let client = Client::connect(node.express);
+    assert!(client.get_many("blobs", &keys).is_ok());
+    let deaf: Vec<_> = (0..5)
+        .map(|_| {
+            let mut connection = Connection::greet(node.express);
+            let acknowledged = frame(SETTINGS, ACK, 0, &[]);
+            let asked = [acknowledged, call(1, GET_MANY, &keys)].concat();
+            connection.send(&asked).unwrap();
+            connection
+        })
+        .collect();
+    eventually("there is no room", || {
+        client.get_many("blobs", &keys).is_err()
+    });
+    eventually("one has to go", || client.get_many("blobs", &keys).is_ok());
+    drop(deaf);
 }

@@ -1,7 +1,7 @@
 //! What a connection and those who answer its calls say to each other.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::sending::Sending;
 use super::status::{Code, Status};
@@ -44,6 +44,11 @@ pub(crate) trait Handler {
 
     /// Nobody waits for the answer of this stream any more, which was to come later.
     fn gone(&mut self, stream: StreamId);
+
+    /// How long replies may lie untaken as things are, if that is `at_most` where nothing is short.
+    fn stall_limit(&self, at_most: Duration) -> Duration {
+        at_most
+    }
 }
 
 /// The place for one answer. Dropped without one, the call ends as INTERNAL.

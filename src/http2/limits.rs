@@ -27,8 +27,9 @@ pub(crate) struct Limits {
     pub held_bytes_max: usize,
     /// The largest DATA frame that is sent, if the client takes so much.
     pub frame_bytes_max: u32,
-    /// Resets of streams without an answer, by the client or by an error that it makes. A client that gives up all its calls
-    /// at once does no harm, so this should begin with as many as there may be streams. Answered calls give more of it.
+    /// Resets of streams without an answer, by the client before it has waited, or by an error that it makes. A client that
+    /// gives up all its calls at once does no harm, so this should begin with as many as there may be streams. Answered calls
+    /// give more of it.
     pub resets: Allowance,
     /// SETTINGS frames. This allowance, and those below, grow with all that is done for a client: calls that have come, calls
     /// that were answered, and each KiB of answers.
@@ -49,7 +50,7 @@ pub(crate) struct Limits {
     pub settings_ack: Duration,
     /// How long a connection may have no call; none: for ever.
     pub idle: Option<Duration>,
-    /// How long replies may lie without the client taking any of them.
+    /// How long replies may lie without the client taking any of them; less if the handler says so.
     pub stalled_reader: Duration,
     /// How long a request may take from its first byte to its last.
     pub slow_writer: Duration,

@@ -24,7 +24,9 @@ pub(super) struct Timing {
     pub has_settings: bool,
     /// It has acknowledged ours.
     pub has_ack: bool,
+    /// When the last call came, or was seen to have ended.
     pub last_call: Instant,
+    had_calls: bool,
     pub shut_down: Option<Instant>,
     /// Since when there is something that the client could take, and how much it has taken since.
     backlog: Option<Instant>,
@@ -54,6 +56,7 @@ impl Timing {
             has_settings: false,
             has_ack: false,
             last_call: now,
+            had_calls: false,
             shut_down: None,
             backlog: None,
             moved_bytes: 0,
@@ -104,9 +107,13 @@ impl Connection {
     pub(super) fn look(&mut self, now: Instant, handler: &mut impl Handler) -> Result<(), Closing> {
         self.timing.looked = now;
         self.look_at_handshake(now)?;
-        self.look_at_streams(now, handler);
-        self.look_at_client(now)?;
+        let stall = handler.stall_limit(self.limits.stalled_reader);
+        self.look_at_streams(now, stall, handler);
+        self.look_at_client(now, stall)?;
         let has_calls = self.open_streams() > 0;
+        if std::mem::replace(&mut self.timing.had_calls, has_calls) {
+            self.timing.last_call = now;
+        }
         if self
             .timing
             .shut_down
@@ -153,7 +160,7 @@ impl Connection {
     }
 
     /// The connection as a whole: frames that do not end, replies that are not read.
-    fn look_at_client(&mut self, now: Instant) -> Result<(), Closing> {
+    fn look_at_client(&mut self, now: Instant, stall: Duration) -> Result<(), Closing> {
         let code = ErrorCode::ENHANCE_YOUR_CALM;
         if self.is_amid_frame() && self.wants_read() {
             let since = *self.timing.amid_frame.get_or_insert(now);
@@ -170,7 +177,7 @@ impl Connection {
         if !self.sending.has_backlog() {
             self.timing.backlog = None;
         } else if let Some(since) = self.timing.backlog
-            && now >= since + self.limits.stalled_reader
+            && now >= since + stall
         {
             if self.timing.moved_bytes < self.timing.least_bytes {
                 return Err(overdue(Abuse::SlowReader, code, "replies are not read"));
@@ -187,7 +194,7 @@ impl Connection {
     }
 
     /// Single calls: requests that do not end, windows that do not open.
-    fn look_at_streams(&mut self, now: Instant, handler: &mut impl Handler) {
+    fn look_at_streams(&mut self, now: Instant, stall: Duration, handler: &mut impl Handler) {
         let slots: Vec<Slot> = self.sending.streams.slots().collect();
         for slot in slots {
             let stream = &mut self.sending.streams[slot];
@@ -196,7 +203,7 @@ impl Connection {
             } else if stream.queue.is_empty() || stream.is_ready {
                 stream.stalled = None;
                 continue;
-            } else if now >= *stream.stalled.get_or_insert(now) + self.limits.stalled_reader {
+            } else if now >= *stream.stalled.get_or_insert(now) + stall {
                 Abuse::SlowReader
             } else {
                 continue;

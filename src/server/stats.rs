@@ -239,8 +239,7 @@ impl Collector for Metrics {
         let help = "Connections that were cut because the process had grown too large";
         cut.encode(encoder.encode_descriptor("connections_cut", help, None, kind)?)?;
         let stalled = ConstCounter::new(self.service.outgoing.stalled());
-        let help =
-            "Calls, of other nodes too, that were ended because their callers left a reply untaken";
+        let help = "Calls at the front door, of other nodes too, that were ended because their callers left a reply untaken";
         stalled.encode(encoder.encode_descriptor("calls_stalled", help, None, kind)?)?;
         if let Some(express) = &self.express {
             self.express(&mut encoder, express)?;

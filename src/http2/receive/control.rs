@@ -1,6 +1,6 @@
 //! Frames that are not about requests: settings, windows, resets, pings.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::abuse::Abuse;
 use super::super::call::Handler;
@@ -12,6 +12,13 @@ use super::super::frame::{
 };
 use super::super::sending::Overflow;
 use super::{depends_on, rapid_reset};
+
+/// Clients of gRPC know this text, and ping less often from then on.
+const TOO_MANY_PINGS: &str = "too_many_pings";
+
+/// Who gives up a call after so long has waited for it, as one whose deadline has passed does. There can be no more of these
+/// in such a time than there may be streams.
+const WAITED: Duration = Duration::from_millis(5);
 
 impl Connection {
     pub(super) fn on_settings(
@@ -97,7 +104,7 @@ impl Connection {
         };
         let work = self.sending.work();
         if self.budgets.pings.take(now, work).is_err() {
-            return Err(Fault::abuse(Abuse::Ping, "too many PINGs"));
+            return Err(Fault::abuse(Abuse::Ping, TOO_MANY_PINGS));
         }
         if !header.has(flag::ACK) {
             frame::put_ping(&mut self.sending.out.bytes, flag::ACK, data);
@@ -160,6 +167,9 @@ impl Connection {
         };
         let stream = self.sending.remove(slot);
         self.forget(&stream, handler);
+        if now >= stream.since + WAITED {
+            return Ok(());
+        }
         let answered = self.sending.answered;
         self.budgets
             .resets

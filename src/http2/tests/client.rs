@@ -18,6 +18,8 @@ pub struct Echo {
     pub events: Vec<String>,
     pub later: Vec<StreamId>,
     pub deadlines: Vec<Option<Instant>>,
+    /// What replies are held in is short: they may lie so long.
+    pub stall: Option<Duration>,
 }
 
 impl Handler for Echo {
@@ -54,6 +56,10 @@ impl Handler for Echo {
 
     fn gone(&mut self, stream: StreamId) {
         self.events.push(format!("gone {}", stream.0));
+    }
+
+    fn stall_limit(&self, at_most: Duration) -> Duration {
+        self.stall.unwrap_or(at_most)
     }
 }
 

@@ -47,6 +47,13 @@ fn each_flood_ends() {
 }
 
 #[test]
+fn who_pings_too_often_is_told_in_the_words_that_clients_know() {
+    let mut pair = Pair::new();
+    let pings = frame(kind::PING, 0, 0, &[0; 8]).repeat(1000);
+    assert_eq!(pair.dies(&pings).reason, "too_many_pings");
+}
+
+#[test]
 fn empty_data_ends() {
     let burst = Limits::default().empty_data.burst;
     for payload in [
@@ -103,6 +110,20 @@ fn who_resets_now_and_then_may_go_on() {
         pair.now += Duration::from_millis(10);
         pair.send(&[call(4 * round + 1, "later"), reset(4 * round + 1)].concat())
             .expect("a hundred a second");
+    }
+}
+
+/// An origin that hangs, and callers with short deadlines: all calls are given up, and none too soon.
+#[test]
+fn who_has_waited_may_give_up() {
+    let mut pair = Pair::new();
+    for batch in 0..500 {
+        let streams = (0..16).map(|number| 2 * (16 * batch + number) + 1);
+        let calls: Vec<_> = streams.clone().flat_map(|id| call(id, "later")).collect();
+        pair.send(&calls).expect("some calls");
+        pair.now += Duration::from_millis(5);
+        let resets: Vec<_> = streams.flat_map(reset).collect();
+        pair.send(&resets).expect("they have waited");
     }
 }
 

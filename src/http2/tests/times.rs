@@ -57,6 +57,21 @@ fn a_call_that_waits_is_not_idle() {
 }
 
 #[test]
+fn idle_time_begins_when_the_last_call_has_ended() {
+    let mut pair = Pair::new();
+    pair.send(&call(1, "later")).expect("a call");
+    for _ in 0..1000 {
+        pair.pass(SECOND).expect("it waits");
+    }
+    let later = pair.echo.later[0];
+    let answer = Answer::Message(b"x".to_vec());
+    assert!(pair.connection.answer(later, answer));
+    pair.frames();
+    let (seconds, closing) = lasts(&mut pair, |_| ());
+    assert_eq!((seconds, closing.code), (601, ErrorCode::NO_ERROR));
+}
+
+#[test]
 fn who_does_not_read_is_closed() {
     let mut pair = Pair::new();
     pair.send(&call(1, "x")).expect("a call");
@@ -80,6 +95,28 @@ fn who_does_not_read_is_closed() {
         pair.bytes();
     });
     assert_eq!((seconds, closing.abuse), (31, Some(Abuse::SlowReader)));
+}
+
+#[test]
+fn who_does_not_read_is_closed_sooner_where_room_is_short() {
+    let mut pair = Pair::new();
+    pair.send(&call(1, "x")).expect("a call");
+    for _ in 0..20 {
+        pair.pass(SECOND).expect("there is time");
+    }
+    pair.echo.stall = Some(5 * SECOND);
+    let closing = pair.pass(SECOND).expect_err("his time is over");
+    assert_eq!(closing.abuse, Some(Abuse::SlowReader));
+    // His stream alone, if it is that which has no window.
+    let mut pair = Pair::new();
+    pair.send(&settings(&[(4, 0)])).expect("no window");
+    pair.send(&call(1, "held 100000")).expect("a call");
+    pair.frames();
+    pair.echo.stall = Some(5 * SECOND);
+    for _ in 0..7 {
+        pair.pass(SECOND).expect("the connection goes on");
+    }
+    assert_eq!(pair.connection.open_streams(), 0);
 }
 
 #[test]

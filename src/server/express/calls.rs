@@ -1,9 +1,10 @@
 //! The calls that this door answers: from the protocol to the service core, and back.
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protobuf::Message;
 
@@ -96,6 +97,10 @@ impl Handler for Calls<'_> {
 
     fn gone(&mut self, stream: StreamId) {
         self.waiters.remove((self.token, stream));
+    }
+
+    fn stall_limit(&self, at_most: Duration) -> Duration {
+        self.services.service.outgoing.stall_limit(at_most)
     }
 }
 
@@ -336,13 +341,34 @@ fn write(reply: &mut Open<'_>, message: &impl Message) -> Result<(), Status> {
 fn elsewhere(path: &str, services: &Services) -> Status {
     let message = format!(
         "{path} is not answered at the express door, which has the unary calls alone: the front door, {}, has all there are",
-        services.front
+        place_of(services.front)
     );
     Status::new(Code::Unimplemented, message)
+}
+
+/// Where an address is, as who has called can use it.
+fn place_of(address: SocketAddr) -> String {
+    match address.ip().is_unspecified() {
+        true => format!("port {} of this node", address.port()),
+        false => address.to_string(),
+    }
 }
 
 impl From<Status> for http2::Status {
     fn from(Status { code, message }: Status) -> Self {
         Self::new(http2::Code(code as u8), message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_one_that_can_be_called() {
+        let place = |text: &str| place_of(text.parse().unwrap());
+        assert_eq!(place("10.0.0.1:8800"), "10.0.0.1:8800");
+        assert_eq!(place("0.0.0.0:8800"), "port 8800 of this node");
+        assert_eq!(place("[::]:8800"), "port 8800 of this node");
     }
 }

@@ -127,7 +127,7 @@ impl Express {
             },
             limits: Arc::new(of_a_connection(limits, config.read_stall)),
             counts: Arc::default(),
-            memory_bytes: limits.core_bytes / cores.len(),
+            memory_bytes: memory_of_a_thread(limits, cores.len()),
             age: limits.age,
             age_grace: limits.age_grace,
         });
@@ -249,12 +249,21 @@ impl ExpressFigures {
     }
 }
 
+/// What the connections of a thread may keep. However many threads share it, two requests that are taken do not end any.
+fn memory_of_a_thread(limits: &ConnectionLimits, threads: usize) -> usize {
+    (limits.core_bytes / threads).max(2 * limits.request_bytes)
+}
+
 fn of_a_connection(limits: &ConnectionLimits, read_stall: Duration) -> Limits {
     let streams_max = u32::try_from(limits.streams_a_connection).unwrap_or(u32::MAX);
+    let resets = Limits::default().resets;
     Limits {
         streams_max,
         // Who gives up all its calls at once floods nobody.
-        resets: Allowance::new(streams_max, 100, 1),
+        resets: Allowance {
+            burst: resets.burst.max(streams_max),
+            ..resets
+        },
         header_list_bytes: u32::try_from(limits.metadata_bytes).unwrap_or(u32::MAX),
         message_bytes: limits.request_bytes,
         assembling_bytes: ASSEMBLING_MIN_BYTES.max(2 * limits.request_bytes),
