@@ -28,6 +28,8 @@ const BLOCK_MAX_BYTES: usize = 64 << 10;
 const UNWRITTEN_BYTES: usize = 64 << 10;
 /// Buffers that have grown beyond this are given back.
 const KEPT_MAX_BYTES: usize = 256 << 10;
+/// Answers to pings and settings that wait to be written. A peer that wants more may not read them at all.
+const ANSWERS_MAX: usize = 1000;
 
 /// What is called.
 pub(crate) struct Target<'a> {
@@ -54,6 +56,10 @@ pub(crate) struct Solo {
     /// To be written, from `written` on.
     out: Vec<u8>,
     written: usize,
+    /// Answers to pings and settings that may not have been written.
+    answers: usize,
+    /// When so many bytes more have been, the first of them was, and they are counted anew.
+    to_first_answer: usize,
     /// Messages that the peer's windows have no room for, from `framed` on.
     unframed: Vec<u8>,
     framed: usize,
@@ -114,6 +120,8 @@ impl Solo {
             message_max_bytes,
             out,
             written: 0,
+            answers: 0,
+            to_first_answer: 0,
             unframed: Vec::new(),
             framed: 0,
             is_last: false,
@@ -158,6 +166,7 @@ impl Solo {
     /// So many bytes of it have been.
     pub fn written(&mut self, len_bytes: usize) {
         self.written += len_bytes;
+        self.to_first_answer = self.to_first_answer.saturating_sub(len_bytes);
         if self.written == self.out.len() {
             self.written = 0;
             empty(&mut self.out);
@@ -406,6 +415,7 @@ impl Solo {
             }
         }
         frame::put_settings_ack(&mut self.out);
+        self.count_answer()?;
         self.frame_messages();
         Ok(())
     }
@@ -414,10 +424,26 @@ impl Solo {
         let Ok(data) = payload.try_into() else {
             return broken("it has sent a ping that is cut short");
         };
-        if !header.has(flag::ACK) {
-            frame::put_ping(&mut self.out, flag::ACK, data);
+        if header.has(flag::ACK) {
+            return Ok(());
         }
-        Ok(())
+        frame::put_ping(&mut self.out, flag::ACK, data);
+        self.count_answer()
+    }
+
+    /// An answer was put last of what is to be written.
+    fn count_answer(&mut self) -> Result<(), End> {
+        if self.to_first_answer == 0 {
+            self.answers = 0;
+            self.to_first_answer = self.unwritten().len();
+        }
+        self.answers += 1;
+        match self.answers > ANSWERS_MAX {
+            true => broken(format!(
+                "it has sent {ANSWERS_MAX} pings and settings, and more, before it took the answers"
+            )),
+            false => Ok(()),
+        }
     }
 
     fn on_window_update(&mut self, header: FrameHeader, payload: &[u8]) -> Result<(), End> {

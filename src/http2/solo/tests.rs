@@ -159,7 +159,6 @@ fn no_message_is_asked_for_that_has_no_room() {
     assert!(solo.is_ready());
 }
 
-/// What the call says to what a peer has sent, after its settings and, if `has_begun`, its headers.
 /// There is always something left that the peer has not taken.
 #[test]
 fn what_is_written_is_kept_no_longer_although_more_always_follows() {
@@ -182,6 +181,32 @@ fn what_is_written_is_kept_no_longer_although_more_always_follows() {
     assert_eq!(said.count(), 10_000);
 }
 
+#[test]
+fn a_peer_that_takes_no_answers_does_not_have_them_pile_up() {
+    for asked in [frame_of(kind::PING, 0, 0, &[0; 8]), settings(&[])] {
+        let mut solo = Solo::new(&target("/a/b"), 1000);
+        solo.receive(&settings(&[]), |_| Ok(())).expect("settings");
+        let mut ask = || solo.receive(&asked, |_| Ok(()));
+        let end = (0..2 * ANSWERS_MAX).find_map(|_| ask().err());
+        assert!(
+            matches!(end, Some(End::Broken(why)) if why.contains("before it took the answers"))
+        );
+    }
+}
+
+#[test]
+fn a_peer_that_takes_answers_may_ask_for_ever() {
+    let ping = frame_of(kind::PING, 0, 0, &[0; 8]);
+    let mut solo = Solo::new(&target("/a/b"), 1000);
+    solo.receive(&settings(&[]), |_| Ok(())).expect("settings");
+    for _ in 0..10 * ANSWERS_MAX {
+        solo.receive(&ping, |_| Ok(())).expect("a ping");
+        // Something is always left of what it was answered.
+        solo.written(solo.unwritten().len() - 10);
+    }
+}
+
+/// What the call says to what a peer has sent, after its settings and, if `has_begun`, its headers.
 fn said_to(has_begun: bool, bytes: &[u8]) -> Result<Vec<u8>, End> {
     let mut solo = Solo::new(&target("/a/b"), 1000);
     solo.receive(&settings(&[]), |_| Ok(()))?;
