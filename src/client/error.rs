@@ -136,6 +136,9 @@ pub enum BuildClientError {
     /// There is nobody to ask.
     #[error("a client takes one node at least, as host:port; give it some nodes of the cluster")]
     NoNodes,
+    /// What was given for a node is not an address.
+    #[error("{0:?} is no node; a node is host:port")]
+    Address(String),
     /// TLS was asked for, and this build has none.
     #[error("this build has no TLS; build it with the feature `tls`")]
     NoTls,

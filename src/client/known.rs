@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::node::{Dialler, Node};
+use super::node::{Dialler, Node, can_be_dialled};
 use crate::cluster::{Epoch, Member, Placement, Ring, View, slot};
 use crate::server::pb::cluster::MembersReply;
 
@@ -37,6 +37,13 @@ impl Known {
     /// What is known after this reply; none if that is the same.
     pub fn learn(&self, reply: &MembersReply, dialler: &Dialler) -> Option<Self> {
         if reply.epoch == self.epoch.0 || reply.members.is_empty() {
+            return None;
+        }
+        if let Some(member) = reply.members.iter().find(|of| !can_be_dialled(&of.address)) {
+            log::warn!(
+                "what a node says of its cluster is no view: {:?} is no address",
+                member.address
+            );
             return None;
         }
         let members = reply.members.iter().map(|member| Member {

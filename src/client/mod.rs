@@ -34,6 +34,7 @@
 //! last, until a thread of the client's has seen that it is back. So callers wait for a node that is gone at most once.
 //! A node that says nothing for half a second, or for a third of the time that a call has left, is asked whether it is
 //! there; if it is not, it counts as gone. Where no other node is up it is waited for as long as the call may take.
+//! A node takes so many calls at a time from a connection: where more than a hundred are under way, it is asked by another one.
 //!
 //! # Doors
 //!
@@ -84,7 +85,7 @@ use error::Asked;
 pub use error::{BuildClientError, ClientError};
 pub use explain::{Explanation, Held, LastLoad, Ranked, Seen};
 use known::Known;
-use node::{Dialler, Fault, Node, Patience};
+use node::{Dialler, Fault, Node, Patience, can_be_dialled};
 pub use plan::{Amount, Change, Plan, PlanError, Weighed, WeighedGroup};
 use reading::Reading;
 use spread::Spread;
@@ -166,6 +167,9 @@ impl Builder {
     pub fn build(self) -> Result<Client, BuildClientError> {
         if self.nodes.is_empty() {
             return Err(BuildClientError::NoNodes);
+        }
+        if let Some(address) = self.nodes.iter().find(|node| !can_be_dialled(node)) {
+            return Err(BuildClientError::Address(address.clone()));
         }
         let dialler = Dialler::new(self.threads, self.roots)?;
         let mut nodes = self.nodes;
@@ -382,8 +386,9 @@ impl Inner {
             && !self.has_learned.load(Ordering::Acquire)
         {
             let given = self.known.read().given.clone();
-            let has_learned = follow::first_word(self, &given, within / 2);
-            self.has_learned.store(has_learned, Ordering::Release);
+            if follow::first_word(self, &given, within / 2) {
+                self.has_learned.store(true, Ordering::Release);
+            }
         }
         self.known.read().clone()
     }
@@ -394,6 +399,7 @@ impl Inner {
         if let Some(new) = known.learn(reply, &self.dialler) {
             *self.known.write() = Arc::new(new);
         }
+        self.has_learned.store(true, Ordering::Release);
     }
 
     /// Whom to ask for a key next, `tried` having failed. At first a hot key is anybody's who shares it.

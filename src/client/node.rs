@@ -1,7 +1,7 @@
 //! A node as the client sees it, over grpcio: no other file of the client names it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use grpcio::{
     CallOption, Channel, ChannelBuilder, EnvBuilder, Environment, GrpcSlice, Marshaller, Method,
     MethodType, RpcStatusCode,
 };
+use parking_lot::Mutex;
 use protobuf::Message;
 
 use super::error::BuildClientError;
@@ -36,6 +37,9 @@ const RECONNECT_MAX: Duration = Duration::from_secs(3);
 const FIND_PATIENCE: Duration = Duration::from_secs(1);
 /// A connection on which nothing comes is asked whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// Calls of which each node takes so many at a time from one connection. Where there are more, others may wait in the gRPC core
+/// until one of them has ended.
+const CROWD: usize = 100;
 
 const GET: Method<Vec<u8>, Value> = asking("/corecache.v1.Cache/Get");
 const GET_MANY: Method<Vec<u8>, GetManyReply> = asking("/corecache.v1.Cache/GetMany");
@@ -117,6 +121,11 @@ pub(super) struct Patience<'a> {
     pub has_other: &'a dyn Fn() -> bool,
 }
 
+/// What the gRPC core, which takes C's strings, can take for an address.
+pub(super) fn can_be_dialled(address: &str) -> bool {
+    !address.contains('\0')
+}
+
 /// Makes channels to nodes, all on the same threads.
 #[derive(Clone)]
 pub(super) struct Dialler {
@@ -143,6 +152,9 @@ impl Dialler {
         Arc::new(Node {
             address: address.to_owned(),
             stub: self.stub(address),
+            side: OnceLock::new(),
+            under_way: Arc::default(),
+            beside: Mutex::default(),
             express: Arc::default(),
             dialler: self.clone(),
             is_down: AtomicBool::new(false),
@@ -151,11 +163,17 @@ impl Dialler {
     }
 
     fn stub(&self, address: &str) -> Stub {
-        Stub::new(self.channel(address))
+        Stub::new(self.channel(ChannelBuilder::new(self.env.clone()), address))
     }
 
-    fn channel(&self, address: &str) -> Channel {
-        let builder = ChannelBuilder::new(self.env.clone())
+    /// With a connection that no other channel has.
+    fn side_stub(&self, address: &str) -> Stub {
+        let builder = ChannelBuilder::new(self.env.clone()).use_local_subchannel_pool(true);
+        Stub::new(self.channel(builder, address))
+    }
+
+    fn channel(&self, builder: ChannelBuilder, address: &str) -> Channel {
+        let builder = builder
             .max_receive_message_len(UNARY_LIMIT_BYTES as i32)
             .initial_reconnect_backoff(RECONNECT_MIN)
             .max_reconnect_backoff(RECONNECT_MAX)
@@ -187,6 +205,12 @@ fn secure(builder: ChannelBuilder, _: Vec<u8>, address: &str) -> Channel {
 pub(super) struct Node {
     pub address: String,
     stub: Stub,
+    /// For what must not wait behind a crowd of calls.
+    side: OnceLock<Stub>,
+    /// Each call for values has one of these until it has ended.
+    under_way: Arc<()>,
+    /// When it was last asked in a crowd whether it is there, and what came of that.
+    beside: Mutex<Option<(Instant, Result<(), Fault>)>>,
     express: Arc<Express<Stub>>,
     dialler: Dialler,
     is_down: AtomicBool,
@@ -254,7 +278,7 @@ impl Node {
 
     /// A call was late. If it was made at the express door, that may be why.
     pub fn doubt_express(&self) {
-        if let Some(stub) = self.express.stub() {
+        if let Some(stub) = self.express.stub().filter(|_| !self.is_crowded()) {
             let (express, request) = (self.express.clone(), MembersRequest::new());
             start(&stub, &pb::MEMBERS, &request, FIND_PATIENCE, move |reply| {
                 if reply.is_err() {
@@ -275,13 +299,40 @@ impl Node {
         let request = request(group, [key]);
         let until = Instant::now() + timeout;
         if let Some(stub) = self.by_express() {
-            let asking = ask(&stub, &GET, &request, timeout);
+            let asking = self.ask_for(&stub, &GET, &request, timeout);
             if let Some(reply) = self.wait_at_express(&stub, &asking, patience) {
                 return reply;
             }
         }
         let left = until.saturating_duration_since(Instant::now());
-        self.wait(&ask(&self.stub, &GET, &request, left), patience)
+        let asking = self.ask_for(&self.stub, &GET, &request, left);
+        self.wait(&asking, patience)
+    }
+
+    /// As [`ask`], for values.
+    fn ask_for<Q, R: Send + Unpin + 'static>(
+        &self,
+        stub: &Stub,
+        method: &Method<Q, R>,
+        request: &Q,
+        timeout: Duration,
+    ) -> Asking<R> {
+        ask_holding(self.under_way.clone(), stub, method, request, timeout)
+    }
+
+    /// Whether calls of this client may wait here for each other.
+    fn is_crowded(&self) -> bool {
+        Arc::strong_count(&self.under_way) > CROWD
+    }
+
+    /// What it is asked with about itself.
+    fn stub_for_itself(&self) -> &Stub {
+        match self.is_crowded() {
+            true => self
+                .side
+                .get_or_init(|| self.dialler.side_stub(&self.address)),
+            false => &self.stub,
+        }
     }
 
     /// As [`Node::wait`]. None if the door is gone, or silent, and not the node: it is to be asked at the front door.
@@ -332,6 +383,11 @@ impl Node {
         done: impl FnOnce(Result<GetManyReply, Fault>) + Send + 'static,
     ) -> Option<Stub> {
         let request = request(group, keys);
+        let under_way = self.under_way.clone();
+        let done = move |reply| {
+            drop(under_way);
+            done(reply);
+        };
         let Some(stub) = self.by_express() else {
             start(&self.stub, &GET_MANY, &request, timeout, done);
             return None;
@@ -353,6 +409,7 @@ impl Node {
         bytes.extend(rest.write_to_bytes().unwrap_or_default());
         let options = CallOption::default().timeout(timeout).wait_for_ready(false);
         let until = Instant::now() + timeout;
+        let _under_way = self.under_way.clone();
         let mut chunks = self.stub.server_streaming(&READ, &bytes, options)?;
         let mut has_begun = false;
         let mut late = Fault::Late;
@@ -377,7 +434,7 @@ impl Node {
             };
             let wants_more = match std::mem::replace(&mut has_begun, true) {
                 false => reading.begin(&self.address, &chunk)?,
-                true => reading.take(&chunk),
+                true => reading.take(&chunk)?,
             };
             if !wants_more {
                 chunks.cancel();
@@ -399,17 +456,41 @@ impl Node {
     /// Asks the node whether it is there, at the front door and, if something was asked there, at the express door.
     pub fn inquire(&self, express: Option<&Stub>, patience: Duration) -> Inquiry {
         let at_express = |stub| ask(stub, &pb::MEMBERS, &MembersRequest::new(), patience);
+        let at_doors = || (self.members(0, patience), express.map(at_express));
         Inquiry {
-            front: self.members(0, patience),
-            express: express.map(at_express),
+            doors: (!self.is_crowded()).then(at_doors),
             patience,
         }
     }
 
-    /// What has come of it. An express door that says nothing is left alone.
+    /// Asks the node, for all who want to know at the same time, whether it is there.
+    fn inquire_beside(&self, patience: Duration) -> Result<(), Fault> {
+        let came = Instant::now();
+        // Who has it waits for the node, and no longer than that; who has waited for him goes by what he has heard.
+        let mut last = self.beside.lock();
+        if let Some((asked, heard)) = &*last
+            && came.saturating_duration_since(*asked) < patience
+        {
+            return heard.clone();
+        }
+        let asked = Instant::now();
+        let ask = || is_there(&self.members(0, patience), patience);
+        // With so many callers it may be the client that has no time, and not the node.
+        let heard = ask().or_else(|_| ask());
+        *last = Some((asked, heard.clone()));
+        heard
+    }
+
+    /// What has come of it. An express door that says nothing is left alone; not so in a crowd, where there may be no more to it
+    /// than that the door takes no more calls.
     pub fn hear(&self, inquiry: &Inquiry) -> Result<Doors, Fault> {
-        let front = is_there(&inquiry.front, inquiry.patience);
-        let express = inquiry.express.as_ref();
+        let Some((front, express)) = &inquiry.doors else {
+            return self
+                .inquire_beside(inquiry.patience)
+                .map(|()| Doors::AsBefore);
+        };
+        let front = is_there(front, inquiry.patience);
+        let express = express.as_ref();
         match (
             front,
             express.map(|express| is_there(express, inquiry.patience)),
@@ -427,7 +508,7 @@ impl Node {
     pub fn members(&self, known_epoch: u64, timeout: Duration) -> Asking<MembersReply> {
         let mut request = MembersRequest::new();
         request.known_epoch = known_epoch;
-        ask(&self.stub, &pb::MEMBERS, &request, timeout)
+        ask(self.stub_for_itself(), &pb::MEMBERS, &request, timeout)
     }
 
     /// The same, of a client that knows nothing yet; `done` is called on one of grpcio's threads.
@@ -437,7 +518,7 @@ impl Node {
         done: impl FnOnce(Result<MembersReply, Fault>) + Send + 'static,
     ) {
         start(
-            &self.stub,
+            self.stub_for_itself(),
             &pb::MEMBERS,
             &MembersRequest::new(),
             timeout,
@@ -490,10 +571,22 @@ fn ask<Q, R: Send + Unpin + 'static>(
     request: &Q,
     timeout: Duration,
 ) -> Asking<R> {
+    ask_holding((), stub, method, request, timeout)
+}
+
+/// As [`ask`]; what is held is dropped when the call has ended.
+fn ask_holding<Q, R: Send + Unpin + 'static>(
+    held: impl Send + 'static,
+    stub: &Stub,
+    method: &Method<Q, R>,
+    request: &Q,
+    timeout: Duration,
+) -> Asking<R> {
     let until = Instant::now() + timeout;
     let (answer, came) = channel::bounded(1);
-    // Nobody may wait for it any more.
     start(stub, method, request, timeout, move |reply| {
+        drop(held);
+        // Nobody may wait for it any more.
         drop(answer.send(reply));
     });
     Asking { came, until }
@@ -534,8 +627,8 @@ fn with_port(address: &str, port: u32) -> Option<String> {
 
 /// A node has been asked whether it is there.
 pub(super) struct Inquiry {
-    front: Asking<MembersReply>,
-    express: Option<Asking<MembersReply>>,
+    /// The front door and the express door; none where it is to be asked beside a crowd.
+    doors: Option<(Asking<MembersReply>, Option<Asking<MembersReply>>)>,
     patience: Duration,
 }
 

@@ -57,14 +57,19 @@ impl<'a> Reading<'a> {
             }
             _ => {}
         }
-        Ok(self.take(chunk))
+        self.take(chunk)
     }
 
     /// Takes a chunk. Returns whether more is wanted.
-    pub fn take(&mut self, chunk: &Chunk) -> bool {
+    pub fn take(&mut self, chunk: &Chunk) -> Result<bool, Fault> {
         self.heat = self.heat.max(chunk.heat);
-        self.taken += chunk.data.len() as u64;
-        (self.take)(&chunk.data)
+        let taken = self.taken + chunk.data.len() as u64;
+        if let Some(wanted) = self.wanted().filter(|wanted| taken > *wanted) {
+            let message = format!("the node has sent more than the {wanted} bytes that it has");
+            return Err(Fault::Said("INTERNAL".to_owned(), message));
+        }
+        self.taken = taken;
+        Ok((self.take)(&chunk.data))
     }
 
     /// The node has ended the stream.
@@ -145,7 +150,7 @@ mod tests {
             let mut reading = Reading::new(("g", b"k"), part, &mut take);
             assert_eq!(reading.rest(), part);
             assert!(reading.begin("a", &chunk(10, b"")).unwrap());
-            assert!(reading.take(&chunk(0, b"abc")));
+            assert!(reading.take(&chunk(0, b"abc")).unwrap());
             assert_eq!(reading.rest(), rest);
             assert_eq!(reading.failed(lost()), Err(lost()));
             assert!(reading.end().is_err(), "it has not come to its end");

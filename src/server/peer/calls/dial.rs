@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Builder;
 use std::time::Duration;
+#[cfg(feature = "tls")]
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -18,8 +20,11 @@ use crate::server::identity::Shown;
 
 /// Nodes that are dialled at a time.
 const DIALS_MAX: usize = 256;
-/// How long one address may take to answer, and TLS for each of its steps.
+/// How long one address may take to answer, and may be silent before TLS is spoken.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take until TLS is spoken, whatever is said meanwhile.
+#[cfg(feature = "tls")]
+const TLS_PATIENCE: Duration = Duration::from_secs(10);
 const STACK_BYTES: usize = 256 << 10;
 
 /// What it takes to speak TLS with the other nodes.
@@ -115,7 +120,7 @@ impl Stream {
         socket.set_nodelay(true)?;
         let stream = match tls {
             None => Self::Plain(socket),
-            Some(tls) => secure(socket, tls, address)?,
+            Some(tls) => secure(socket, tls, address, TLS_PATIENCE)?,
         };
         stream.socket().set_nonblocking(true)?;
         Ok(stream)
@@ -172,20 +177,27 @@ fn connect(address: &str) -> io::Result<TcpStream> {
 
 /// By OpenSSL, as the front door of the other node: what one of them takes for a certificate, the other does.
 #[cfg(feature = "tls")]
-fn secure(socket: TcpStream, tls: &LinkTls, address: &str) -> io::Result<Stream> {
+fn secure(
+    socket: TcpStream,
+    tls: &LinkTls,
+    address: &str,
+    patience: Duration,
+) -> io::Result<Stream> {
     use openssl::ssl::HandshakeError;
 
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    let until = Instant::now() + patience;
+    socket.set_nonblocking(true)?;
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let connector = connector(tls)?;
-    match connector.connect(host, socket) {
+    let mut shaken = connector(tls)?.connect(host, socket);
+    while let Err(HandshakeError::WouldBlock(begun)) = shaken {
+        let is_to_write = begun.error().code() == openssl::ssl::ErrorCode::WANT_WRITE;
+        wait_for(begun.get_ref(), is_to_write, until)?;
+        shaken = begun.handshake();
+    }
+    match shaken {
         Ok(stream) => Ok(Stream::Tls(stream)),
-        Err(HandshakeError::WouldBlock(_)) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "it does not answer in TLS",
-        )),
+        Err(HandshakeError::WouldBlock(_)) => Err(io::ErrorKind::WouldBlock.into()),
         Err(HandshakeError::SetupFailure(error)) => Err(error.into()),
         Err(HandshakeError::Failure(failed)) => {
             let refused = failed.ssl().verify_result();
@@ -194,6 +206,32 @@ fn secure(socket: TcpStream, tls: &LinkTls, address: &str) -> io::Result<Stream>
                 _ => format!("its certificate is refused: {}", refused.error_string()),
             }))
         }
+    }
+}
+
+/// Waits until the socket can be read, or written.
+#[cfg(feature = "tls")]
+fn wait_for(socket: &TcpStream, is_to_write: bool, until: Instant) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    let events = match is_to_write {
+        true => PollFlags::OUT,
+        false => PollFlags::IN,
+    };
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "it does not answer in TLS");
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(late());
+    }
+    let wait = left.min(PATIENCE);
+    let patience = Timespec {
+        tv_sec: wait.as_secs() as i64,
+        tv_nsec: i64::from(wait.subsec_nanos()),
+    };
+    match poll(&mut [PollFd::new(socket, events)], Some(&patience)) {
+        Ok(0) => Err(late()),
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -320,6 +358,37 @@ mod tests {
         let reached = Stream::open(&address, Some(&tls));
         let _ = accepting.join().unwrap();
         reached
+    }
+
+    #[test]
+    fn who_answers_a_byte_at_a_time_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            // The head of a message that would be a long one.
+            socket.write_all(&[22, 3, 3, 64, 0]).unwrap();
+            while socket.write_all(&[2]).is_ok() {
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let root = signed("root", None);
+        let tls = LinkTls {
+            roots: root.certificate.to_pem().unwrap(),
+            identity: Shown::new(Identity {
+                certificates: root.certificate.to_pem().unwrap(),
+                key: root.key.private_key_to_pem_pkcs8().unwrap(),
+            }),
+        };
+        let (told, reached) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let socket = TcpStream::connect(&address).unwrap();
+            let patience = Duration::from_millis(200);
+            told.send(secure(socket, &tls, &address, patience).err())
+        });
+        let error = reached.recv_timeout(TLS_PATIENCE).expect("it gives up");
+        let error = error.expect("there is no TLS");
+        assert_eq!(error.to_string(), "it does not answer in TLS");
     }
 
     #[test]
