@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::node::Fault;
+use super::call::Fault;
 use crate::group::error::Shown;
 
 /// Why there is no value for a key, with its group, and the node that was asked last.

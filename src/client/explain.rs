@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::call::{Fault, name_of};
 use super::error::Asked;
-use super::node::{Fault, name_of};
 use super::{Client, ClientError, patience};
 use crate::cluster::Epoch;
 use crate::server::pb::cluster::PeekReply;

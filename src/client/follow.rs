@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use super::Inner;
+use super::call::Fault;
 use super::known::Known;
-use super::node::{Fault, Node};
+use super::node::Node;
 
 /// How often nodes that are down are asked whether they are back.
 const PROBE_EVERY: Duration = Duration::from_millis(200);

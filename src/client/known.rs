@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::node::{Dialler, Node, can_be_dialled};
+use super::dial::{Dialler, can_be_dialled};
+use super::node::Node;
 use crate::cluster::{Epoch, Member, Placement, Ring, View, slot};
 use crate::server::pb::cluster::MembersReply;
 
@@ -70,7 +71,7 @@ impl Known {
             let known = all.iter().find(|node| node.address == member.address);
             known
                 .cloned()
-                .unwrap_or_else(|| dialler.node(&member.address))
+                .unwrap_or_else(|| Node::new(dialler, &member.address))
         };
         Some(Self {
             members: view.members().iter().map(node).collect(),
@@ -177,7 +178,7 @@ mod tests {
     fn the_owner_is_asked_then_the_ranks_then_anybody() {
         let dialler = Dialler::new(1, None).unwrap();
         let four = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4"];
-        let known = Known::new(vec![dialler.node("127.0.0.1:9")]);
+        let known = Known::new(vec![Node::new(&dialler, "127.0.0.1:9")]);
         assert_eq!(known.pick(b"g", b"k", &[]).unwrap().address, "127.0.0.1:9");
         let known = known.learn(&reply(epoch(&four), &four), &dialler).unwrap();
         let (_, ranks) = known.ranks(b"g", b"k", 3);
@@ -207,7 +208,7 @@ mod tests {
     fn nodes_stay_and_other_rules_are_not_gone_by() {
         let dialler = Dialler::new(1, None).unwrap();
         let two = ["127.0.0.1:1", "127.0.0.1:2"];
-        let known = Known::new(vec![dialler.node(two[0])]);
+        let known = Known::new(vec![Node::new(&dialler, two[0])]);
         let first = known.given[0].clone();
         let known = known.learn(&reply(epoch(&two), &two), &dialler).unwrap();
         assert!(Arc::ptr_eq(&known.members[0], &first));

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 
+use super::call::{Fault, name_of};
+use super::dial::Stub;
 use super::error::Asked;
 use super::known::Known;
-use super::node::{Doors, Fault, Node, Stub, name_of};
+use super::node::{Doors, Node};
 use super::{ATTEMPTS, Client, ClientError, silence};
 use crate::server::pb::cache::{Failure, GetManyReply, answer};
 

@@ -58,6 +58,8 @@
 //! shares it all.
 
 mod budget;
+mod call;
+mod dial;
 mod error;
 mod explain;
 mod express;
@@ -81,11 +83,13 @@ use parking_lot::{Mutex, RwLock};
 use crate::cluster::View;
 use crate::server::pb::cluster::MembersReply;
 use budget::Budget;
+use call::Fault;
+use dial::{Dialler, can_be_dialled};
 use error::Asked;
 pub use error::{BuildClientError, ClientError};
 pub use explain::{Explanation, Held, LastLoad, Ranked, Seen};
 use known::Known;
-use node::{Dialler, Fault, Node, Patience, can_be_dialled};
+use node::{Node, Patience};
 pub use plan::{Amount, Change, Plan, PlanError, Weighed, WeighedGroup};
 use reading::Reading;
 use spread::Spread;
@@ -175,7 +179,10 @@ impl Builder {
         let mut nodes = self.nodes;
         nodes.sort();
         nodes.dedup();
-        let given = nodes.iter().map(|address| dialler.node(address)).collect();
+        let given = nodes
+            .iter()
+            .map(|address| Node::new(&dialler, address))
+            .collect();
         // One word is enough for any number of nodes.
         let (news, heard) = channel::bounded(1);
         let inner = Arc::new(Inner {

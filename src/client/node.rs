@@ -1,42 +1,26 @@
-//! A node as the client sees it, over grpcio: no other file of the client names it.
+//! A node as the client sees it: by which door it is asked, and whether it is there.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Wake};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{self, Receiver, RecvTimeoutError};
-use futures_util::{Stream, StreamExt};
-use grpcio::{
-    CallOption, Channel, ChannelBuilder, EnvBuilder, Environment, GrpcSlice, Marshaller, Method,
-    MethodType, RpcStatusCode,
-};
+use grpcio::{CallOption, Method, MethodType};
 use parking_lot::Mutex;
 use protobuf::Message;
 
-use super::error::BuildClientError;
+use super::call::{Asking, Fault, ask, ask_holding, asking, next_within, request, start};
+use super::dial::{Dialler, Stub};
 use super::express::{Express, Way};
 use super::reading::Reading;
+use crate::server::pb;
 use crate::server::pb::cache::{Chunk, GetManyReply, ReadRequest, Value};
 use crate::server::pb::cluster::{
     MembersReply, MembersRequest, PeekReply, PeekRequest, TopKeysReply, TopKeysRequest, WeighReply,
     WeighRequest,
 };
-use crate::server::{UNARY_LIMIT_BYTES, pb};
 
-/// What calls are made with: a channel to a door of a node.
-pub(super) type Stub = grpcio::Client;
-
-/// What the gRPC core says when the time of a call is over; a node says more.
-const OWN_DEADLINE: &str = "Deadline Exceeded";
-/// How soon a connection that was lost is made again, and how late at the most.
-const RECONNECT_MIN: Duration = Duration::from_millis(100);
-const RECONNECT_MAX: Duration = Duration::from_secs(3);
 /// What a node may take to say where its express door is, and that to say that it is there.
 const FIND_PATIENCE: Duration = Duration::from_secs(1);
-/// A connection on which nothing comes is asked whether it is there.
-const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Calls of which each node takes so many at a time from one connection. Where there are more, others may wait in the gRPC core
 /// until one of them has ended.
 const CROWD: usize = 100;
@@ -48,70 +32,6 @@ const READ: Method<Vec<u8>, Chunk> = Method {
     ..asking("/corecache.v1.Cache/Read")
 };
 
-/// A method whose request is encoded already: keys are bytes, and the generated messages take text.
-const fn asking<R: Message>(path: &'static str) -> Method<Vec<u8>, R> {
-    Method {
-        ty: MethodType::Unary,
-        name: path,
-        req_mar: Marshaller {
-            ser: |bytes, slice| {
-                *slice = GrpcSlice::from(bytes.as_slice());
-                Ok(())
-            },
-            de: |_| Ok(Vec::new()),
-        },
-        resp_mar: Marshaller {
-            ser: grpcio::pb_ser,
-            de: grpcio::pb_de,
-        },
-    }
-}
-
-/// Why a call brought nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// The node has answered with this status.
-    Said(String, String),
-    /// The node could not be reached, or is stopping, or silent: another one may be asked.
-    Lost(String),
-    /// The time of the call is over.
-    Late,
-}
-
-impl From<grpcio::Error> for Fault {
-    fn from(error: grpcio::Error) -> Self {
-        let (grpcio::Error::RpcFailure(status) | grpcio::Error::RpcFinished(Some(status))) = error
-        else {
-            return Self::Lost(error.to_string());
-        };
-        let message = status.message().to_owned();
-        match status.code() {
-            RpcStatusCode::DEADLINE_EXCEEDED if message == OWN_DEADLINE => Self::Late,
-            RpcStatusCode::UNAVAILABLE if !is_of_origin(&message) => Self::Lost(message),
-            // What the core says of a stream whose connection ends in the middle of it.
-            RpcStatusCode::CANCELLED => Self::Lost(message),
-            RpcStatusCode::INTERNAL | RpcStatusCode::UNKNOWN
-                if message.contains("RST_STREAM") || message.contains("Stream removed") =>
-            {
-                Self::Lost(message)
-            }
-            code => Self::Said(name_of(code), message),
-        }
-    }
-}
-
-/// Whether a node says of a key that its origin failed. Another node would ask the same origin, and that once more.
-fn is_of_origin(message: &str) -> bool {
-    message.starts_with("key ") && message.contains(" could not be loaded: ")
-}
-
-/// `RESOURCE_EXHAUSTED` for 8.
-pub(super) fn name_of(code: impl Into<RpcStatusCode>) -> String {
-    let code = code.into().to_string();
-    let name = code.split_once('-').map_or(code.as_str(), |(_, name)| name);
-    name.to_owned()
-}
-
 /// How a node is waited for that says nothing.
 #[derive(Clone, Copy)]
 pub(super) struct Patience<'a> {
@@ -119,86 +39,6 @@ pub(super) struct Patience<'a> {
     pub silence: Duration,
     /// Whether another one could be asked if it is not; otherwise it is waited for until the time of the call is over.
     pub has_other: &'a dyn Fn() -> bool,
-}
-
-/// What the gRPC core, which takes C's strings, can take for an address.
-pub(super) fn can_be_dialled(address: &str) -> bool {
-    !address.contains('\0')
-}
-
-/// Makes channels to nodes, all on the same threads.
-#[derive(Clone)]
-pub(super) struct Dialler {
-    env: Arc<Environment>,
-    roots: Option<Arc<[u8]>>,
-}
-
-impl Dialler {
-    pub fn new(threads: usize, roots: Option<Vec<u8>>) -> Result<Self, BuildClientError> {
-        if roots.is_some() && cfg!(not(feature = "tls")) {
-            return Err(BuildClientError::NoTls);
-        }
-        let env = EnvBuilder::new()
-            .cq_count(threads)
-            .name_prefix("client-cq")
-            .build();
-        Ok(Self {
-            env: Arc::new(env),
-            roots: roots.map(Arc::from),
-        })
-    }
-
-    pub fn node(&self, address: &str) -> Arc<Node> {
-        Arc::new(Node {
-            address: address.to_owned(),
-            stub: self.stub(address),
-            side: OnceLock::new(),
-            under_way: Arc::default(),
-            beside: Mutex::default(),
-            express: Arc::default(),
-            dialler: self.clone(),
-            is_down: AtomicBool::new(false),
-            is_checked: AtomicBool::new(false),
-        })
-    }
-
-    fn stub(&self, address: &str) -> Stub {
-        Stub::new(self.channel(ChannelBuilder::new(self.env.clone()), address))
-    }
-
-    /// With a connection that no other channel has.
-    fn side_stub(&self, address: &str) -> Stub {
-        let builder = ChannelBuilder::new(self.env.clone()).use_local_subchannel_pool(true);
-        Stub::new(self.channel(builder, address))
-    }
-
-    fn channel(&self, builder: ChannelBuilder, address: &str) -> Channel {
-        let builder = builder
-            .max_receive_message_len(UNARY_LIMIT_BYTES as i32)
-            .initial_reconnect_backoff(RECONNECT_MIN)
-            .max_reconnect_backoff(RECONNECT_MAX)
-            .enable_retry(false)
-            .keepalive_time(KEEPALIVE)
-            .keepalive_timeout(KEEPALIVE);
-        match &self.roots {
-            Some(roots) => secure(builder, roots.to_vec(), address),
-            None => builder.connect(address),
-        }
-    }
-}
-
-#[cfg(feature = "tls")]
-fn secure(builder: ChannelBuilder, roots: Vec<u8>, address: &str) -> Channel {
-    let credentials = grpcio::ChannelCredentialsBuilder::new()
-        .root_cert(roots)
-        .build();
-    builder.set_credentials(credentials).connect(address)
-}
-
-#[cfg(not(feature = "tls"))]
-fn secure(builder: ChannelBuilder, _: Vec<u8>, address: &str) -> Channel {
-    // A dialler with roots is not made without the feature.
-    builder.connect(address)
 }
 
 /// A node, and a channel to each of its doors.
@@ -219,6 +59,20 @@ pub(super) struct Node {
 }
 
 impl Node {
+    pub fn new(dialler: &Dialler, address: &str) -> Arc<Self> {
+        Arc::new(Self {
+            address: address.to_owned(),
+            stub: dialler.stub(address),
+            side: OnceLock::new(),
+            under_way: Arc::default(),
+            beside: Mutex::default(),
+            express: Arc::default(),
+            dialler: dialler.clone(),
+            is_down: AtomicBool::new(false),
+            is_checked: AtomicBool::new(false),
+        })
+    }
+
     /// Whether it is asked before those that are not up.
     pub fn is_up(&self) -> bool {
         !self.is_down.load(Ordering::Relaxed)
@@ -466,8 +320,11 @@ impl Node {
     /// Asks the node, for all who want to know at the same time, whether it is there.
     fn inquire_beside(&self, patience: Duration) -> Result<(), Fault> {
         let came = Instant::now();
-        // Who has it waits for the node, and no longer than that; who has waited for him goes by what he has heard.
-        let mut last = self.beside.lock();
+        // Who has it waits for the node, and no longer than that; who has waited for him goes by what he has heard, and who
+        // has no time for that is none the wiser.
+        let Some(mut last) = self.beside.try_lock_for(patience) else {
+            return Ok(());
+        };
         if let Some((asked, heard)) = &*last
             && came.saturating_duration_since(*asked) < patience
         {
@@ -542,83 +399,6 @@ impl Node {
     }
 }
 
-/// Makes a call, and has its answer handed over on one of grpcio's threads.
-fn start<Q, R: Send + Unpin + 'static>(
-    stub: &Stub,
-    method: &Method<Q, R>,
-    request: &Q,
-    timeout: Duration,
-    done: impl FnOnce(Result<R, Fault>) + Send + 'static,
-) {
-    let options = CallOption::default().timeout(timeout).wait_for_ready(false);
-    match stub.server_streaming(method, request, options) {
-        Ok(messages) => {
-            // The channel would end with the last of those who have it.
-            let kept = stub.clone();
-            stub.spawn(async move {
-                done(pb::reply(messages).await.map_err(Fault::from));
-                drop(kept);
-            });
-        }
-        Err(error) => done(Err(error.into())),
-    }
-}
-
-/// As [`start`], and the answer can be waited for.
-fn ask<Q, R: Send + Unpin + 'static>(
-    stub: &Stub,
-    method: &Method<Q, R>,
-    request: &Q,
-    timeout: Duration,
-) -> Asking<R> {
-    ask_holding((), stub, method, request, timeout)
-}
-
-/// As [`ask`]; what is held is dropped when the call has ended.
-fn ask_holding<Q, R: Send + Unpin + 'static>(
-    held: impl Send + 'static,
-    stub: &Stub,
-    method: &Method<Q, R>,
-    request: &Q,
-    timeout: Duration,
-) -> Asking<R> {
-    let until = Instant::now() + timeout;
-    let (answer, came) = channel::bounded(1);
-    start(stub, method, request, timeout, move |reply| {
-        drop(held);
-        // Nobody may wait for it any more.
-        drop(answer.send(reply));
-    });
-    Asking { came, until }
-}
-
-/// A call that was made, and when its time is over: whoever waits goes by that, whatever has become of the call.
-pub(super) struct Asking<R> {
-    came: Receiver<Result<R, Fault>>,
-    until: Instant,
-}
-
-impl<R> Asking<R> {
-    /// The answer; none if there was none for so long.
-    fn within(&self, patience: Duration) -> Option<Result<R, Fault>> {
-        let wake = self.until.min(Instant::now() + patience);
-        match self.came.recv_deadline(wake) {
-            Ok(reply) => Some(reply),
-            Err(RecvTimeoutError::Timeout) if wake < self.until => None,
-            Err(RecvTimeoutError::Timeout) => Some(Err(Fault::Late)),
-            Err(RecvTimeoutError::Disconnected) => {
-                Some(Err(Fault::Lost("the call was dropped".to_owned())))
-            }
-        }
-    }
-
-    /// The answer, or that there was none in the time of the call.
-    pub fn end(&self) -> Result<R, Fault> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        self.within(left).unwrap_or(Err(Fault::Late))
-    }
-}
-
 /// The same host at another port; none for port 0.
 fn with_port(address: &str, port: u32) -> Option<String> {
     let (host, _) = address.rsplit_once(':')?;
@@ -651,81 +431,5 @@ fn is_there(asking: &Asking<MembersReply>, patience: Duration) -> Result<(), Fau
             )))
         }
         _ => Ok(()),
-    }
-}
-
-/// What comes next on a stream, or that it has ended; none if nothing has for so long.
-fn next_within<S: Stream + Unpin>(stream: &mut S, patience: Duration) -> Option<Option<S::Item>> {
-    struct Unpark(Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
-    let until = Instant::now() + patience;
-    let waker = Arc::new(Unpark(thread::current())).into();
-    let mut context = Context::from_waker(&waker);
-    loop {
-        if let Poll::Ready(next) = stream.poll_next_unpin(&mut context) {
-            return Some(next);
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return None;
-        }
-        thread::park_timeout(left);
-    }
-}
-
-/// An encoded `GetRequest`, `GetManyRequest`, or the head of a `ReadRequest`: they have group and keys in common.
-fn request<'a>(group: &str, keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
-    const GROUP: u8 = 0x0a;
-    const KEY: u8 = 0x12;
-    let mut bytes = Vec::with_capacity(64);
-    let mut put = |tag: u8, field: &[u8]| {
-        bytes.push(tag);
-        let mut len = field.len();
-        while len >= 0x80 {
-            bytes.push(len as u8 | 0x80);
-            len >>= 7;
-        }
-        bytes.push(len as u8);
-        bytes.extend_from_slice(field);
-    };
-    put(GROUP, group.as_bytes());
-    keys.into_iter().for_each(|key| put(KEY, key));
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::server::pb::cache::GetManyRequest;
-
-    #[test]
-    fn a_request_is_the_message_of_the_interface() {
-        let long = "k".repeat(300);
-        let bytes = request("blobs", [&b"a"[..], long.as_bytes()]);
-        let read = GetManyRequest::parse_from_bytes(&bytes).unwrap();
-        assert_eq!(
-            (read.group.as_str(), read.keys),
-            ("blobs", vec!["a".to_owned(), long])
-        );
-    }
-
-    #[test]
-    fn what_the_origin_did_is_not_taken_for_a_node_that_is_gone() {
-        let fault = |message: &str| {
-            let status =
-                grpcio::RpcStatus::with_message(RpcStatusCode::UNAVAILABLE, message.into());
-            Fault::from(grpcio::Error::RpcFailure(status))
-        };
-        let of_origin = "key \"a\" of group \"b\" could not be loaded: it is closed";
-        assert!(matches!(fault(of_origin), Fault::Said(..)));
-        for of_node in ["the node is stopping", "failed to connect to all addresses"] {
-            assert_eq!(fault(of_node), Fault::Lost(of_node.to_owned()));
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! A value that is read in chunks: by one node, or by several where one was lost in the middle. Values do not change, so
 //! what one node has begun the next one goes on with, at the offset that was reached.
 
-use super::node::Fault;
+use super::call::Fault;
 use crate::group::error::Shown;
 use crate::server::pb::cache::Chunk;
 
