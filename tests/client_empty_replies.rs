@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::thread;
 
 use corecache::client::{Client, ClientError};
@@ -14,11 +12,10 @@ use corecache::server::pb::cache::{
 };
 use corecache::server::pb::cluster::{MembersReply, MembersRequest};
 use futures_util::SinkExt;
-use grpcio::{
-    Environment, Method, MethodType, Server, ServerBuilder, ServerCredentials, ServiceBuilder,
-};
+use grpcio::{Method, MethodType, ServiceBuilder};
 use protobuf::Message;
 use support::cluster::timed;
+use support::served::Served;
 use support::{Node, corecache, folder, group, run};
 
 /// A method of one reply, served as one of many: here, of none.
@@ -32,29 +29,12 @@ const READ: Method<ReadRequest, Chunk> = emptily("/corecache.v1.Cache/Read");
 const STATS: Method<StatsRequest, StatsReply> = emptily("/corecache.v1.Cache/Stats");
 const MEMBERS: Method<MembersRequest, MembersReply> = emptily("/corecache.v1.Cluster/Members");
 
-struct Speechless {
-    addr: SocketAddr,
-    _server: Server,
-}
-
-impl Speechless {
-    fn start() -> Self {
-        let service = serve(ServiceBuilder::new(), &GET);
-        let service = serve(service, &GET_MANY);
-        let service = serve(service, &READ);
-        let service = serve(service, &STATS);
-        let service = serve(service, &MEMBERS);
-        let mut server = ServerBuilder::new(Arc::new(Environment::new(1)))
-            .register_service(service.build())
-            .build()
-            .expect("a server");
-        let port = server.add_listening_port("127.0.0.1:0", ServerCredentials::insecure());
-        server.start();
-        Self {
-            addr: SocketAddr::from(([127, 0, 0, 1], port.expect("a free port"))),
-            _server: server,
-        }
-    }
+fn speechless() -> Served {
+    let service = serve(ServiceBuilder::new(), &GET);
+    let service = serve(service, &GET_MANY);
+    let service = serve(service, &READ);
+    let service = serve(service, &STATS);
+    Served::start(serve(service, &MEMBERS).build())
 }
 
 fn serve<Q: Message, R: Message>(service: ServiceBuilder, method: &Method<Q, R>) -> ServiceBuilder {
@@ -67,7 +47,7 @@ fn serve<Q: Message, R: Message>(service: ServiceBuilder, method: &Method<Q, R>)
 
 #[test]
 fn a_client_says_so_and_goes_on() {
-    let speechless = Speechless::start();
+    let speechless = speechless();
     let client = Client::builder().node(speechless.addr.to_string());
     let client = client.build().unwrap();
     let ((), took) = timed(|| {
@@ -87,7 +67,7 @@ fn a_client_says_so_and_goes_on() {
 fn another_node_is_asked() {
     let blobs = folder(&[("a", b"1")]);
     let node = Node::start(["--group", &group("blobs", &blobs)]);
-    let speechless = Speechless::start();
+    let speechless = speechless();
     let both = [speechless.addr.to_string(), node.addr.to_string()];
     let client = Client::builder().nodes(both).build().unwrap();
     thread::scope(|scope| {
@@ -103,7 +83,7 @@ fn another_node_is_asked() {
 
 #[test]
 fn a_command_says_so() {
-    let speechless = Speechless::start();
+    let speechless = speechless();
     let at = speechless.addr.to_string();
     let stats = (&["stats"][..], "no message");
     let get = (&["get", "pages", "k"][..], "ended before the value did");

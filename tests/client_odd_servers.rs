@@ -2,8 +2,6 @@
 
 mod support;
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use corecache::client::{BuildClientError, Client, ClientError};
@@ -11,10 +9,8 @@ use corecache::server::pb;
 use corecache::server::pb::cache::{Chunk, GetRequest, ReadRequest, Value};
 use corecache::server::pb::cluster::{ClusterMember, MembersReply, MembersRequest};
 use futures_util::SinkExt;
-use grpcio::{
-    Environment, Method, MethodType, RpcStatus, RpcStatusCode, Server, ServerBuilder,
-    ServerCredentials, ServiceBuilder, WriteFlags,
-};
+use grpcio::{Method, MethodType, RpcStatus, RpcStatusCode, ServiceBuilder, WriteFlags};
+use support::served::Served;
 
 const GET: Method<GetRequest, Value> = pb::method(MethodType::Unary, "/corecache.v1.Cache/Get");
 const READ: Method<ReadRequest, Chunk> =
@@ -26,50 +22,33 @@ const MEMBERS: Method<MembersRequest, MembersReply> =
 const SAID_BYTES: u64 = 100;
 const CHUNK_BYTES: usize = 60;
 
-struct Odd {
-    addr: SocketAddr,
-    _server: Server,
+/// A server that knows the members at these addresses, has each small value, and sends of large ones chunk after chunk.
+fn odd(members: &'static [&'static str]) -> Served {
+    let service = ServiceBuilder::new()
+        .add_unary_handler(&MEMBERS, move |_, _, sink| {
+            drop(sink.success(reply(members)));
+        })
+        .add_unary_handler(&GET, |_, request: GetRequest, sink| {
+            drop(match &*request.key {
+                "large" => sink.fail(RpcStatus::new(RpcStatusCode::OUT_OF_RANGE)),
+                _ => sink.success(Value::new()),
+            });
+        })
+        .add_server_streaming_handler(&READ, |call, _, mut chunks| {
+            call.spawn(async move {
+                let mut chunk = Chunk::new();
+                (chunk.value_bytes, chunk.data) = (SAID_BYTES, vec![7; CHUNK_BYTES]);
+                let flags = WriteFlags::default();
+                while chunks.send((chunk.clone(), flags)).await.is_ok() {}
+            });
+        });
+    Served::start(service.build())
 }
 
-impl Odd {
-    /// Starts a server that knows the members at these addresses, has each small value, and sends of large ones chunk after
-    /// chunk.
-    fn start(members: &'static [&'static str]) -> Self {
-        let service = ServiceBuilder::new()
-            .add_unary_handler(&MEMBERS, move |_, _, sink| {
-                drop(sink.success(reply(members)));
-            })
-            .add_unary_handler(&GET, |_, request: GetRequest, sink| {
-                drop(match &*request.key {
-                    "large" => sink.fail(RpcStatus::new(RpcStatusCode::OUT_OF_RANGE)),
-                    _ => sink.success(Value::new()),
-                });
-            })
-            .add_server_streaming_handler(&READ, |call, _, mut chunks| {
-                call.spawn(async move {
-                    let mut chunk = Chunk::new();
-                    (chunk.value_bytes, chunk.data) = (SAID_BYTES, vec![7; CHUNK_BYTES]);
-                    let flags = WriteFlags::default();
-                    while chunks.send((chunk.clone(), flags)).await.is_ok() {}
-                });
-            });
-        let mut server = ServerBuilder::new(Arc::new(Environment::new(1)))
-            .register_service(service.build())
-            .build()
-            .expect("a server");
-        let port = server.add_listening_port("127.0.0.1:0", ServerCredentials::insecure());
-        server.start();
-        Self {
-            addr: SocketAddr::from(([127, 0, 0, 1], port.expect("a free port"))),
-            _server: server,
-        }
-    }
-
-    fn client(&self) -> Client {
-        let builder = Client::builder().node(self.addr.to_string());
-        let builder = builder.refresh(Duration::from_millis(100));
-        builder.deadline(Duration::from_secs(3)).build().unwrap()
-    }
+fn client(odd: &Served) -> Client {
+    let builder = Client::builder().node(odd.addr.to_string());
+    let builder = builder.refresh(Duration::from_millis(100));
+    builder.deadline(Duration::from_secs(3)).build().unwrap()
 }
 
 fn reply(members: &[&str]) -> MembersReply {
@@ -88,8 +67,8 @@ fn reply(members: &[&str]) -> MembersReply {
 
 #[test]
 fn members_at_what_is_no_address_are_none() {
-    let odd = Odd::start(&["127.0.0.1:1", "a\0b:1"]);
-    let client = odd.client();
+    let odd = odd(&["127.0.0.1:1", "a\0b:1"]);
+    let client = client(&odd);
     for _ in 0..3 {
         assert_eq!(client.get("pages", "k"), Ok(Vec::new()));
     }
@@ -104,8 +83,8 @@ fn a_client_of_what_is_no_address_is_not_made() {
 
 #[test]
 fn no_more_is_taken_of_a_value_than_it_was_said_to_have() {
-    let odd = Odd::start(&[]);
-    let client = odd.client();
+    let odd = odd(&[]);
+    let client = client(&odd);
     let error = client.get("pages", "large").unwrap_err();
     let is_said = matches!(&error, ClientError::Failed { code, .. } if code == "INTERNAL");
     assert!(

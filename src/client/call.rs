@@ -15,6 +15,7 @@ use crate::server::pb;
 
 /// What the gRPC core says when the time of a call is over; a node says more.
 const OWN_DEADLINE: &str = "Deadline Exceeded";
+
 /// A method whose request is encoded already: keys are bytes, and the generated messages take text.
 pub(super) const fn asking<R: Message>(path: &'static str) -> Method<Vec<u8>, R> {
     Method {
@@ -78,6 +79,7 @@ pub(super) fn name_of(code: impl Into<RpcStatusCode>) -> String {
     let name = code.split_once('-').map_or(code.as_str(), |(_, name)| name);
     name.to_owned()
 }
+
 /// Makes a call, and has its answer handed over on one of grpcio's threads.
 pub(super) fn start<Q, R: Send + Unpin + 'static>(
     stub: &Stub,

@@ -1,6 +1,6 @@
 //! What the headers of a request say (RFC 9113, 8.3; gRPC over HTTP/2).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::call::{Handler, Method};
 use super::grpc;
@@ -12,6 +12,13 @@ use super::status::{Code, Status};
 pub(super) struct Call {
     pub method: Method,
     pub timeout: Option<Duration>,
+}
+
+impl Call {
+    /// When the time of a call is over that has come now.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        now.checked_add(self.timeout?)
+    }
 }
 
 /// An answer of HTTP, to who does not speak gRPC.

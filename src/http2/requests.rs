@@ -133,7 +133,7 @@ impl Connection {
         let Begun { id, call, .. } = begun;
         let slot = self.open(id, Request::Open, begun.content_length, now);
         let stream = &mut self.sending.streams[slot];
-        stream.deadline = call.timeout.and_then(|timeout| now.checked_add(timeout));
+        stream.deadline = call.deadline(now);
         (stream.is_unary, stream.method) = match call.method {
             Method::Unary(method) => (true, method),
             Method::Stream(method) => (false, method),

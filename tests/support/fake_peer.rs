@@ -10,11 +10,12 @@ use futures_executor::block_on;
 use futures_util::{SinkExt, StreamExt};
 use grpcio::{
     CallOption, ChannelBuilder, Client, ClientDuplexReceiver, ClientDuplexSender, Environment,
-    Method, MethodType, Server, ServerBuilder, ServerCredentials, ServiceBuilder, WriteFlags,
+    Method, MethodType, ServiceBuilder, WriteFlags,
 };
 
 use super::PATIENCE;
 use super::client::Refusal;
+use super::served::Served;
 
 const LINK: Method<Ask, Answer> = pb::method(MethodType::Duplex, "/corecache.peer.v1.Peer/Link");
 const READ: Method<Question, Part> =
@@ -44,7 +45,7 @@ pub fn value(question: &Question, value: &[u8]) -> Reply {
 pub struct FakePeer {
     pub addr: SocketAddr,
     questions: Arc<AtomicUsize>,
-    _server: Server,
+    _served: Served,
 }
 
 impl FakePeer {
@@ -89,17 +90,11 @@ impl FakePeer {
                     let _ = sink.close().await;
                 });
             });
-        let env = Arc::new(Environment::new(1));
-        let mut server = ServerBuilder::new(env)
-            .register_service(service.build())
-            .build()
-            .expect("a server");
-        let port = server.add_listening_port("127.0.0.1:0", ServerCredentials::insecure());
-        server.start();
+        let served = Served::start(service.build());
         Self {
-            addr: SocketAddr::from(([127, 0, 0, 1], port.expect("a free port"))),
+            addr: served.addr,
             questions,
-            _server: server,
+            _served: served,
         }
     }
 

@@ -18,6 +18,7 @@ pub mod http2;
 pub mod net;
 pub mod origin;
 pub mod python;
+pub mod served;
 pub mod tonic;
 
 use std::ffi::OsStr;

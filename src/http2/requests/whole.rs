@@ -10,7 +10,7 @@ use super::super::grpc::{self, PREFIX_BYTES};
 use super::super::head::Call;
 use super::super::receive::Turn;
 
-/// A unary call whose headers have come in this read. It gets a place among the streams with the first frame that needs
+/// A call whose headers have come in this read. It gets a place among the streams with the first frame that needs
 /// one, or at the end of the read.
 pub(in super::super) struct Begun {
     pub id: u32,
@@ -52,13 +52,13 @@ impl Connection {
         if !is_fit || self.sending.is_holding_much() || self.window.take(header.len).is_err() {
             return None;
         }
-        let timeout = begun.call.timeout;
+        let deadline = begun.call.deadline(turn.now);
         self.begun.pop_front();
         self.grant();
         turn.take_call(len);
         let message = Message {
             method,
-            deadline: timeout.and_then(|timeout| turn.now.checked_add(timeout)),
+            deadline,
             message: &payload[PREFIX_BYTES..],
         };
         handler.call(message, Reply::new(&mut self.sending, id, None));

@@ -68,9 +68,9 @@ impl Peers {
         let others = View::new(others.collect()).expect("a part of a view is one");
         let next = Placement::new(&others);
         let halftime = until - patience / 2;
-        let (mut parcels, keys) = self.pack(groups, &**ring, &next, memory_bytes, halftime);
+        let (parcels, keys) = self.pack(groups, &**ring, &next, memory_bytes, halftime);
         let nodes = parcels.len();
-        let held = hand_out(&mut parcels, until, |address, offer, done| {
+        let held = hand_out(parcels, until, |address, offer, done| {
             self.offer(address, &offer, until, done);
         });
         Offered { keys, held, nodes }
@@ -134,7 +134,7 @@ impl Peers {
 
 /// Makes all calls, a few to each node at a time, until it is too late. Returns how many keys are held in the end.
 fn hand_out(
-    parcels: &mut HashMap<String, Parcel>,
+    mut parcels: HashMap<String, Parcel>,
     until: Instant,
     mut call: impl FnMut(&str, Offer, Done),
 ) -> usize {
@@ -150,7 +150,7 @@ fn hand_out(
         Some(())
     };
     let mut under_way = 0;
-    for (address, parcel) in parcels.iter_mut() {
+    for (address, parcel) in &mut parcels {
         let begun = (0..CALLS_UNDER_WAY).map_while(|_| begin(address, parcel));
         under_way += begun.count();
     }
@@ -323,7 +323,7 @@ mod tests {
     fn a_node_has_a_few_calls_at_a_time_and_all_in_the_end() {
         let far = Instant::now() + Duration::from_secs(3600);
         let (mut open, mut calls) = (Vec::new(), 0);
-        let held = hand_out(&mut parcels(10), far, |address, _, mut done| {
+        let held = hand_out(parcels(10), far, |address, _, mut done| {
             calls += 1;
             done.held = calls;
             open.push((address.to_owned(), done));
@@ -343,7 +343,7 @@ mod tests {
     fn nobody_waits_for_calls_beyond_the_time() {
         let mut open = Vec::new();
         let soon = Instant::now() + Duration::from_millis(20);
-        let held = hand_out(&mut parcels(1), soon, |_, _, mut done| match open.len() {
+        let held = hand_out(parcels(1), soon, |_, _, mut done| match open.len() {
             0 => open.push(done),
             _ => done.held = 3,
         });
